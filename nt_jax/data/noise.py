@@ -1,0 +1,86 @@
+"""The synthetic noise of training and of the synthetic study, defined once (paper §4).
+
+Images are float32 in [0, 1]. A noise setting is drawn once per batch element and put on two
+different clean patches, so drawing the setting and applying it are separate functions.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# The index of a name is its integer id, in batches and in `NoiseSetting.kind`. "real" is no
+# synthetic noise: `add_noise` leaves such an image as it is.
+KINDS = ("real", "gaussian", "poisson", "poisson_gaussian")
+
+_GAUSSIAN_KINDS = (KINDS.index("gaussian"), KINDS.index("poisson_gaussian"))
+_POISSON_KINDS = (KINDS.index("poisson"), KINDS.index("poisson_gaussian"))
+
+
+class NoiseSetting(NamedTuple):
+    """One noise distribution. `sigma` and `lam` are 0 where the kind has no such part.
+
+    Attributes:
+      kind: int32 [], index into `KINDS`.
+      sigma: float32 [], standard deviation of the Gaussian part, in [0, 1] units.
+      lam: float32 [], photon count at white of the Poisson part.
+    """
+
+    kind: jax.Array
+    sigma: jax.Array
+    lam: jax.Array
+
+
+def _is_any(kind: jax.Array, ids: Sequence[int]) -> jax.Array:
+    return jnp.isin(kind, jnp.asarray(ids, jnp.int32))
+
+
+def sample_setting(
+    key: jax.Array,
+    kind_weights: Sequence[float],
+    sigma_range: tuple[float, float],
+    lam_range: tuple[float, float],
+) -> NoiseSetting:
+    """Draws a kind in proportion to its weight, then its parameters uniformly.
+
+    Args:
+      key: a JAX random key.
+      kind_weights: one weight for each of `KINDS`, not all 0.
+      sigma_range: bounds of sigma on the 0..255 scale, as published tables give them.
+      lam_range: bounds of lambda.
+    """
+    kind_key, sigma_key, lam_key = jax.random.split(key, 3)
+    log_weights = jnp.log(jnp.asarray(kind_weights, jnp.float32))
+    kind = jax.random.categorical(kind_key, log_weights).astype(jnp.int32)
+    low, high = sigma_range
+    sigma = jax.random.uniform(sigma_key, minval=low / 255, maxval=high / 255)
+    lam = jax.random.uniform(lam_key, minval=lam_range[0], maxval=lam_range[1])
+    return NoiseSetting(
+        kind=kind,
+        sigma=jnp.where(_is_any(kind, _GAUSSIAN_KINDS), sigma, 0.0),
+        lam=jnp.where(_is_any(kind, _POISSON_KINDS), lam, 0.0),
+    )
+
+
+def add_noise(key: jax.Array, clean: jax.Array, setting: NoiseSetting) -> jax.Array:
+    """Puts noise of one setting on one image (paper §4).
+
+    Gaussian: X + sigma n. Poisson: poisson(X lambda) / lambda. Poisson-Gaussian: the Gaussian
+    part on top of the Poisson part.
+
+    Args:
+      key: a JAX random key.
+      clean: float32 [H, W, 3] in [0, 1].
+      setting: scalars; map over a batch with `jax.vmap`.
+
+    Returns:
+      float32 [H, W, 3], clipped to [0, 1].
+    """
+    poisson_key, gaussian_key = jax.random.split(key)
+    shot = _is_any(setting.kind, _POISSON_KINDS)
+    counts = jax.random.poisson(poisson_key, jnp.where(shot, clean * setting.lam, 0.0))
+    noisy = jnp.where(shot, counts / jnp.where(shot, setting.lam, 1.0), clean)
+    sigma = jnp.where(_is_any(setting.kind, _GAUSSIAN_KINDS), setting.sigma, 0.0)
+    noisy += sigma * jax.random.normal(gaussian_key, clean.shape)
+    return jnp.clip(noisy, 0.0, 1.0)
