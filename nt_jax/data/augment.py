@@ -51,103 +51,126 @@ def gaussian_blur(image: jax.Array) -> jax.Array:
         padded = jnp.pad(image, margin, mode="reflect")
         size = image.shape[axis]
         image = sum(
-            float(weight) * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i, weight in enumerate(weights)
+            (
+                float(weight) * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+                for i, weight in enumerate(weights)
+            ),
+            start=jnp.zeros_like(image),
         )
     return image
 
 
-def _cutmix_mask(key: jax.Array, size: int) -> jax.Array:
-    """bool [size, size, 1], true inside a random rectangle with sides in [size/4, 3 size/4)."""
+def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
+    """bool [size, size, 1], true inside a random rectangle with sides in [size/4, 3 size/4).
+
+    `uniforms`: [2, 2] in [0, 1), side and place along each axis.
+    """
     shortest = size // 4
-    inside = []
-    for axis_key in jax.random.split(key):
-        side_key, start_key = jax.random.split(axis_key)
-        side = jax.random.randint(side_key, (), shortest, 3 * shortest)
-        start = jax.random.randint(start_key, (), 0, size - side + 1)
-        inside.append((jnp.arange(size) >= start) & (jnp.arange(size) < start + side))
-    return (inside[0][:, None] & inside[1][None, :])[..., None]
+    side = shortest + jnp.floor(uniforms[0] * 2 * shortest)
+    start = jnp.floor(uniforms[1] * (size - side + 1))
+    positions = jnp.arange(size)[:, None]
+    inside = (positions >= start) & (positions < start + side)  # [size, 2]
+    return (inside[:, None, 0] & inside[None, :, 1])[..., None]
 
 
 def _synthetic(
     key: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
-) -> tuple[jax.Array, jax.Array, jax.Array, noise.NoiseSetting]:
-    """(clean, noisy, reference, setting): one noise setting on two clean patches (paper §4)."""
-    setting_key, noisy_key, reference_key = jax.random.split(key, 3)
-    patches = []
-    for name in ("clean", "reference_clean"):
-        patch = crops[name].astype(jnp.float32)
-        if augmentation.blur:  # the released program blurs 8-bit images, hence the rounding
-            patch = jnp.where(crops[f"blur_{name}"], jnp.round(gaussian_blur(patch)), patch)
-        patches.append(patch / 255)
+) -> dict[str, jax.Array]:
+    """A synthetic element: one noise setting on two different clean patches (paper §4)."""
+    setting_key, noise_key = jax.random.split(key)
+    patches = jnp.stack([crops["clean"], crops["reference_clean"]]).astype(jnp.float32)
+    if augmentation.blur:  # the released program blurs 8-bit images, hence the rounding
+        marked = jnp.stack([crops["blur_clean"], crops["blur_reference_clean"]])
+        blurred = jnp.round(jax.vmap(gaussian_blur)(patches))
+        patches = jnp.where(marked[:, None, None, None], blurred, patches)
+    patches /= 255
     setting = noise.sample_setting(
         setting_key, augmentation.kind_weights, augmentation.sigma_range, augmentation.lam_range
     )
-    noisy = noise.add_noise(noisy_key, patches[0], setting)
-    reference = noise.add_noise(reference_key, patches[1], setting)
-    return patches[0], noisy, reference, setting
+    noisy, reference = jax.vmap(noise.add_noise, in_axes=(0, 0, None))(
+        jax.random.split(noise_key), patches, setting
+    )
+    return {"clean": patches[0], "noisy": noisy, "reference": reference} | setting._asdict()
 
 
 def _real_side(
-    key: jax.Array,
-    alpha: jax.Array,
-    names: tuple[str, str],
-    crops: dict[str, jax.Array],
-    augmentation: Augmentation,
+    key: jax.Array, alpha: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> tuple[jax.Array, jax.Array]:
-    """(clean, noisy) of one real patch, in the released program's order of augmentations."""
-    mix_key, mask_key, level_key = jax.random.split(key, 3)
-    clean, noisy = (crops[name].astype(jnp.float32) / 255 for name in names)
+    """(clean, noisy) of a real element's own patch or of its reference."""
+    scalar_key, level_key = jax.random.split(key)
+    crops = {name: crop.astype(jnp.float32) / 255 for name, crop in crops.items()}
+    clean, noisy = crops["clean"], crops["noisy"]
     if augmentation.cutmix_probability:
-        mix = jax.random.bernoulli(mix_key, augmentation.cutmix_probability)
-        mask = mix & _cutmix_mask(mask_key, clean.shape[0])
-        second_clean, second_noisy = (
-            crops[f"mix_{name}"].astype(jnp.float32) / 255 for name in names
-        )
-        clean = jnp.where(mask, second_clean, clean)
-        noisy = jnp.where(mask, second_noisy, noisy)
-    noisy = alpha * noisy + (1 - alpha) * clean  # pixelwise, so it may follow the pasting
-    if augmentation.dequantise:
+        uniforms = jax.random.uniform(scalar_key, (5,))
+        mask = _cutmix_mask(uniforms[:4].reshape(2, 2), clean.shape[0])
+        mask &= uniforms[4] < augmentation.cutmix_probability
+        clean = jnp.where(mask, crops["mix_clean"], clean)
+        noisy = jnp.where(mask, crops["mix_noisy"], noisy)
+    noisy = alpha * noisy + (1 - alpha) * clean  # pixelwise, so pasting may come before it
+    if augmentation.dequantise:  # the released program's mask: any noise in the pixel's channels
         has_noise = jnp.abs(noisy - clean).sum(axis=-1, keepdims=True) > 1e-3
         levels = jax.random.uniform(level_key, noisy.shape, minval=-0.5, maxval=0.5) / 255
-        noisy = noisy + jnp.where(has_noise, levels, 0.0)
+        noisy += jnp.where(has_noise, levels, 0.0)
     return clean, jnp.clip(noisy, 0.0, 1.0)
 
 
-def finish(
+def _real(
     key: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> dict[str, jax.Array]:
-    """Makes one batch element of its crops; map over a batch with `jax.vmap`.
+    """A real element: the same blend for the noisy image and the reference, the rest apart."""
+    alpha_key, side_key = jax.random.split(key)
+    blend, amount = jax.random.uniform(alpha_key, (2,))
+    alpha = jnp.where(blend < augmentation.blend_probability, 0.8 + 0.2 * amount, 1.0)
+    prefixes = ("", "mix_") if augmentation.cutmix_probability else ("",)
+    sides = {  # [2, P, P, 3]: the element's own patch, its reference
+        prefix + name: jnp.stack([crops[prefix + name], crops[prefix + of_reference]])
+        for prefix in prefixes
+        for name, of_reference in (("clean", "reference_clean"), ("noisy", "reference"))
+    }
+    clean, noisy = jax.vmap(lambda key, side: _real_side(key, alpha, side, augmentation))(
+        jax.random.split(side_key), sides
+    )
+    return {
+        "clean": clean[0],
+        "noisy": noisy[0],
+        "reference": noisy[1],
+        "kind": jnp.int32(noise.KINDS.index("real")),
+        "sigma": jnp.float32(0),
+        "lam": jnp.float32(0),
+    }
+
+
+def finish(
+    keys: jax.Array,
+    crops: dict[str, jax.Array],
+    augmentation: Augmentation,
+    most_synthetic: int,
+) -> dict[str, jax.Array]:
+    """Makes batch elements of their crops. Element i depends on `keys[i]` and its crops alone.
 
     Args:
-      key: a JAX random key, of this element alone.
-      crops: `real` bool []; uint8 [P, P, 3] patches `clean`, `noisy`, `reference` and
+      keys: JAX random keys [B].
+      crops: `real` bool [B]; uint8 [B, P, P, 3] patches `clean`, `noisy`, `reference` and
         `reference_clean` (for a synthetic element only the two clean ones matter); with CutMix
-        also a second crop `mix_...` of each; with blur also bool [] `blur_clean` and
+        also a second crop `mix_...` of each; with blur also bool [B] `blur_clean` and
         `blur_reference_clean`.
       augmentation: what to do.
+      most_synthetic: an upper bound of the number of synthetic elements among the B, known
+        before: no more than these are given Poisson noise, which is the costly part.
 
     Returns:
-      `clean`, `noisy`, `reference` float32 [P, P, 3] in [0, 1]; `kind` int32, `sigma` (in [0, 1]
-      units) and `lam` float32 [], both 0 where the kind has no such part.
+      `clean`, `noisy`, `reference` float32 [B, P, P, 3] in [0, 1]; `kind` int32, `sigma` (in
+      [0, 1] units) and `lam` float32 [B], the last two 0 where the kind has no such part.
     """
-    synthetic_key, alpha_key, blend_key, noisy_key, reference_key = jax.random.split(key, 5)
-    clean, noisy, reference, setting = _synthetic(synthetic_key, crops, augmentation)
-    alpha = jnp.where(
-        jax.random.bernoulli(blend_key, augmentation.blend_probability),
-        jax.random.uniform(alpha_key, minval=0.8, maxval=1.0),
-        1.0,
-    )
-    real_clean, real_noisy = _real_side(noisy_key, alpha, ("clean", "noisy"), crops, augmentation)
-    _, real_reference = _real_side(
-        reference_key, alpha, ("reference_clean", "reference"), crops, augmentation
-    )
-    real = crops["real"]
-    return {
-        "clean": jnp.where(real, real_clean, clean),
-        "noisy": jnp.where(real, real_noisy, noisy),
-        "reference": jnp.where(real, real_reference, reference),
-        "kind": jnp.where(real, noise.KINDS.index("real"), setting.kind),
-        "sigma": jnp.where(real, 0.0, setting.sigma),
-        "lam": jnp.where(real, 0.0, setting.lam),
-    }
+    batch = jax.vmap(lambda key, crop: _real(key, crop, augmentation))(keys, crops)
+    if not most_synthetic:
+        return batch
+    rows = jnp.argsort(crops["real"])[:most_synthetic]  # False, synthetic, comes first
+    chosen = {name: crop[rows] for name, crop in crops.items()}
+    synthetic = jax.vmap(lambda key, crop: _synthetic(key, crop, augmentation))(keys[rows], chosen)
+
+    def merge(into: jax.Array, made: jax.Array) -> jax.Array:
+        real = chosen["real"].reshape(-1, *[1] * (made.ndim - 1))
+        return into.at[rows].set(jnp.where(real, into[rows], made))
+
+    return jax.tree.map(merge, batch, synthetic)

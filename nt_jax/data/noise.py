@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # The index of a name is its integer id, in batches and in `NoiseSetting.kind`. "real" is no
 # synthetic noise: `add_noise` leaves such an image as it is.
@@ -50,12 +51,11 @@ def sample_setting(
       sigma_range: bounds of sigma on the 0..255 scale, as published tables give them.
       lam_range: bounds of lambda.
     """
-    kind_key, sigma_key, lam_key = jax.random.split(key, 3)
-    log_weights = jnp.log(jnp.asarray(kind_weights, jnp.float32))
-    kind = jax.random.categorical(kind_key, log_weights).astype(jnp.int32)
-    low, high = sigma_range
-    sigma = jax.random.uniform(sigma_key, minval=low / 255, maxval=high / 255)
-    lam = jax.random.uniform(lam_key, minval=lam_range[0], maxval=lam_range[1])
+    u = jax.random.uniform(key, (3,))
+    shares = np.cumsum(np.asarray(kind_weights, np.float64))
+    kind = (u[0] >= (shares / shares[-1])[:-1]).sum(dtype=jnp.int32)
+    sigma = (sigma_range[0] + u[1] * (sigma_range[1] - sigma_range[0])) / 255
+    lam = lam_range[0] + u[2] * (lam_range[1] - lam_range[0])
     return NoiseSetting(
         kind=kind,
         sigma=jnp.where(_is_any(kind, _GAUSSIAN_KINDS), sigma, 0.0),

@@ -1,7 +1,7 @@
 """Batches of paired patches for training, as a pure function of (seed, step).
 
-Element i of step s depends only on (seed, s * batch_size + i), its row number. So a run resumes at any
-step without iterator state, and any number of processes or devices sees the same batches.
+Element i of step s depends only on (seed, s * batch_size + i), its row number. So a run resumes
+at any step without iterator state, and any number of processes or devices sees the same batches.
 
 Two loaders with one interface: `tfdata` crops on the host with tf.data; `device` keeps all
 images as uint8 on the accelerator and crops inside jit. They share the arithmetic of a row's
@@ -197,8 +197,8 @@ def _augmentation(config: Any) -> augment.Augmentation:
     by_name = dict(zip(names, weights, strict=True))
     return augment.Augmentation(
         kind_weights=tuple(float(by_name.get(kind, 0.0)) for kind in noise.KINDS),
-        sigma_range=tuple(map(float, config.sigma_range)),
-        lam_range=tuple(map(float, config.lam_range)),
+        sigma_range=(float(config.sigma_range[0]), float(config.sigma_range[1])),
+        lam_range=(float(config.lam_range[0]), float(config.lam_range[1])),
         blur=bool(config.blur_pair_clean),
         blend_probability=float(config.blend_probability),
         cutmix_probability=float(config.cutmix_probability),
@@ -252,7 +252,7 @@ def _clean_probability(config: Any, photos: np.ndarray, pairs: np.ndarray) -> np
 
 def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.ndarray, ...]:
     """(group_start, group_size, group_members): the images a real row's reference may come from."""
-    keys = {
+    keys: dict[str, list] = {
         "same_image": list(range(len(pairs))),
         "same_group": [pair.group for pair in pairs],
         "same_iso": [pair.iso for pair in pairs],
@@ -317,60 +317,74 @@ def _make_tables(config: Any, batch_size: int) -> Tables:
     )
 
 
-def _row_keys(seed: int, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(key of the crops, key of everything after) of one row."""
-    crop_key, finish_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), row))
-    return crop_key, finish_key
+class _Plan(NamedTuple):
+    """All that a loader needs. `most_synthetic`: synthetic rows of one device, at most."""
+
+    tables: Tables
+    augmentation: augment.Augmentation
+    most_synthetic: int
+    batch_size: int
+    seed: int
+    mesh: Mesh
+
+    def keys(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(keys of the crops, keys of all after) of row numbers [b]."""
+        key = jax.random.key(self.seed)
+        pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+        return pairs[:, 0], pairs[:, 1]
+
+    def finish(self, rows: jax.Array, crops: dict[str, jax.Array]) -> Batch:
+        return augment.finish(self.keys(rows)[1], crops, self.augmentation, self.most_synthetic)
+
+    def jit_by_row(
+        self, function: Callable[[jax.Array, Any], Batch], spec: P
+    ) -> Callable[[int, Any], Batch]:
+        """Makes `function(rows, argument)` a function of (step, argument) split over `data`."""
+        split = jax.shard_map(
+            function, mesh=self.mesh, in_specs=(P("data"), spec), out_specs=P("data")
+        )
+
+        @jax.jit
+        def of_first_row(first_row: jax.Array, argument: Any) -> Batch:
+            return split(first_row + jnp.arange(self.batch_size, dtype=jnp.uint32), argument)
+
+        return lambda step, argument: of_first_row(np.uint32(step * self.batch_size), argument)
 
 
-def _device_batches(
-    tables: Tables, augmentation: augment.Augmentation, batch_size: int, seed: int, mesh: Mesh
-) -> Callable[[int], Iterator[Batch]]:
-    if len(tables.pixels) > np.iinfo(np.int32).max:
+def _device_batches(plan: _Plan) -> Callable[[int], Iterator[Batch]]:
+    if len(plan.tables.pixels) > np.iinfo(np.int32).max:
         raise _fail("loader", "more than 2^31 - 1 pixels are too many for device: choose tfdata")
 
-    def narrow(array: np.ndarray) -> np.ndarray:
-        return array.astype(np.int32) if array.dtype == np.int64 else array
+    def replicate(array: np.ndarray) -> jax.Array:
+        narrow = array.astype(np.int32) if array.dtype == np.int64 else array
+        return jax.make_array_from_process_local_data(NamedSharding(plan.mesh, P()), narrow)
 
-    everywhere = NamedSharding(mesh, P())
-    on_device = jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(everywhere, narrow(x)), tables
-    )
+    tables = jax.tree.map(replicate, plan.tables)
+    plan = plan._replace(tables=tables)  # lets go of the host's copy
 
-    def one_row(row: jax.Array, tables: Tables) -> Batch:
-        crop_key, finish_key = _row_keys(seed, row)
-        uniforms = jax.random.uniform(crop_key, (_N_UNIFORMS,))
-        crops = _crops(
-            tables,
-            uniforms,
-            (row % batch_size).astype(jnp.int32),
-            augmentation.cutmix_probability > 0,
-            _JAX,
-        )
-        return augment.finish(finish_key, crops, augmentation)
+    def crop(row: jax.Array, key: jax.Array, tables: Tables) -> dict[str, jax.Array]:
+        uniforms = jax.random.uniform(key, (_N_UNIFORMS,))
+        i = (row % plan.batch_size).astype(jnp.int32)
+        return _crops(tables, uniforms, i, plan.augmentation.cutmix_probability > 0, _JAX)
 
-    @jax.jit
-    def make(first_row: jax.Array, tables: Tables) -> Batch:
-        rows = first_row + jnp.arange(batch_size, dtype=jnp.uint32)
-        shard = jax.shard_map(
-            jax.vmap(one_row, in_axes=(0, None)),
-            mesh=mesh,
-            in_specs=(P("data"), P()),
-            out_specs=P("data"),
-        )
-        return shard(rows, tables)
+    def make_rows(rows: jax.Array, tables: Tables) -> Batch:
+        crops = jax.vmap(crop, in_axes=(0, 0, None))(rows, plan.keys(rows)[0], tables)
+        return plan.finish(rows, crops)
+
+    make = plan.jit_by_row(make_rows, P())
 
     def batches(start_step: int) -> Iterator[Batch]:
-        for step in itertools.count(start_step):
-            yield make(np.uint32(step * batch_size), on_device)
+        return (make(step, tables) for step in itertools.count(start_step))
 
     return batches
 
 
-def _tfdata_batches(
-    tables: Tables, augmentation: augment.Augmentation, batch_size: int, seed: int, mesh: Mesh
-) -> Callable[[int], Iterator[Batch]]:
-    import tensorflow as tf
+def _tfdata_crops(plan: _Plan, own: np.ndarray) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
+    """Returns a function from a step to the crops of that step, the next, and so on.
+
+    `own`: int64 [b], the rows of each batch to make, those of this process.
+    """
+    import tensorflow as tf  # only here: nothing else needs it, and it is slow to import
 
     tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
     operations = _Operations(
@@ -381,38 +395,40 @@ def _tfdata_batches(
         take=tf.gather,
         minimum=tf.minimum,
     )
-    tensors = Tables(*map(tf.convert_to_tensor, tables))
-    sharding = NamedSharding(mesh, P("data"))
-    spans = sharding.addressable_devices_indices_map((batch_size,)).values()
-    own_rows = np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans]))
+    with tf.device("CPU"):
+        tables = Tables(*map(tf.convert_to_tensor, plan.tables))
+        own_rows = tf.convert_to_tensor(own)
 
-    def one_row(number: Any) -> dict[str, Any]:
-        step, i = number // len(own_rows), number % len(own_rows)
-        i = tf.gather(tf.constant(own_rows), i)
-        uniforms = tf.random.stateless_uniform([_N_UNIFORMS], [seed, step * batch_size + i])
-        return _crops(tensors, uniforms, i, augmentation.cutmix_probability > 0, operations)
+    def crop(number: Any) -> dict[str, Any]:
+        i = own_rows[number % len(own)]
+        row = (number // len(own)) * plan.batch_size + i
+        uniforms = tf.random.stateless_uniform([_N_UNIFORMS], [plan.seed, row])
+        return _crops(tables, uniforms, i, plan.augmentation.cutmix_probability > 0, operations)
 
-    @jax.jit
-    def make(first_row: jax.Array, crops: dict[str, jax.Array]) -> Batch:
-        rows = first_row + jnp.arange(batch_size, dtype=jnp.uint32)
+    def crops(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        dataset = tf.data.Dataset.range(start_step * len(own), np.iinfo(np.int64).max)
+        dataset = dataset.map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return dataset.batch(len(own), drop_remainder=True).prefetch(2).as_numpy_iterator()
 
-        def one_row(row: jax.Array, crops: dict[str, jax.Array]) -> Batch:
-            return augment.finish(_row_keys(seed, row)[1], crops, augmentation)
+    return crops
 
-        shard = jax.shard_map(
-            jax.vmap(one_row), mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P("data")
-        )
-        return shard(rows, crops)
+
+def _tfdata_batches(plan: _Plan) -> Callable[[int], Iterator[Batch]]:
+    sharding = NamedSharding(plan.mesh, P("data"))
+    spans = sharding.addressable_devices_indices_map((plan.batch_size,)).values()
+    own = np.unique(np.concatenate([np.arange(plan.batch_size)[span] for span in spans]))
+    crops_from = _tfdata_crops(plan, own)
+    make = plan.jit_by_row(plan.finish, P("data"))
 
     def batches(start_step: int) -> Iterator[Batch]:
-        dataset = tf.data.Dataset.range(start_step * len(own_rows), np.iinfo(np.int64).max)
-        dataset = dataset.map(one_row, num_parallel_calls=tf.data.AUTOTUNE)
-        dataset = dataset.batch(len(own_rows), drop_remainder=True).prefetch(2)
-        for step, crops in enumerate(dataset.as_numpy_iterator(), start_step):
-            crops = jax.tree.map(
-                lambda x: jax.make_array_from_process_local_data(sharding, x), crops
+        for step, crops in enumerate(crops_from(start_step), start_step):
+            yield make(
+                step,
+                {
+                    name: jax.make_array_from_process_local_data(sharding, array)
+                    for name, array in crops.items()
+                },
             )
-            yield make(np.uint32(step * batch_size), crops)
 
     return batches
 
@@ -448,4 +464,8 @@ def make_loader(
         raise InputError(f"train.batch_size: {batch_size} is no multiple of the {n_shards} devices")
     augmentation = _augmentation(data_config)
     tables = _make_tables(data_config, batch_size)
-    return _LOADERS[data_config.loader](tables, augmentation, batch_size, seed, mesh)
+    by_shard = tables.real_probability.reshape(n_shards, -1)
+    most_synthetic = int((by_shard < 1).sum(axis=1).max())
+    return _LOADERS[data_config.loader](
+        _Plan(tables, augmentation, most_synthetic, batch_size, seed, mesh)
+    )
