@@ -280,8 +280,6 @@ def _lag_autocorrelation(noise: jax.Array, lag: int) -> jax.Array:
 @partial(jax.jit, static_argnames="bins")
 def _radial_power_spectrum(noise: jax.Array, bins: int) -> jax.Array:
     n, height, width, _ = noise.shape
-    # Leakage of the mean into other frequencies is zero in exact arithmetic; take it out for float.
-    noise = noise - jnp.mean(noise, axis=(1, 2), keepdims=True)
     power = jnp.abs(jnp.fft.fft2(noise, axes=(1, 2))) ** 2 / (height * width)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     # Bin i is (i, i + 1] / (2·bins); frequencies on an edge must not move up by rounding.
