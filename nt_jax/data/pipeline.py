@@ -255,7 +255,7 @@ def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.n
     keys: dict[str, list] = {
         "same_image": list(range(len(pairs))),
         "same_group": [pair.group for pair in pairs],
-        "same_iso": [pair.iso for pair in pairs],
+        "same_iso": [pair.name if pair.iso is None else pair.iso for pair in pairs],
     }
     if config.real_reference not in keys:
         known = ", ".join(keys)

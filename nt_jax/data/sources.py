@@ -33,12 +33,14 @@ SKIMAGE_SETS = {
 }
 
 _SIDD_FILE = re.compile(r"^(?:\d+_)?(gt|noisy)_srgb_(\d+)$")
-_SIDD_FOLDER = re.compile(
-    r"^\d+_(?P<scene>\d+)_(?P<camera>[A-Z0-9]+)_(?P<iso>\d+)_\d+_\d+_[LNH]$", re.IGNORECASE
+_SIDD_NAME = re.compile(  # anywhere in a pair's name, so crops of these images are known too
+    r"(?:^|/)\d+_(?P<scene>\d+)_(?P<camera>[A-Z0-9]+)_(?P<iso>\d+)_\d+_\d+_[LNH](?=[_/]|$)",
+    re.IGNORECASE,
 )
 _SUFFIXES = {"_gt": "clean", "_mean": "clean", "_noisy": "noisy", "_real": "noisy"}
 _POLYU_NAME = re.compile(
-    r"^(?P<camera>[A-Za-z0-9]+)_[\d-]+_[\d-]+_(?P<iso>\d+)_(?P<scene>[A-Za-z]+)_\d+$"
+    r"(?:^|/)(?P<camera>[A-Z0-9]+)_[\d-]+_[\d-]+_(?P<iso>\d+)_(?P<scene>[A-Z]+)_+\d+",
+    re.IGNORECASE,
 )
 
 
@@ -50,7 +52,7 @@ class Pair(NamedTuple):
       clean: file of the clean image.
       noisy: file of the noisy image.
       group: camera and ISO such as "S6_03200"; the pair's own name where they are not known.
-      iso: ISO as an integer's string such as "3200"; the pair's own name where it is not known.
+      iso: such as 3200; None where it is not known.
       scene: the scene's name such as "008"; "" where it is not known.
     """
 
@@ -58,7 +60,7 @@ class Pair(NamedTuple):
     clean: Path
     noisy: Path
     group: str
-    iso: str
+    iso: int | None
     scene: str
 
 
@@ -132,14 +134,13 @@ def _roles_by_folder(root: Path) -> list[tuple[Path, str, str]]:
     return found
 
 
-def _describe(name: str) -> tuple[str, str, str]:
+def _describe(name: str) -> tuple[str, int | None, str]:
     """(group, iso, scene) as far as a pair's name tells camera and ISO."""
-    last = name.rsplit("/", 1)[-1]
-    match = _SIDD_FOLDER.match(last.rsplit("_", 1)[0]) or _POLYU_NAME.match(last)
+    match = _SIDD_NAME.search(name) or _POLYU_NAME.search(name)
     if not match:
-        return name, name, ""
+        return name, None, ""
     iso = match["iso"]
-    return f"{match['camera']}_{iso}", str(int(iso)), match["scene"]
+    return f"{match['camera']}_{iso}", int(iso), match["scene"]
 
 
 def find_pairs(folder: str | Path) -> list[Pair]:

@@ -1,0 +1,226 @@
+"""Finding and reading photographs and pairs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nt_jax.data import sources
+from nt_jax.errors import InputError
+
+
+def _write(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def _image(seed=0, height=12, width=16):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def _touch_pairs(folder, names, size=(12, 16)):
+    for seed, name in enumerate(names):
+        _write(folder / name, _image(seed, *size))
+
+
+def test_find_photos_is_recursive_sorted_and_ignores_case_and_other_files(tmp_path):
+    for name in ("b.PNG", "a.jpg", "deep/er/c.JPeG", "d.tiff", "e.webp", "f.bmp"):
+        _write(tmp_path / name, _image())
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "._b.PNG").write_text("what macOS leaves behind")
+    found = [path.relative_to(tmp_path).as_posix() for path in sources.find_photos(tmp_path)]
+    assert found == ["a.jpg", "b.PNG", "d.tiff", "deep/er/c.JPeG", "e.webp", "f.bmp"]
+
+
+def test_find_photos_says_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        sources.find_photos(tmp_path / "missing")
+    with pytest.raises(InputError, match="no image found"):
+        sources.find_photos(tmp_path)
+
+
+def test_skimage_sets_are_in_the_wheel_and_disjoint():
+    sets = {name: sources.load_photos(name) for name in sources.SKIMAGE_SETS}
+    for photos in sets.values():
+        assert len(photos) >= 2
+        for _, image in photos:
+            assert image.dtype == np.uint8
+            assert min(image.shape[:2]) >= 256
+            assert image.shape[2] == 3
+    assert not {n for n, _ in sets["skimage"]} & {n for n, _ in sets["skimage-heldout"]}
+
+
+@pytest.mark.parametrize("prefix", ["", "0001_"])  # SIDD-Small; SIDD-Medium and -Full
+def test_sidd_layout(tmp_path, prefix):
+    for instance in ("0001_001_S6_00100_00060_3200_L", "0199_010_GP_03200_02000_5500_N"):
+        for number in ("010", "011"):
+            for kind in ("GT", "NOISY"):
+                _write(tmp_path / "Data" / instance / f"{prefix}{kind}_SRGB_{number}.PNG", _image())
+    pairs = sources.find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == [
+        "Data/0001_001_S6_00100_00060_3200_L_010",
+        "Data/0001_001_S6_00100_00060_3200_L_011",
+        "Data/0199_010_GP_03200_02000_5500_N_010",
+        "Data/0199_010_GP_03200_02000_5500_N_011",
+    ]
+    assert pairs[0].clean.name == f"{prefix}GT_SRGB_010.PNG"
+    assert pairs[0].noisy.name == f"{prefix}NOISY_SRGB_010.PNG"
+    assert (pairs[0].group, pairs[0].iso, pairs[0].scene) == ("S6_00100", 100, "001")
+    assert (pairs[3].group, pairs[3].iso, pairs[3].scene) == ("GP_03200", 3200, "010")
+    # One instance's folder alone still tells its camera and ISO.
+    (pair, _) = sources.find_pairs(tmp_path / "Data" / "0001_001_S6_00100_00060_3200_L")
+    assert pair.group == "S6_00100"
+
+
+def test_named_pairs(tmp_path):
+    _touch_pairs(tmp_path, ["a_gt.png", "a_noisy.JPG", "sub/a_GT.png", "sub/a_Noisy.png", "x.png"])
+    pairs = sources.find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ["a", "sub/a"]
+    assert [pair.noisy.name for pair in pairs] == ["a_noisy.JPG", "a_Noisy.png"]
+    assert (pairs[1].group, pairs[1].iso, pairs[1].scene) == ("sub/a", None, "")
+
+
+def test_polyu_layout(tmp_path):
+    stems = ("Canon5D2_5_160_3200_chair_14", "NikonD800_6-3_125_5000_plant__4")
+    _touch_pairs(tmp_path, [f"{stem}_{kind}.JPG" for stem in stems for kind in ("mean", "real")])
+    first, second = sources.find_pairs(tmp_path)
+    assert first.clean.name == "Canon5D2_5_160_3200_chair_14_mean.JPG"
+    assert first.noisy.name == "Canon5D2_5_160_3200_chair_14_real.JPG"
+    assert (first.group, first.iso, first.scene) == ("Canon5D2_3200", 3200, "chair")
+    assert (second.group, second.iso, second.scene) == ("NikonD800_5000", 5000, "plant")
+
+
+def test_two_folders(tmp_path):
+    _touch_pairs(tmp_path, ["gt/a.png", "noisy/a.png", "gt/in/b.png", "noisy/in/b.jpg"])
+    pairs = sources.find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ["a", "in/b"]
+    assert [pair.clean.parent.name for pair in pairs] == ["gt", "in"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a_gt.png", "a_noisy.png", "b_gt.png"], r"b_gt\.png: its noisy partner is missing"),
+        (["gt/a.png", "noisy/a.png", "noisy/b.png"], r"b\.png: its clean partner is missing"),
+        (["a_gt.png", "a_gt.jpg", "a_noisy.png"], r"a_gt\.png: a second clean image"),
+        (["a.png", "b.png"], "no pair found"),
+        ([], "no pair found"),
+    ],
+)
+def test_broken_pairs(tmp_path, names, message):
+    _touch_pairs(tmp_path, names)
+    with pytest.raises(InputError, match=message):
+        sources.find_pairs(tmp_path)
+
+
+def test_pair_of_unequal_sizes_and_unreadable_files(tmp_path):
+    _write(tmp_path / "a_gt.png", _image())
+    _write(tmp_path / "a_noisy.png", _image(0, 12, 17))
+    with pytest.raises(InputError, match=r"a_noisy\.png: its size differs"):
+        sources.find_pairs(tmp_path)
+    (tmp_path / "a_noisy.png").write_bytes(b"not a PNG")
+    with pytest.raises(InputError, match=r"a_noisy\.png: not a readable image"):
+        sources.find_pairs(tmp_path)
+
+
+def test_read_rgb_modes(tmp_path):
+    image = _image()
+    rgb = Image.fromarray(image)
+    assert np.array_equal(sources.read_rgb(_write(tmp_path / "rgb.png", image)), image)
+    alpha = np.dstack([image, np.full(image.shape[:2], 7, np.uint8)])
+    assert np.array_equal(sources.read_rgb(_write(tmp_path / "rgba.png", alpha)), image)
+    grey = image[..., 0]
+    expected = np.repeat(grey[..., None], 3, -1)
+    assert np.array_equal(sources.read_rgb(_write(tmp_path / "grey.png", grey)), expected)
+    deep = grey.astype(np.uint16) * 257
+    assert np.array_equal(sources.read_rgb(_write(tmp_path / "deep.png", deep)), expected)
+    assert np.array_equal(sources.read_rgb(_write(tmp_path / "deep.tif", deep)), expected)
+    paletted = rgb.quantize(16)
+    paletted.save(tmp_path / "palette.png", transparency=0)
+    assert np.array_equal(
+        sources.read_rgb(tmp_path / "palette.png"), np.asarray(paletted.convert("RGB"))
+    )
+    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    assert sources.read_rgb(tmp_path / "cmyk.jpg").shape == image.shape
+    black_and_white = grey > 127
+    _write(tmp_path / "bilevel.png", black_and_white)
+    assert np.array_equal(
+        sources.read_rgb(tmp_path / "bilevel.png")[..., 1], black_and_white * np.uint8(255)
+    )
+    _write(tmp_path / "float.tif", image[..., 0].astype(np.float32))
+    with pytest.raises(InputError, match="floating-point"):
+        sources.read_rgb(tmp_path / "float.tif")
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = np.zeros((8, 24, 3), np.uint8)
+    image[:, :8] = 255  # the left third is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    path = _write(tmp_path / "turned.png", image, exif=exif)
+    upright = sources.read_rgb(path)
+    assert upright.shape == (24, 8, 3)
+    assert sources.image_size(path) == (24, 8)
+    assert upright[:8].min() == 255
+    assert upright[8:].max() == 0
+
+
+def test_truncated_and_missing_files(tmp_path):
+    path = _write(tmp_path / "a.png", _image(0, 64, 64))
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"a\.png: not a readable image"):
+        sources.read_rgb(path)
+    with pytest.raises(InputError, match=r"b\.png: no such file"):
+        sources.read_rgb(tmp_path / "b.png")
+
+
+def test_parse_spec():
+    assert sources.parse_spec("skimage, a/b=3 ,c=d=0.5") == [
+        ("skimage", None),
+        ("a/b", 3.0),
+        ("c=d", 0.5),
+    ]
+    assert sources.parse_spec("") == []
+    for bad in ("a=0", "a=-1", "a=1e999", "a=1.2.3"):
+        with pytest.raises(InputError, match="number above 0"):
+            sources.parse_spec(bad)
+
+
+def test_load_pairs_and_photos(tmp_path):
+    _touch_pairs(tmp_path / "p", ["a_gt.png", "a_noisy.png"])
+    ((pair, clean, noisy),) = sources.load_pairs(str(tmp_path / "p"))
+    assert pair.name == "a"
+    assert np.array_equal(clean, _image(0))
+    assert np.array_equal(noisy, _image(1))
+    assert [name for name, _ in sources.load_photos(f"{tmp_path / 'p'}=2")] == ["a_gt", "a_noisy"]
+
+
+def test_bank_lays_out_photos_then_pairs(tmp_path):
+    photos = [_write(tmp_path / f"{i}.png", _image(i, 12 + i, 16)) for i in range(3)]
+    _touch_pairs(tmp_path / "p", ["a_gt.png", "a_noisy.png"])
+    bank = sources.load_bank(photos, sources.find_pairs(tmp_path / "p"), 12)
+
+    def image(offsets, i):
+        size = bank.heights[i] * bank.widths[i]
+        flat = bank.pixels[offsets[i] : offsets[i] + size]
+        return flat.reshape(bank.heights[i], bank.widths[i], 3)
+
+    for i in range(3):
+        assert np.array_equal(image(bank.offsets, i), _image(i, 12 + i, 16))
+        assert bank.noisy_offsets[i] == bank.offsets[i]
+    assert np.array_equal(image(bank.offsets, 3), _image(0))
+    assert np.array_equal(image(bank.noisy_offsets, 3), _image(1))
+    assert len(bank.pixels) == (12 + 13 + 14 + 12 + 12) * 16
+    with pytest.raises(InputError, match=r"0\.png: 16x12 is smaller than the patch of 13"):
+        sources.load_bank(photos, [], 13)
+
+
+def test_importing_the_data_package_leaves_tensorflow_alone():
+    code = (
+        "import nt_jax.data.sources, nt_jax.data.pipeline, sys;"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
