@@ -351,6 +351,17 @@ class _Plan(NamedTuple):
         return lambda step, argument: of_first_row(np.uint32(step * self.batch_size), argument)
 
 
+def _device_crops(plan: _Plan, rows: jax.Array, tables: Tables) -> dict[str, jax.Array]:
+    """The crops of row numbers [b], from tables on the accelerator."""
+
+    def crop(row: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        uniforms = jax.random.uniform(key, (_N_UNIFORMS,))
+        i = (row % plan.batch_size).astype(jnp.int32)
+        return _crops(tables, uniforms, i, plan.augmentation.cutmix_probability > 0, _JAX)
+
+    return jax.vmap(crop)(rows, plan.keys(rows)[0])
+
+
 def _device_batches(plan: _Plan) -> Callable[[int], Iterator[Batch]]:
     if len(plan.tables.pixels) > np.iinfo(np.int32).max:
         raise _fail("loader", "more than 2^31 - 1 pixels are too many for device: choose tfdata")
@@ -362,14 +373,8 @@ def _device_batches(plan: _Plan) -> Callable[[int], Iterator[Batch]]:
     tables = jax.tree.map(replicate, plan.tables)
     plan = plan._replace(tables=tables)  # lets go of the host's copy
 
-    def crop(row: jax.Array, key: jax.Array, tables: Tables) -> dict[str, jax.Array]:
-        uniforms = jax.random.uniform(key, (_N_UNIFORMS,))
-        i = (row % plan.batch_size).astype(jnp.int32)
-        return _crops(tables, uniforms, i, plan.augmentation.cutmix_probability > 0, _JAX)
-
     def make_rows(rows: jax.Array, tables: Tables) -> Batch:
-        crops = jax.vmap(crop, in_axes=(0, 0, None))(rows, plan.keys(rows)[0], tables)
-        return plan.finish(rows, crops)
+        return plan.finish(rows, _device_crops(plan, rows, tables))
 
     make = plan.jit_by_row(make_rows, P())
 
