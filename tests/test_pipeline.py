@@ -503,3 +503,10 @@ def test_one_photograph_is_not_enough(config, tmp_path):
 def test_batch_must_fit_the_devices(config):
     with pytest.raises(InputError, match=r"train\.batch_size: 12 is no multiple of the 8 devices"):
         pipeline.make_loader(config(), batch_size=12, seed=0, mesh=_mesh(8))
+
+
+def test_too_many_pixels_for_the_device_loader(config):
+    plan = _plan(config())
+    pixels = np.broadcast_to(np.uint8(0), (2**31, 3))
+    with pytest.raises(InputError, match=r"data\.loader: more than 2\^31 - 1 pixels"):
+        pipeline._device_batches(plan._replace(tables=plan.tables._replace(pixels=pixels)))

@@ -400,9 +400,13 @@ def _tfdata_crops(plan: _Plan, own: np.ndarray) -> Callable[[int], Iterator[dict
         take=tf.gather,
         minimum=tf.minimum,
     )
-    with tf.device("CPU"):
-        tables = Tables(*map(tf.convert_to_tensor, plan.tables))
-        own_rows = tf.convert_to_tensor(own)
+    # All pixels may fill most of the memory, and `convert_to_tensor` needs them three times over.
+    pixels = plan.tables.pixels
+    assert pixels.ctypes.data % 64 == 0, "TensorFlow ends the process on other addresses"
+    shared = tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
+    small = {k: tf.convert_to_tensor(v) for k, v in plan.tables._asdict().items() if k != "pixels"}
+    tables = Tables(pixels=shared, **small)
+    own_rows = tf.convert_to_tensor(own)
 
     def crop(number: Any) -> dict[str, Any]:
         i = own_rows[number % len(own)]

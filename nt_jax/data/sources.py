@@ -71,7 +71,7 @@ class ImageBank(NamedTuple):
     same row-major order as its clean one.
 
     Attributes:
-      pixels: uint8 [pixels, 3].
+      pixels: uint8 [pixels, 3], on a 64-byte boundary.
       offsets: int64 [N], index of each (clean) image's first pixel.
       noisy_offsets: int64 [N], the same of its noisy version; equal to `offsets` for photographs.
       heights: int64 [N].
@@ -279,6 +279,13 @@ def load_pairs(spec: str) -> list[tuple[Pair, np.ndarray, np.ndarray]]:
     return list(zip(pairs, clean, noisy, strict=True))
 
 
+def _aligned_empty(size: int) -> np.ndarray:
+    """uint8 [size] on a 64-byte boundary, so that TensorFlow can use it without a copy."""
+    memory = np.empty(size + 63, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]
+
+
 def load_bank(photos: Sequence[Path], pairs: Sequence[Pair], smallest_side: int) -> ImageBank:
     """Reads photographs and pairs into one bank.
 
@@ -300,7 +307,7 @@ def load_bank(photos: Sequence[Path], pairs: Sequence[Pair], smallest_side: int)
                 "lower data.patch_size or leave the image out"
             )
     starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))])
-    pixels = np.empty((starts[-1], 3), np.uint8)
+    pixels = _aligned_empty(starts[-1] * 3).reshape(-1, 3)
 
     def fill(i: int) -> None:
         pixels[starts[i] : starts[i + 1]] = read_rgb(files[i]).reshape(-1, 3)
