@@ -1,0 +1,107 @@
+"""The loss terms of NoiseTransfer, each a float32 scalar (spec: paper section 3, equations 1-7)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from nt_jax.models.layers import Array
+
+BLUR_SIZE = 21
+BLUR_SIGMA = 0.15 * BLUR_SIZE + 0.35
+
+
+def info_nce(
+    query: Array, key: Array, queue: Array, temperature: float, batch_negatives: bool
+) -> tuple[Array, Array]:
+    """InfoNCE (eq. 1) with cosine similarity, and how often the positive wins.
+
+    Args:
+      query: [N, E].
+      key: [N, E], row n is the positive of query n.
+      queue: [Q, E] negatives.
+      temperature: tau.
+      batch_negatives: whether the other keys of the batch are negatives too (released program).
+
+    Returns:
+      (mean loss, share of queries most similar to their own key).
+    """
+    query, key, queue = (x / _norm(x) for x in (query, key, queue))
+    positive = (query * key).sum(-1, keepdims=True)  # [N, 1]
+    negative = query @ queue.T  # [N, Q]
+    if batch_negatives:
+        others = query @ key.T  # [N, N]
+        others = jnp.where(jnp.eye(len(query), dtype=bool), -jnp.inf, others)
+        negative = jnp.concatenate([negative, others], axis=1)
+    logits = jnp.concatenate([positive, negative], axis=1) / temperature
+    loss = (jax.nn.logsumexp(logits, axis=1) - logits[:, 0]).mean()
+    accuracy = (positive[:, 0] > negative.max(1)).mean(dtype=jnp.float32)
+    return loss, accuracy
+
+
+def _norm(x: Array) -> Array:
+    return jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
+
+
+def adversarial_discriminator(
+    real: Sequence[Array], fake: Sequence[Array], halved: bool
+) -> Array:
+    """Binary cross-entropy of D over logit maps, mean over levels (eq. 5).
+
+    Args:
+      real, fake: logits of each level.
+      halved: mean of the two terms (released program) instead of their sum (paper).
+    """
+    terms = [
+        jax.nn.softplus(-r).mean() + jax.nn.softplus(f).mean()
+        for r, f in zip(real, fake, strict=True)
+    ]
+    return sum(terms) / len(terms) * (0.5 if halved else 1.0)
+
+
+def adversarial_generator(fake: Sequence[Array]) -> Array:
+    """Non-saturating binary cross-entropy of G over logit maps, mean over levels (eq. 5)."""
+    return sum(jax.nn.softplus(-f).mean() for f in fake) / len(fake)
+
+
+def feature_matching(real: Sequence[Array], fake: Sequence[Array]) -> Array:
+    """Mean over levels of the mean absolute difference; the real side is constant (eqs. 4, 6)."""
+    terms = [
+        jnp.abs(jax.lax.stop_gradient(r).astype(jnp.float32) - f.astype(jnp.float32)).mean()
+        for r, f in zip(real, fake, strict=True)
+    ]
+    return sum(terms) / len(terms)
+
+
+def gaussian_blur(images: Array) -> Array:
+    """GF: 21x21 Gaussian, sigma 3.5, reflect padding; [N, H, W, C], H and W above 10."""
+    offsets = jnp.arange(BLUR_SIZE) - BLUR_SIZE // 2
+    taps = jnp.exp(-0.5 * jnp.square(offsets / BLUR_SIGMA))
+    taps = taps / taps.sum()
+    pad = BLUR_SIZE // 2
+    for axis in (1, 2):
+        widths = [(0, 0)] * 4
+        widths[axis] = (pad, pad)
+        padded = jnp.pad(images, widths, mode="reflect")
+        size = images.shape[axis]
+        images = sum(
+            taps[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+            for i in range(BLUR_SIZE)
+        )
+    return images
+
+
+def reconstruction(noisy: Array, generated: Array) -> Array:
+    """L_recon: mean |GF(Y) - GF(Y~)| of [N, H, W, 3] images (section 3.2)."""
+    return jnp.abs(gaussian_blur(noisy - generated)).mean()
+
+
+def noise_level(noise: Array, generated_noise: Array) -> Array:
+    """Mean |log GF(n^2) - log GF(n~^2)| of [N, H, W, 3] noise: local variances agree.
+
+    Not in the paper, off in its preset.
+    """
+    real, fake = (
+        jnp.log(gaussian_blur(jnp.square(n)) + 1e-6) for n in (noise, generated_noise)
+    )
+    return jnp.abs(real - fake).mean()

@@ -1,0 +1,33 @@
+"""Momentum contrast: the queue of keys and the momentum key encoder (paper section 3.1)."""
+
+import jax
+import jax.numpy as jnp
+
+from nt_jax.errors import InputError
+from nt_jax.models.layers import Array, Tree
+
+
+def init_queue(key: Array, length: int, embedding_size: int) -> Array:
+    """Queue [length, E] of normalised Gaussian vectors."""
+    queue = jax.random.normal(key, (length, embedding_size))
+    return queue / jnp.linalg.norm(queue, axis=1, keepdims=True)
+
+
+def check_queue(length: int, batch_size: int) -> None:
+    """Raises InputError unless whole batches fill the queue, so that no write wraps around."""
+    if length % batch_size:
+        raise InputError(
+            f"config.model.queue_length={length} is not a multiple of"
+            f" config.train.batch_size={batch_size}; change one of them"
+        )
+
+
+def enqueue(queue: Array, pointer: Array, keys: Array) -> tuple[Array, Array]:
+    """Writes keys [N, E] over the oldest ones; returns the queue [Q, E] and the next pointer."""
+    queue = jax.lax.dynamic_update_slice_in_dim(queue, keys, pointer, axis=0)
+    return queue, (pointer + keys.shape[0]) % queue.shape[0]
+
+
+def moving_average(average: Tree, params: Tree, decay: float) -> Tree:
+    """decay * average + (1 - decay) * params, leaf by leaf."""
+    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)

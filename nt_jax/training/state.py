@@ -1,0 +1,70 @@
+"""Everything a training run carries from step to step."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from nt_jax.models.layers import Array, SpectralVectors, Tree
+from nt_jax.models.networks import Networks, init_networks
+from nt_jax.training import moco
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """State of the two networks, the key encoder, the queue and both optimizers.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      generator, discriminator, key_encoder: raw parameters, float32.
+      generator_spectral, discriminator_spectral, key_spectral: their spectral vectors.
+      generator_optimizer, discriminator_optimizer: optax states.
+      queue: [Q, E] keys, the oldest at `queue_pointer`.
+      queue_pointer: int32 scalar.
+      generator_average: moving average of `generator`, or None when `train.ema_decay` is 0.
+    """
+
+    step: Array
+    generator: Tree
+    discriminator: Tree
+    key_encoder: Tree
+    generator_spectral: SpectralVectors
+    discriminator_spectral: SpectralVectors
+    key_spectral: SpectralVectors
+    generator_optimizer: Any
+    discriminator_optimizer: Any
+    queue: Array
+    queue_pointer: Array
+    generator_average: Tree | None
+
+
+def make_optimizer(train: Any) -> optax.GradientTransformation:
+    """Adam as PyTorch's: L2 regularisation joins the gradient before the moments (section 4.1)."""
+    return optax.chain(
+        optax.add_decayed_weights(train.l2),
+        optax.scale_by_adam(b1=train.adam_b1, b2=train.adam_b2),
+        optax.scale_by_learning_rate(train.learning_rate),
+    )
+
+
+def init_state(config: Any, networks: Networks, key: Array) -> TrainState:
+    """State before the first step; the key encoder starts as a copy of the discriminator."""
+    network_key, queue_key = jax.random.split(key)
+    generator, discriminator = init_networks(network_key, networks)
+    optimizer = make_optimizer(config.train)
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  donated buffers must differ
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        generator=generator.params,
+        discriminator=discriminator.params,
+        key_encoder=copy(discriminator.params),
+        generator_spectral=generator.spectral,
+        discriminator_spectral=discriminator.spectral,
+        key_spectral=copy(discriminator.spectral),
+        generator_optimizer=optimizer.init(generator.params),
+        discriminator_optimizer=optimizer.init(discriminator.params),
+        queue=moco.init_queue(queue_key, config.model.queue_length, config.model.embedding_size),
+        queue_pointer=jnp.zeros((), jnp.int32),
+        generator_average=copy(generator.params) if config.train.ema_decay else None,
+    )

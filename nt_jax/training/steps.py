@@ -1,0 +1,193 @@
+"""The training step: one pure function of state, batch and key."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from nt_jax.models.generator import sample_maps
+from nt_jax.models.layers import Array, Tree, spectral_normalize, update_spectral
+from nt_jax.models.networks import Networks, embed
+from nt_jax.training import losses, moco
+from nt_jax.training.state import TrainState, make_optimizer
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+
+
+def joint_losses(
+    config: Any,
+    networks: Networks,
+    generator: Tree,
+    discriminator: Tree,
+    batch: Batch,
+    key: Array,
+    queue: Array,
+    maps: tuple[Array, ...],
+) -> tuple[tuple[Array, Array], Metrics]:
+    """L_G and L_D (eq. 7) on one forward pass of G and one of D over real and generated images.
+
+    L_G is to be differentiated by the generator's parameters and L_D by the discriminator's.
+
+    Args:
+      config: training config; a loss whose weight is 0 is not computed.
+      networks: the modules.
+      generator, discriminator: spectrally normalised parameters.
+      batch: `clean` and `noisy`, [B, H, W, 3] in [0, 1].
+      key: [B, E], Dk of the reference, which is the positive and the generator's embedding.
+      queue: [Q, E] negatives.
+      maps: the generator's random maps.
+
+    Returns:
+      ((L_G, L_D), {name: float32 scalar}).
+    """
+    weights, variant = config.losses, config.variant
+    clean, noisy = batch["clean"], batch["noisy"]
+    noise = networks.generator.apply({"params": generator}, clean, key, maps)
+    generated = clean + noise
+    images = jnp.stack([noisy, generated], axis=1)  # [B, 2, H, W, 3]
+    with_noise = weights.noise_d or weights.noise_g or weights.noise_fm
+    with_gan = weights.gan_d or weights.gan_g or weights.gan_fm
+    noise_outputs, gan_outputs = None, None
+    if with_noise or with_gan:
+        noise_outputs, gan_outputs = networks.discriminator.apply(
+            {"params": discriminator},
+            images if with_noise else None,
+            *((clean, key, images) if with_gan else (None, None, None)),
+        )
+
+    terms_g: Metrics = {}
+    terms_d: Metrics = {}
+    metrics: Metrics = {}
+
+    def real_fake(streams: tuple[Array, ...]) -> tuple[list[Array], list[Array]]:
+        return [s[:, 0] for s in streams], [s[:, 1] for s in streams]
+
+    if noise_outputs is not None:
+        query, generated_query = noise_outputs.embedding[:, 0], noise_outputs.embedding[:, 1]
+        contrast = (key, queue, config.losses.temperature, variant.batch_negatives)
+        if weights.noise_d:
+            terms_d["noise_d"], metrics["contrastive_accuracy"] = losses.info_nce(query, *contrast)
+        if weights.noise_g:
+            terms_g["noise_g"], metrics["contrastive_accuracy_generated"] = losses.info_nce(
+                generated_query, *contrast
+            )
+        if weights.noise_fm:
+            terms_g["noise_fm"] = losses.feature_matching(*real_fake(noise_outputs.features))
+    if gan_outputs is not None:
+        real, fake = real_fake(gan_outputs.logits)
+        metrics["d_real"], metrics["d_fake"] = (
+            sum(jax.nn.sigmoid(level).mean() for level in logits) / len(logits)
+            for logits in (real, fake)
+        )
+        if weights.gan_d:
+            terms_d["gan_d"] = losses.adversarial_discriminator(real, fake, variant.halved_gan_d)
+        if weights.gan_g:
+            terms_g["gan_g"] = losses.adversarial_generator(fake)
+        if weights.gan_fm:
+            terms_g["gan_fm"] = losses.feature_matching(*real_fake(gan_outputs.features))
+    if weights.recon:
+        terms_g["recon"] = losses.reconstruction(noisy, generated)
+    if weights.noise_level:
+        terms_g["noise_level"] = losses.noise_level(noisy - clean, noise)
+
+    loss_g = sum((weights[name] * term for name, term in terms_g.items()), jnp.float32(0))
+    loss_d = sum((weights[name] * term for name, term in terms_d.items()), jnp.float32(0))
+    metrics |= terms_g | terms_d | {"loss_g": loss_g, "loss_d": loss_d}
+    return (loss_g, loss_d), metrics
+
+
+def train_step(
+    config: Any, networks: Networks, state: TrainState, batch: Batch, key: Array
+) -> tuple[TrainState, Metrics]:
+    """One update of both networks, the key encoder and the queue (spec: paper section 3).
+
+    Args:
+      config: training config.
+      networks: the modules.
+      state: state before the step.
+      batch: `clean`, `noisy`, `reference`, [B, H, W, 3] float32 in [0, 1].
+      key: PRNG key of the random maps.
+
+    Returns:
+      (state after the step, {name: float32 scalar}); both gradients are at the state before.
+    """
+    iterations = config.variant.power_iterations
+    generator_spectral = update_spectral(state.generator, state.generator_spectral)
+    discriminator_spectral = update_spectral(
+        state.discriminator, state.discriminator_spectral, iterations
+    )
+    key_spectral = update_spectral(state.key_encoder, state.key_spectral)
+
+    key_params = spectral_normalize(state.key_encoder, key_spectral)
+    keys = jax.lax.stop_gradient(embed(networks, key_params, batch["reference"]))
+    count, height, width, _ = batch["clean"].shape
+    maps = sample_maps(key, count, height, width, networks.generator.blocks)
+
+    def forward(generator: Tree, discriminator: Tree) -> tuple[tuple[Array, Array], Metrics]:
+        return joint_losses(
+            config,
+            networks,
+            spectral_normalize(generator, generator_spectral),
+            spectral_normalize(discriminator, discriminator_spectral),
+            batch,
+            keys,
+            state.queue,
+            maps,
+        )
+
+    _, pull_back, metrics = jax.vjp(forward, state.generator, state.discriminator, has_aux=True)
+    one, zero = jnp.float32(1), jnp.float32(0)
+    generator_gradient, _ = pull_back((one, zero))
+    _, discriminator_gradient = pull_back((zero, one))
+    metrics["gradient_norm_g"] = optax.tree.norm(generator_gradient)
+    metrics["gradient_norm_d"] = optax.tree.norm(discriminator_gradient)
+
+    optimizer = make_optimizer(config.train)
+    updates, generator_optimizer = optimizer.update(
+        generator_gradient, state.generator_optimizer, state.generator
+    )
+    generator = optax.apply_updates(state.generator, updates)
+    updates, discriminator_optimizer = optimizer.update(
+        discriminator_gradient, state.discriminator_optimizer, state.discriminator
+    )
+    discriminator = optax.apply_updates(state.discriminator, updates)
+    queue, queue_pointer = moco.enqueue(state.queue, state.queue_pointer, keys)
+    average = state.generator_average
+    if average is not None:
+        average = moco.moving_average(average, generator, config.train.ema_decay)
+    state = TrainState(
+        step=state.step + 1,
+        generator=generator,
+        discriminator=discriminator,
+        key_encoder=moco.moving_average(state.key_encoder, discriminator, config.model.momentum),
+        generator_spectral=generator_spectral,
+        discriminator_spectral=discriminator_spectral,
+        key_spectral=key_spectral,
+        generator_optimizer=generator_optimizer,
+        discriminator_optimizer=discriminator_optimizer,
+        queue=queue,
+        queue_pointer=queue_pointer,
+        generator_average=average,
+    )
+    return state, metrics
+
+
+def jit_train_step(config: Any, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
+    """`train_step` jitted over the mesh's `data` axis, the state donated and replicated."""
+    everywhere = NamedSharding(mesh, P())
+    by_example = NamedSharding(mesh, P("data"))
+
+    def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+        return train_step(config, networks, state, batch, key)
+
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, by_example, everywhere),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
