@@ -12,12 +12,17 @@ class DivergedError(RuntimeError):
     """Training met a non-finite loss or gradient. The message names the step and the loss terms."""
 
 
+class PreemptedError(RuntimeError):
+    """A signal ended training after its state was saved. The message says how to resume."""
+
+
 EXIT_INPUT = 2
 EXIT_DIVERGED = 3
+EXIT_PREEMPTED = 143
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs `main` and ends the process: 0 done, 2 on InputError, 3 on DivergedError."""
+    """Runs `main` and ends the process: 0 done, 2 wrong input, 3 diverged, 143 preempted."""
     try:
         main()
     except InputError as error:
@@ -26,3 +31,6 @@ def run_command(main: Callable[[], None]) -> None:
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(EXIT_DIVERGED)
+    except PreemptedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_PREEMPTED)

@@ -222,7 +222,10 @@ def _cumulated(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _real_probability(config: Any, batch_size: int, n_photos: int, n_pairs: int) -> np.ndarray:
-    """float32 [B]. With fixed mixing the real rows are spread evenly over the batch."""
+    """float32 [B]. With fixed mixing the real rows are spread evenly over the batch.
+
+    Without pairs every row is synthetic.
+    """
     if config.mixing == "uniform":
         return np.full(batch_size, n_pairs / (n_pairs + n_photos), np.float32)
     if config.mixing != "fixed":
@@ -230,8 +233,8 @@ def _real_probability(config: Any, batch_size: int, n_photos: int, n_pairs: int)
     fraction = float(config.real_fraction)
     if not 0 <= fraction <= 1:
         raise _fail("real_fraction", f"{fraction} is not in [0, 1]")
-    if fraction > 0 and not n_pairs:
-        raise _fail("real_fraction", f"{fraction} needs real pairs: set data.pairs, or 0 here")
+    if not n_pairs:
+        fraction = 0.0
     edges = np.floor(np.arange(batch_size + 1) * fraction + 1e-6)
     return np.diff(edges).astype(np.float32)
 
@@ -297,6 +300,12 @@ def _make_tables(config: Any, batch_size: int) -> Tables:
     later = np.searchsorted(usable, np.arange(len(clean)), side="right")
     start, size, members = _groups(config, pairs, n_photos)
     bank = sources.load_bank(photos, pairs, patch)
+    real_rows = float(real_probability.sum())
+    print(
+        f"data: {n_photos} photographs, {len(pairs)} real pairs;"
+        f" {real_rows:g} of {batch_size} rows in a batch are real",
+        flush=True,
+    )
     clean_cdf = _cumulated(clean)
     return Tables(
         pixels=bank.pixels,

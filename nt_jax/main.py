@@ -1,0 +1,82 @@
+"""Trains NoiseTransfer.
+
+  python -m nt_jax.main --config=configs/noisetransfer.py:small --workdir=runs/small \
+    --config.data.photos=DIR --config.data.pairs=DIR
+
+A workdir that holds a checkpoint is resumed.
+"""
+
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from nt_jax.errors import InputError, run_command
+
+
+def parse(argv: list[str]) -> tuple[Any, pathlib.Path]:
+    """Config and workdir from the command line.
+
+    Raises:
+      InputError: an unknown flag, config file, config argument, field, or value.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "Recipe, as FILE.py or FILE.py:ARG.", flag_values=values
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    try:
+        rest = values(argv)
+        config = values.config
+    except InputError:
+        raise
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(_input_error_behind(error) or str(error)) from error
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; flags begin with --")
+    if config is None or not values.workdir:
+        raise InputError(
+            "give --config=FILE.py[:ARG] and --workdir=DIR,"
+            " e.g. --config=configs/noisetransfer.py:smoke --workdir=runs/smoke"
+        )
+    workdir = pathlib.Path(values.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir={workdir} is a file; name a folder")
+    return config, workdir
+
+
+def _input_error_behind(error: BaseException) -> str:
+    """Message of the InputError that a config file raised, if `error` came from one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+def main() -> None:
+    """The command."""
+    config, workdir = parse(sys.argv)
+    from nt_jax.training.loop import train_and_evaluate
+
+    summary = train_and_evaluate(config, workdir)
+    print_summary(summary, workdir)
+
+
+def print_summary(summary: dict[str, Any], workdir: pathlib.Path) -> None:
+    """Prints held-out scores at the start and at the end, and where the pictures are."""
+    rows = (("akld", "AKLD"), ("ks", "KS"), ("level_correlation", "noise-level correlation"))
+    print(f"\n{'held-out patches':<44}{'start':>9}{'end':>9}")
+    for suffix, reference in (("", "itself"), ("_other", "another image")):
+        for name, title in rows:
+            label = f"{title} (reference: {reference})"
+            start, end = (summary[when][f"eval/{name}{suffix}"] for when in ("start", "end"))
+            print(f"{label:<44}{start:>9.3f}{end:>9.3f}")
+    print(f"\npictures: {workdir / 'samples'}    numbers: {workdir / 'metrics.jsonl'}")
+
+
+if __name__ == "__main__":
+    run_command(main)

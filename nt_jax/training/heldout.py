@@ -1,0 +1,193 @@
+"""Evaluation on held-out patches while training: AKLD, KS and the noise level that follows.
+
+Every patch is scored with two references: `self`, the noisy patch itself, as published tables do,
+and `other`, a patch of a different image with the same noise.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_jax import metrics
+from nt_jax.data import noise, sources
+from nt_jax.errors import InputError
+from nt_jax.models.generator import sample_maps
+from nt_jax.models.layers import Array, Tree, spectral_normalize
+from nt_jax.models.networks import Networks, embed
+from nt_jax.training.state import TrainState
+
+_BATCH = 8
+
+
+class HeldOut(NamedTuple):
+    """Fixed patches: float32 [N, P, P, 3] in [0, 1] and the kind of noise of each.
+
+    Attributes:
+      clean, noisy: the scored pair.
+      reference_clean, reference: another image with the same noise.
+      kind: [N] names from `noise.KINDS`.
+    """
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    reference_clean: np.ndarray
+    reference: np.ndarray
+    kind: np.ndarray
+
+
+def make_heldout(config: Any) -> HeldOut:
+    """Held-out patches of a training config: for each kind, noise levels spread over its range.
+
+    Raises:
+      InputError: nothing to evaluate on, or photographs smaller than the patch.
+    """
+    size, count = config.eval.patch_size, config.eval.patches
+    rows: list[tuple[Any, ...]] = []
+    if config.eval.photos:
+        patches = _patches(sources.load_photos(config.eval.photos), size, count)
+        key = jax.random.key(config.seed)
+        for kind in config.data.noise_kinds:
+            rows += _synthetic_rows(kind, patches, config.data, jax.random.fold_in(key, len(rows)))
+    if config.eval.pairs:
+        rows += _real_rows(sources.load_pairs(config.eval.pairs), size, count)
+    if not rows:
+        raise InputError("config.eval.photos and config.eval.pairs are both empty; name one")
+    *images, kinds = zip(*rows, strict=True)
+    return HeldOut(*(np.stack(column).astype(np.float32) for column in images), np.array(kinds))
+
+
+def _patches(photos: list[tuple[str, np.ndarray]], size: int, count: int) -> np.ndarray:
+    """[count, size, size, 3] in [0, 1]: patches spread over the photographs, in turn."""
+    patches = []
+    for index in range(count):
+        name, photo = photos[index % len(photos)]
+        turn, turns = index // len(photos), -(-count // len(photos))
+        patches.append(_patch(name, photo, size, (turn + 0.5) / turns))
+    return np.stack(patches)
+
+
+def _patch(name: str, image: np.ndarray, size: int, position: float) -> np.ndarray:
+    """The patch at relative `position` along the image's diagonal."""
+    height, width, _ = image.shape
+    if min(height, width) < size:
+        raise InputError(f"{name} is smaller than config.eval.patch_size={size}; lower that")
+    top, left = (round(position * (side - size)) for side in (height, width))
+    return image[top : top + size, left : left + size] / np.float32(255)
+
+
+def _synthetic_rows(kind: str, patches: np.ndarray, data: Any, key: Array) -> list[tuple]:
+    count = len(patches)
+    spread = (np.arange(count) + 0.5) / count
+    sigma = data.sigma_range[0] + spread * (data.sigma_range[1] - data.sigma_range[0])
+    lam = data.lam_range[0] + spread * (data.lam_range[1] - data.lam_range[0])
+    setting = noise.NoiseSetting(
+        kind=jnp.full(count, noise.KINDS.index(kind)),
+        sigma=jnp.asarray(sigma / 255, jnp.float32),
+        lam=jnp.asarray(lam, jnp.float32),
+    )
+    others = np.roll(patches, -1, axis=0)
+    keys = jax.random.split(key, 2 * count).reshape(2, count)
+    add = jax.jit(jax.vmap(noise.add_noise))
+    noisy, reference = (
+        np.asarray(add(keys[i], jnp.asarray(clean), setting))
+        for i, clean in enumerate((patches, others))
+    )
+    return list(zip(patches, noisy, others, reference, [kind] * count, strict=True))
+
+
+def _real_rows(pairs: list[tuple], size: int, count: int) -> list[tuple]:
+    """The other reference is the next pair of the same group, or the pair itself if alone."""
+    if len(pairs) > count:
+        pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
+    rows = []
+    for index, (pair, clean, noisy) in enumerate(pairs):
+        turned = pairs[index + 1 :] + pairs[: index + 1]
+        other = next(entry for entry in turned if entry[0].group == pair.group)
+        rows.append(
+            (
+                *(_patch(pair.name, image, size, 0.5) for image in (clean, noisy)),
+                *(_patch(other[0].name, image, size, 0.5) for image in other[1:]),
+                "real",
+            )
+        )
+    return rows
+
+
+def make_generate(networks: Networks) -> Callable[..., Array]:
+    """Jitted (generator, key_encoder, clean, reference, key) -> generated images in [0, 1].
+
+    Both parameter trees are spectrally normalised; images are [N, P, P, 3].
+    """
+
+    @jax.jit
+    def generate(generator: Tree, key_encoder: Tree, clean: Array, reference: Array, key: Array):
+        embedding = embed(networks, key_encoder, reference)
+        maps = sample_maps(key, *clean.shape[:3], networks.generator.blocks)
+        generated = networks.generator.apply({"params": generator}, clean, embedding, maps)
+        return jnp.clip(clean + generated, 0, 1)
+
+    return generate
+
+
+def evaluate(
+    generate: Callable[..., Array], state: TrainState, heldout: HeldOut, key: Array
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Scores the state's generator, its moving average where it keeps one.
+
+    Returns:
+      ({name: number}, {"self" | "other": generated images [N, P, P, 3]}). Names are `eval/akld`,
+      `eval/ks` and `eval/level_correlation`, the mean over kinds, and `eval/KIND/...`; with the
+      other reference they end in `_other`.
+    """
+    params = state.generator if state.generator_average is None else state.generator_average
+    generator = _normalize(params, state.generator_spectral)
+    key_encoder = _normalize(state.key_encoder, state.key_spectral)
+    results: dict[str, float] = {}
+    images = {}
+    for mode, reference, reference_clean in (
+        ("self", heldout.noisy, heldout.clean),
+        ("other", heldout.reference, heldout.reference_clean),
+    ):
+        parts = []
+        for start in range(0, len(reference), _BATCH):
+            rows = np.arange(start, start + _BATCH) % len(reference)
+            part_key = jax.random.fold_in(key, start)
+            part = generate(generator, key_encoder, heldout.clean[rows], reference[rows], part_key)
+            parts.append(np.asarray(part))
+        generated = np.concatenate(parts)[: len(reference)]
+        images[mode] = generated
+        akld = np.asarray(metrics.akld(heldout.clean, heldout.noisy, generated))
+        ks = np.asarray(metrics.ks(heldout.clean, heldout.noisy, generated))
+        level = _level(reference - reference_clean)
+        generated_level = _level(generated - heldout.clean)
+        suffix = "" if mode == "self" else "_other"
+        by_kind: dict[str, list[float]] = {"akld": [], "ks": [], "level_correlation": []}
+        for kind in dict.fromkeys(heldout.kind.tolist()):
+            rows = heldout.kind == kind
+            scores = {
+                "akld": float(akld[rows].mean()),
+                "ks": float(ks[rows].mean()),
+                "level_correlation": _correlation(level[rows], generated_level[rows]),
+            }
+            for name, score in scores.items():
+                results[f"eval/{kind}/{name}{suffix}"] = score
+                by_kind[name].append(score)
+        results |= {f"eval/{name}{suffix}": float(np.mean(s)) for name, s in by_kind.items()}
+    return results, images
+
+
+_normalize = jax.jit(spectral_normalize)
+
+
+def _level(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).std(axis=1)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation; 0 where one side does not vary."""
+    if min(a.std(), b.std()) < 1e-8:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])

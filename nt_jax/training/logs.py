@@ -1,0 +1,159 @@
+"""What a run writes for people: metrics.jsonl, TensorBoard, progress and sample pictures."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+
+class MetricsFile:
+    """metrics.jsonl: one object a line with `step` and named numbers, a step at most once.
+
+    It holds nothing that differs between two runs of the same config, so no times.
+    """
+
+    def __init__(self, path: pathlib.Path, resume_step: int) -> None:
+        """Keeps the lines up to `resume_step`; later ones will be written again."""
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) is not None]
+        kept = [line for line in kept if int(_step_of(line) or 0) <= resume_step]
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text("".join(line + "\n" for line in kept))
+        scratch.replace(path)
+        self._file = path.open("a")
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends a line and flushes it."""
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _step_of(line: str) -> int | None:
+    """Step of a line; None if it was cut off while being written."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return None
+
+
+class TensorBoard:
+    """TensorBoard events through clu; without clu, which needs TensorFlow, none are written."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Args: folder of the events file."""
+        self._writer = None
+        if importlib.util.find_spec("clu") and importlib.util.find_spec("tensorflow"):
+            from clu import metric_writers
+
+            self._writer = metric_writers.SummaryWriter(str(folder))
+        else:
+            print("clu or TensorFlow is not installed: no TensorBoard events", flush=True)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes named numbers."""
+        if self._writer:
+            self._writer.write_scalars(step, values)
+
+    def images(self, step: int, images: dict[str, np.ndarray]) -> None:
+        """Writes named images, [N, H, W, 3] in [0, 1]."""
+        if self._writer:
+            self._writer.write_images(step, images)
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        if self._writer:
+            self._writer.close()
+
+
+class Progress:
+    """A bar with rate and time left on a terminal, plain lines otherwise."""
+
+    def __init__(self, start: int, stop: int, line_every_s: float = 15.0) -> None:
+        """Args: first and last step; seconds between plain lines."""
+        self._bar = tqdm(
+            total=stop, initial=start, unit="step", disable=not sys.stderr.isatty(), smoothing=0.05
+        )
+        self._start, self._stop = start, stop
+        self._begun = self._last = time.monotonic()
+        self._line_every_s = line_every_s
+        self.waited_s = 0.0
+
+    def restart(self, step: int) -> None:
+        """Counts rate and waiting from here: what came before was compilation."""
+        self._start, self._begun, self.waited_s = step, time.monotonic(), 0.0
+
+    def step(self, step: int, text: str) -> None:
+        """Reports that `step` is done, with a few numbers as `text`."""
+        self._bar.update(step - self._bar.n)
+        now = time.monotonic()
+        if now - self._last < self._line_every_s and step != self._stop:
+            return
+        self._last = now
+        elapsed = max(now - self._begun, 1e-9)
+        rate = (step - self._start) / elapsed
+        left = (self._stop - step) / max(rate, 1e-9)
+        waited = 100 * self.waited_s / elapsed
+        if self._bar.disable:
+            print(
+                f"step {step}/{self._stop}  {rate:.2f} steps/s  {_clock(left)} left"
+                f"  data {waited:.1f} %  {text}",
+                flush=True,
+            )
+        else:
+            self._bar.set_postfix_str(f"data {waited:.1f} %  {text}")
+
+    def close(self) -> None:
+        """Ends the bar's line."""
+        self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def log_parameters(path: pathlib.Path, networks: dict[str, Any]) -> None:
+    """Prints each network's parameter count and writes clu's table of all arrays to `path`."""
+    tables = []
+    for name, params in networks.items():
+        total = sum(leaf.size for leaf in jax.tree.leaves(params))
+        print(f"{name}: {total:,} parameters", flush=True)
+        if importlib.util.find_spec("clu"):
+            from clu import parameter_overview
+
+            table = parameter_overview.get_parameter_overview(params, include_stats=False)
+            tables.append(f"{name}\n{table}\n")
+    if tables:
+        path.write_text("\n".join(tables))
+
+
+def save_grid(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
+    """Writes a labelled picture: a column for each entry, [N, P, P, 3] in [0, 1], a row an image."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    count = len(next(iter(columns.values())))
+    figure, axes = pyplot.subplots(
+        count, len(columns), figsize=(1.7 * len(columns), 1.7 * count), squeeze=False
+    )
+    for column, (name, images) in enumerate(columns.items()):
+        for row, image in enumerate(images):
+            axes[row, column].imshow(np.clip(image, 0, 1), interpolation="nearest")
+            axes[row, column].axis("off")
+        axes[0, column].set_title(name, fontsize=8)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
