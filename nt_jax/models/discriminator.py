@@ -190,7 +190,7 @@ class Discriminator(nn.Module):
             streams.append(
                 Conv(self.width, dtype=self.dtype, name="pre_noise")(2 * noise_images - 1)
             )
-        if clean is not None:
+        if clean is not None and gan_images is not None:
             plane = jnp.broadcast_to(clean[:, None], gan_images.shape)
             pair = jnp.concatenate([2 * plane - 1, gan_images - plane], axis=-1)
             streams.append(Conv(self.width, dtype=self.dtype, name="pre_gan")(pair))
@@ -206,11 +206,11 @@ class Discriminator(nn.Module):
                 x = TrunkBlock(noise_count, self.dtype, name=name)(x, embedding)
             noise_x, gan_x = x[:, :noise_count], x[:, noise_count:]
             if noise_images is not None:
-                head = NoiseHead(self.dtype, name=f"noise_head{level + 1}")
-                noise_features.append(head(noise_x))
-            if clean is not None:
-                head = GanHead(self.dtype, name=f"gan_head{level + 1}")
-                normalised, features, level_logits = head(gan_x, embedding)
+                noise_head = NoiseHead(self.dtype, name=f"noise_head{level + 1}")
+                noise_features.append(noise_head(noise_x))
+            if clean is not None and embedding is not None:
+                gan_head = GanHead(self.dtype, name=f"gan_head{level + 1}")
+                normalised, features, level_logits = gan_head(gan_x, embedding)
                 gan_features.append(features)
                 logits.append(level_logits)
                 if self.gan_trunk == "head":

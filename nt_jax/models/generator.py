@@ -15,8 +15,8 @@ from nt_jax.models.layers import (
     Conv,
     Dense,
     UpConv,
+    kernel_of,
     leaky_relu,
-    kernel_bound,
 )
 
 # Levels in call order: down 1, down 2, bottom, up 2, up 1; each runs at full size / LEVEL_SCALES.
@@ -92,7 +92,7 @@ class ReduceKernel(nn.Module):
     @nn.compact
     def __call__(self) -> Array:
         """The kernel, [inputs, features]."""
-        return self.param("kernel", kernel_bound(self.inputs), (self.inputs, self.features))
+        return kernel_of(self, self.inputs, self.features)
 
 
 class SFTBlock(nn.Module):

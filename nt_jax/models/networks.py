@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes
-from nt_jax.models.layers import Array, SpectralVectors, Tree, init_params, init_spectral
+from nt_jax.models.parameters import Array, Layout, Stacks, Tree, init_params, module_layout
+from nt_jax.models.spectral import SpectralVectors, init_spectral
 
-# Any multiple of 4 serves: parameters do not depend on the image size.
-_INIT_SIZE = 16
+# Parameters do not depend on the image size; any multiple of 4 serves to find their shapes.
+_SIZE = 16
 
 
 class Networks(NamedTuple):
@@ -23,15 +24,14 @@ class Networks(NamedTuple):
 class Variables(NamedTuple):
     """Parameters of one network with their spectral vectors."""
 
-    params: Tree
+    params: Stacks
     spectral: SpectralVectors
 
 
 def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
-    """Networks of a model config (fields as in `configs/noisetransfer.py`, `config.model`)."""
-    blocks = tuple(model.blocks)
+    """Networks of a model config (fields as in `configs/common.py`, `config.model`)."""
     return Networks(
-        Generator(model.width, blocks, dtype),
+        Generator(model.width, tuple(model.blocks), dtype),
         Discriminator(
             model.width,
             model.embedding_size,
@@ -43,24 +43,27 @@ def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
     )
 
 
+def layouts(networks: Networks) -> tuple[Layout, Layout]:
+    """Parameter layouts of the generator and the discriminator."""
+    generator, discriminator = networks
+    image, images = (1, _SIZE, _SIZE, 3), (1, 1, _SIZE, _SIZE, 3)
+    embedding = (1, discriminator.embedding_size)
+    maps = map_shapes(1, _SIZE, _SIZE, generator.blocks)
+    return (
+        module_layout(generator, image, embedding, maps),
+        module_layout(discriminator, images, image, embedding, images),
+    )
+
+
 def init_networks(key: Array, networks: Networks) -> tuple[Variables, Variables]:
     """Fresh variables of the generator and the discriminator."""
-    generator, discriminator = networks
-    size = _INIT_SIZE
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    images = jax.ShapeDtypeStruct((1, 1, size, size, 3), jnp.float32)
-    embedding = jax.ShapeDtypeStruct((1, discriminator.embedding_size), jnp.float32)
-    maps = tuple(
-        jax.ShapeDtypeStruct(shape, jnp.float32)
-        for shape in map_shapes(1, size, size, generator.blocks)
-    )
-    keys = jax.random.split(key, 4)
-    generator_params = init_params(keys[0], generator, image, embedding, maps)
-    discriminator_params = init_params(keys[1], discriminator, images, image, embedding, images)
-    return (
-        Variables(generator_params, init_spectral(keys[2], generator_params)),
-        Variables(discriminator_params, init_spectral(keys[3], discriminator_params)),
-    )
+    variables = []
+    for layout, network_key in zip(layouts(networks), jax.random.split(key), strict=True):
+        params_key, spectral_key = jax.random.split(network_key)
+        params = init_params(params_key, layout)
+        variables.append(Variables(params, init_spectral(spectral_key, params)))
+    generator, discriminator = variables
+    return generator, discriminator
 
 
 def embed(networks: Networks, params: Tree, images: Array) -> Array:

@@ -1,0 +1,97 @@
+"""The denoiser RIDNet, in the variant behind the published tables.
+
+Source: Anwar and Barnes, Real Image Denoising with Feature Attention (ICCV 2019); NoiseTransfer
+trains it on generated pairs (section 4.2). Convolutions have biases and no spectral norm.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nt_jax.errors import InputError
+from nt_jax.models.layers import Array, kernel_bound
+
+SQUEEZE = 16
+
+
+class BiasedConv(nn.Module):
+    """Convolution with bias that keeps the size; both start from U(-1, 1) / sqrt(fan_in)."""
+
+    features: int
+    kernel_size: int = 3
+    dilation: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[N, H, W, C] -> [N, H, W, features]."""
+        size, channels = self.kernel_size, x.shape[-1]
+        bound = kernel_bound(size * size * channels)
+        kernel = self.param("kernel", bound, (size, size, channels, self.features))
+        bias = self.param("bias", bound, (self.features,))
+        pad = self.dilation * (size // 2)
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(1, 1),
+            padding=((pad, pad), (pad, pad)),
+            rhs_dilation=(self.dilation, self.dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + bias.astype(self.dtype)
+
+
+class EnhancedAttentionBlock(nn.Module):
+    """EAM: two dilated paths merged, two residual blocks, channel attention."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[N, H, W, C] -> [N, H, W, C]."""
+        channels = x.shape[-1]
+
+        def conv(name: str, y: Array, features: int = channels, size: int = 3, dilation: int = 1):
+            return BiasedConv(features, size, dilation, self.dtype, name=name)(y)
+
+        near = nn.relu(conv("near2", nn.relu(conv("near1", x)), dilation=2))
+        far = nn.relu(conv("far2", nn.relu(conv("far1", x, dilation=3)), dilation=4))
+        x = x + nn.relu(conv("merge", jnp.concatenate([near, far], axis=-1)))
+
+        y = conv("residual2", nn.relu(conv("residual1", x)))
+        x = nn.relu(x + y)
+
+        y = nn.relu(conv("enhanced2", nn.relu(conv("enhanced1", x))))
+        x = nn.relu(x + conv("enhanced3", y, size=1))
+
+        mean = x.astype(jnp.float32).mean((1, 2), keepdims=True)
+        y = nn.relu(conv("squeeze", mean, features=channels // SQUEEZE, size=1))
+        return x * nn.sigmoid(conv("excite", y, size=1))
+
+
+class RIDNet(nn.Module):
+    """Predicts the residual between a noisy image and its clean version.
+
+    Attributes:
+      features: channels of every layer, a multiple of 16, the factor attention squeezes by.
+      blocks: enhanced attention blocks.
+      dtype: compute type; parameters are float32 and so is the output.
+    """
+
+    features: int = 64
+    blocks: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, noisy: Array) -> Array:
+        """Noisy [N, H, W, 3] in [0, 1] -> denoised [N, H, W, 3], float32, not clipped."""
+        if self.features % SQUEEZE:
+            raise InputError(f"RIDNet has {self.features} features: use a multiple of {SQUEEZE}")
+        head = BiasedConv(self.features, dtype=self.dtype, name="head")(noisy)
+        x = nn.relu(head)
+        for index in range(self.blocks):
+            x = EnhancedAttentionBlock(self.dtype, name=f"block{index + 1}")(x)
+        residual = BiasedConv(3, dtype=self.dtype, name="tail")(x + head)
+        return noisy + residual.astype(jnp.float32)

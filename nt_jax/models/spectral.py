@@ -1,0 +1,107 @@
+"""Spectral norm as a transformation of parameters.
+
+`spectral_normalize` divides every kernel by its spectral norm once, and the networks are applied
+to the result; the vectors u and v are values of their own, so applying a network changes nothing.
+
+All functions take a tree of parameters or a `Stacks` (see `parameters.py`), where one leaf holds
+all kernels of one shape: a kernel of odd rank is such a stack.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Tree = Any
+
+
+class SpectralVectors(flax.struct.PyTreeNode):
+    """Left and right singular vectors of every kernel, as last estimated.
+
+    Both trees have the parameters' paths, kernels only; u is [out] and v is [kh * kw * in], with
+    the kernels' leading axis where they are stacked.
+    """
+
+    u: Tree
+    v: Tree
+
+
+def _matrix(kernel: Array) -> Array:
+    """[..., out] -> [prod(...), out]: the transpose of spectral norm's weight matrix W."""
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+# Products with u and v are written as sums: a matrix product of each kernel would cost compile
+# time of its own, sums fuse, and these sizes gain nothing from a matrix product.
+def _unit(x: Array) -> Array:
+    return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
+
+
+def _map_kernels(function: Callable[..., Array], params: Tree, *others: Tree) -> Tree:
+    """Maps `function` over the kernels of trees with equal paths, and over those of a stack."""
+    rest = [flax.traverse_util.flatten_dict(other) for other in others]
+    result = {}
+    for path, kernel in _kernels(params).items():
+        mapped = jax.vmap(function) if kernel.ndim % 2 else function
+        result[path] = mapped(kernel, *(tree[path] for tree in rest))
+    return flax.traverse_util.unflatten_dict(result)
+
+
+def _kernels(params: Tree) -> dict[tuple[str, ...], Array]:
+    flat = flax.traverse_util.flatten_dict(params)
+    return {path: leaf for path, leaf in flat.items() if path[-1].startswith("kernel")}
+
+
+def init_spectral(key: Array, params: Tree, iterations: int = 15) -> SpectralVectors:
+    """Spectral vectors of freshly initialised parameters.
+
+    Args:
+      key: PRNG key of the starting vectors.
+      params: parameters; every leaf named `kernel` has a spectral norm.
+      iterations: power iterations from the random start.
+    """
+    kernels = sorted(_kernels(params).items())
+    keys = jax.random.split(key, len(kernels))
+    u = {
+        path: jax.random.normal(k, (*kernel.shape[: kernel.ndim % 2], kernel.shape[-1]))
+        for k, (path, kernel) in zip(keys, kernels, strict=True)
+    }
+    # v is overwritten by the first iteration.
+    v = _map_kernels(lambda kernel: jnp.zeros(_matrix(kernel).shape[0]), params)
+    vectors = SpectralVectors(flax.traverse_util.unflatten_dict(u), v)
+    update = jax.jit(update_spectral)
+    for _ in range(iterations):
+        vectors = update(params, vectors)
+    return vectors
+
+
+def update_spectral(params: Tree, vectors: SpectralVectors, iterations: int = 1) -> SpectralVectors:
+    """Power iterations of every kernel's vectors: v <- W^T u / |.|, then u <- W v / |.|."""
+    u = vectors.u
+    for _ in range(iterations):
+        v = _map_kernels(lambda k, u: _unit((_matrix(k) * u).sum(1)), params, u)
+        u = _map_kernels(lambda k, v: _unit((_matrix(k) * v[:, None]).sum(0)), params, v)
+    return SpectralVectors(u, v)
+
+
+def spectral_normalize(params: Tree, vectors: SpectralVectors) -> Tree:
+    """Divides every kernel by sigma = u^T W v; u and v are constants of the gradient.
+
+    Args:
+      params: raw parameters, float32.
+      vectors: their spectral vectors.
+
+    Returns:
+      The tree the networks are applied to: kernels W / sigma, all other leaves as they are.
+    """
+    vectors = jax.lax.stop_gradient(vectors)
+
+    def divide(kernel: Array, u: Array, v: Array) -> Array:
+        return kernel / (_matrix(kernel) * u * v[:, None]).sum()
+
+    normalized = _map_kernels(divide, params, vectors.u, vectors.v)
+    flat = flax.traverse_util.flatten_dict(params) | flax.traverse_util.flatten_dict(normalized)
+    return flax.traverse_util.unflatten_dict(flat)
