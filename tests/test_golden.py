@@ -16,9 +16,9 @@ import pytest
 
 from nt_jax.inference import torch_format
 from nt_jax.models.discriminator import bound_embedding
-from nt_jax.models.spectral import SpectralVectors, spectral_normalize
 from nt_jax.models.networks import embed, make_networks
 from nt_jax.models.ridnet import RIDNet
+from nt_jax.models.spectral import SpectralVectors, spectral_normalize
 from nt_jax.training import losses
 from nt_jax.training.steps import joint_losses
 

@@ -4,20 +4,22 @@ Source: Anwar and Barnes, Real Image Denoising with Feature Attention (ICCV 2019
 trains it on generated pairs (section 4.2). Convolutions have biases and no spectral norm.
 """
 
+import math
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nt_jax.errors import InputError
-from nt_jax.models.layers import Array, kernel_bound
+from nt_jax.models.layers import Array, Tree, kernel_of
 
 SQUEEZE = 16
 
 
 class BiasedConv(nn.Module):
-    """Convolution with bias that keeps the size; both start from U(-1, 1) / sqrt(fan_in)."""
+    """Convolution with bias that keeps the size; its values come from `init_ridnet`."""
 
     features: int
     kernel_size: int = 3
@@ -28,9 +30,8 @@ class BiasedConv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, H, W, features]."""
         size, channels = self.kernel_size, x.shape[-1]
-        bound = kernel_bound(size * size * channels)
-        kernel = self.param("kernel", bound, (size, size, channels, self.features))
-        bias = self.param("bias", bound, (self.features,))
+        kernel = kernel_of(self, size, size, channels, self.features)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         pad = self.dilation * (size // 2)
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
@@ -95,3 +96,17 @@ class RIDNet(nn.Module):
             x = EnhancedAttentionBlock(self.dtype, name=f"block{index + 1}")(x)
         residual = BiasedConv(3, dtype=self.dtype, name="tail")(x + head)
         return noisy + residual.astype(jnp.float32)
+
+
+def init_ridnet(key: Array, network: RIDNet) -> Tree:
+    """Fresh parameters: kernels and biases U(-1, 1) / sqrt(fan_in), PyTorch's default."""
+    image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    shapes = jax.eval_shape(network.init, key, image)["params"]
+    flat = flax.traverse_util.flatten_dict(shapes)
+    params = {}
+    for leaf_key, (path, leaf) in zip(
+        jax.random.split(key, len(flat)), sorted(flat.items()), strict=True
+    ):
+        fan_in = math.prod(flat[(*path[:-1], "kernel")].shape[:-1])
+        params[path] = jax.random.uniform(leaf_key, leaf.shape, minval=-1.0) * fan_in**-0.5
+    return flax.traverse_util.unflatten_dict(params)
