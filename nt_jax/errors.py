@@ -1,7 +1,9 @@
 """Errors that are the user's to mend, and how a command ends on them."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -14,6 +16,14 @@ class DivergedError(RuntimeError):
 
 class PreemptedError(RuntimeError):
     """A signal ended training after its state was saved. The message says how to resume."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Parser for which a wrong flag is wrong input like any other: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError."""
+        raise InputError(f"{message}; see --help")
 
 
 EXIT_INPUT = 2

@@ -303,6 +303,8 @@ def _take(state: State, key: str, shape: tuple[int, ...], source: str) -> np.nda
     array = np.asarray(state[key])
     if array.shape != shape:
         raise InputError(f"{source}: {key!r} has shape {array.shape}, not {shape}; {_EXPECTED}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{source}: {key!r} holds values that are not finite; {_EXPECTED}")
     return array.astype(np.float32)
 
 

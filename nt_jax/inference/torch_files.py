@@ -1,0 +1,68 @@
+"""Reads the folder of the released program's checkpoints. Needs PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+
+from nt_jax.errors import InputError
+from nt_jax.inference import torch_format
+from nt_jax.inference.torch_format import Network
+
+GENERATOR, KEY_ENCODER, DISCRIMINATOR = "VUNet.pt", "encoder_k.pt", "encoder_q.pt"
+DENOISER = "ridnet_g.pt"
+
+_READERS = {
+    GENERATOR: torch_format.read_generator,
+    KEY_ENCODER: torch_format.read_discriminator,
+    DISCRIMINATOR: torch_format.read_discriminator,
+    DENOISER: torch_format.read_ridnet,
+}
+
+
+def read_folder(folder: Path) -> dict[str, Network]:
+    """The networks in `folder` by file name; files of other names are left alone.
+
+    Raises:
+      InputError: there is no checkpoint, noise generation lacks one of its two, one is not what its
+        name says, or they do not fit each other.
+    """
+    networks = {
+        name: reader(_load(folder / name), str(folder / name))
+        for name, reader in _READERS.items()
+        if (folder / name).is_file()
+    }
+    if not networks:
+        raise InputError(f"{folder} has none of {', '.join(_READERS)}; name the folder of these")
+    parts = {name: network.sizes for name, network in networks.items() if name != DENOISER}
+    if parts:
+        _check_parts(parts, folder)
+    return networks
+
+
+def _check_parts(parts: dict[str, dict], folder: Path) -> None:
+    for name in (GENERATOR, KEY_ENCODER):
+        if name not in parts:
+            raise InputError(f"{folder} has no {name}, without which no noise is made; add it")
+    for name, sizes in parts.items():
+        for size in ("width", "embedding_size"):
+            if sizes[size] != parts[GENERATOR][size]:
+                raise InputError(
+                    f"{folder}: {GENERATOR} has {size} {parts[GENERATOR][size]}, {name}"
+                    f" {sizes[size]}; take files of one model"
+                )
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("reading .pt files needs PyTorch: pip install torch") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds on damaged or foreign files
+        raise InputError(
+            f"{path} is damaged or was not written by torch.save; fetch it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"{path} holds no state dict, arrays by name; save module.state_dict()")
+    return {str(key): value.to(torch.float32).numpy() for key, value in state.items()}
