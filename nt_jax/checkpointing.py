@@ -17,8 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from nt_jax.errors import InputError
-from nt_jax.models.layers import SpectralVectors, Tree, spectral_normalize
 
+Tree = Any
 MODEL_FILE = "model.json"
 CONFIG_FILE = "config.json"
 _VARIABLES = "variables"
@@ -87,41 +87,25 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
-def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
-    """Reads the newest readable checkpoint of a training workdir as a model folder's content.
-
-    The generator is its moving average where the run keeps one.
+def load_state(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[str, Any]]:
+    """Newest checkpoint of a training workdir: (config, step, state as nested dicts of NumPy).
 
     Raises:
       InputError: no workdir, or one without a readable checkpoint.
     """
     workdir = pathlib.Path(workdir).absolute()
     config = read_config(workdir)
-    steps = sorted(checkpoint_steps(workdir), reverse=True)
+    steps = checkpoint_steps(workdir)
     if not steps:
         raise InputError(f"{workdir} has no checkpoint yet; train longer or lower checkpoint_every")
-    step = steps[0]
+    step = steps[-1]
     try:
         state = _restore_numpy(workdir / _CHECKPOINTS / str(step) / "state")
-    except Exception as error:
+    except Exception as error:  # orbax raises many kinds on damaged files
         raise InputError(
             f"checkpoint {step} of {workdir} cannot be read: {_first_line(error)}"
         ) from error
-
-    def normalized(params: str, vectors: str) -> Tree:
-        pair = SpectralVectors(state[vectors]["u"], state[vectors]["v"])
-        return jax.tree.map(np.asarray, spectral_normalize(state[params], pair))
-
-    average = state.get("generator_average")
-    variables = {
-        "generator": normalized(
-            "generator" if average is None else "generator_average", "generator_spectral"
-        ),
-        "key_encoder": normalized("key_encoder", "key_spectral"),
-        "discriminator": normalized("discriminator", "discriminator_spectral"),
-    }
-    metadata = {"kind": "noisetransfer", "model": config["model"], "step": step}
-    return metadata, variables
+    return config, step, state
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class AffineNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., H, W, C] -> the same."""
-        return instance_norm(x, *_affine(self, x.shape[-1]))
+        shape = (*x.shape[:-3], 1, 1, x.shape[-1])
+        return instance_norm(x, *(jnp.broadcast_to(p, shape) for p in _affine(self, shape[-1])))
 
 
 class ConditionalNorm(nn.Module):
@@ -64,7 +65,9 @@ class ConditionalNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> Array:
         """[B, R, H, W, C], [B, E] -> [B, R, H, W, C]."""
-        return instance_norm(x, *_conditional(self, embedding, x.shape[-1]))
+        shape = (*x.shape[:-3], 1, 1, x.shape[-1])
+        parts = _conditional(self, embedding, shape[-1])
+        return instance_norm(x, *(jnp.broadcast_to(p, shape) for p in parts))
 
 
 class BranchNorm(nn.Module):

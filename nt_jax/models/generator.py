@@ -3,6 +3,7 @@
 Source: NoiseTransfer, section 3.2 and supplement figure 1.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -41,10 +42,12 @@ def map_shapes(batch: int, height: int, width: int, blocks: tuple[int, int, int]
 def sample_maps(
     key: Array, batch: int, height: int, width: int, blocks: tuple[int, int, int] = (4, 3, 2)
 ) -> tuple[Array, ...]:
-    """Draws the generator's random maps, N(0, 1), one key a map; sizes multiples of 4."""
+    """Draws the generator's random maps, N(0, 1), as `map_shapes` says; sizes multiples of 4."""
     shapes = map_shapes(batch, height, width, blocks)
-    keys = jax.random.split(key, len(shapes))
-    return tuple(jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
+    sizes = [math.prod(shape) for shape in shapes]
+    # One draw for all maps: compiling a random generator for each would take seconds.
+    draws = jax.lax.split(jax.random.normal(key, (sum(sizes),)), sizes)
+    return tuple(draw.reshape(shape) for draw, shape in zip(draws, shapes, strict=True))
 
 
 class SFT(nn.Module):

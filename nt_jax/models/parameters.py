@@ -71,15 +71,16 @@ def init_params(key: Array, layout: Layout) -> Stacks:
       key: PRNG key.
       layout: the network's layout; leaves are named `kernel`, `scale` or `shift`.
     """
-    keys = jax.random.split(key, len(layout))
+    sizes = [len(paths) * math.prod(shape) for _, shape, paths in layout]
+    # One draw for all: a random generator of each shape would take long to compile.
+    draws = jax.lax.split(jax.random.uniform(key, (sum(sizes),), minval=-1.0), sizes)
     stacks = {}
-    for stack_key, (name, shape, paths) in zip(keys, layout, strict=True):
+    for draw, (name, shape, paths) in zip(draws, layout, strict=True):
         stacked = (len(paths), *shape)
         kind = paths[0][-1]
         if kind == "kernel":
             bounds = np.array([_fan_in(path, shape) ** -0.5 for path in paths], np.float32)
-            draws = jax.random.uniform(stack_key, stacked, minval=-1.0)
-            stacks[name] = draws * bounds.reshape(-1, *[1] * len(shape))
+            stacks[name] = draw.reshape(stacked) * bounds.reshape(-1, *[1] * len(shape))
         else:
             stacks[name] = jnp.full(stacked, {"scale": 1.0, "shift": 0.0}[kind])
     return stacks

@@ -4,6 +4,7 @@ Source: Anwar and Barnes, Real Image Denoising with Feature Attention (ICCV 2019
 trains it on generated pairs (section 4.2). Convolutions have biases and no spectral norm.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -98,15 +99,18 @@ class RIDNet(nn.Module):
         return noisy + residual.astype(jnp.float32)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def init_ridnet(key: Array, network: RIDNet) -> Tree:
     """Fresh parameters: kernels and biases U(-1, 1) / sqrt(fan_in), PyTorch's default."""
     image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     shapes = jax.eval_shape(network.init, key, image)["params"]
-    flat = flax.traverse_util.flatten_dict(shapes)
-    params = {}
-    for leaf_key, (path, leaf) in zip(
-        jax.random.split(key, len(flat)), sorted(flat.items()), strict=True
-    ):
-        fan_in = math.prod(flat[(*path[:-1], "kernel")].shape[:-1])
-        params[path] = jax.random.uniform(leaf_key, leaf.shape, minval=-1.0) * fan_in**-0.5
+    flat = sorted(flax.traverse_util.flatten_dict(shapes).items())
+    sizes = [math.prod(leaf.shape) for _, leaf in flat]
+    # One draw for all: a random generator of each shape would take long to compile.
+    draws = jax.lax.split(jax.random.uniform(key, (sum(sizes),), minval=-1.0), sizes)
+    fan_ins = {path[:-1]: math.prod(leaf.shape[:-1]) for path, leaf in flat if path[-1] == "kernel"}
+    params = {
+        path: draw.reshape(leaf.shape) * fan_ins[path[:-1]] ** -0.5
+        for (path, leaf), draw in zip(flat, draws, strict=True)
+    }
     return flax.traverse_util.unflatten_dict(params)

@@ -7,6 +7,7 @@ All functions take a tree of parameters or a `Stacks` (see `parameters.py`), whe
 all kernels of one shape: a kernel of odd rank is such a stack.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,18 +65,17 @@ def init_spectral(key: Array, params: Tree, iterations: int = 15) -> SpectralVec
       iterations: power iterations from the random start.
     """
     kernels = sorted(_kernels(params).items())
-    keys = jax.random.split(key, len(kernels))
+    shapes = [(*kernel.shape[: kernel.ndim % 2], kernel.shape[-1]) for _, kernel in kernels]
+    sizes = [math.prod(shape) for shape in shapes]
+    draws = jax.lax.split(jax.random.normal(key, (sum(sizes),)), sizes)
     u = {
-        path: jax.random.normal(k, (*kernel.shape[: kernel.ndim % 2], kernel.shape[-1]))
-        for k, (path, kernel) in zip(keys, kernels, strict=True)
+        path: draw.reshape(shape)
+        for (path, _), draw, shape in zip(kernels, draws, shapes, strict=True)
     }
     # v is overwritten by the first iteration.
     v = _map_kernels(lambda kernel: jnp.zeros(_matrix(kernel).shape[0]), params)
     vectors = SpectralVectors(flax.traverse_util.unflatten_dict(u), v)
-    update = jax.jit(update_spectral)
-    for _ in range(iterations):
-        vectors = update(params, vectors)
-    return vectors
+    return jax.lax.fori_loop(0, iterations, lambda _, w: update_spectral(params, w), vectors)
 
 
 def update_spectral(params: Tree, vectors: SpectralVectors, iterations: int = 1) -> SpectralVectors:

@@ -15,9 +15,11 @@ from nt_jax import metrics
 from nt_jax.data import noise, sources
 from nt_jax.errors import InputError
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.layers import Array, Tree, spectral_normalize
-from nt_jax.models.networks import Networks, embed
+from nt_jax.models.networks import Networks, embed, layouts
+from nt_jax.models.parameters import Array, Stacks
+from nt_jax.models.spectral import SpectralVectors
 from nt_jax.training.state import TrainState
+from nt_jax.training.steps import effective
 
 _BATCH = 8
 
@@ -116,20 +118,40 @@ def _real_rows(pairs: list[tuple], size: int, count: int) -> list[tuple]:
     return rows
 
 
-def make_generate(networks: Networks) -> Callable[..., Array]:
-    """Jitted (generator, key_encoder, clean, reference, key) -> generated images in [0, 1].
+def make_generate(networks: Networks) -> Callable[[TrainState, Array, Array, Array], Array]:
+    """Jitted (state, clean, reference, key) -> generated images in [0, 1], all [N, P, P, 3].
 
-    Both parameter trees are spectrally normalised; images are [N, P, P, 3].
+    The generator is the state's moving average where it keeps one.
     """
+    generator_layout, discriminator_layout = layouts(networks)
 
     @jax.jit
-    def generate(generator: Tree, key_encoder: Tree, clean: Array, reference: Array, key: Array):
-        embedding = embed(networks, key_encoder, reference)
+    def generate(
+        generator: tuple[Stacks, SpectralVectors],
+        key_encoder: tuple[Stacks, SpectralVectors],
+        clean: Array,
+        reference: Array,
+        key: Array,
+    ) -> Array:
+        encoder = effective(*key_encoder, discriminator_layout)
+        embedding = embed(networks, encoder, reference)
         maps = sample_maps(key, *clean.shape[:3], networks.generator.blocks)
-        generated = networks.generator.apply({"params": generator}, clean, embedding, maps)
-        return jnp.clip(clean + generated, 0, 1)
+        params = {"params": effective(*generator, generator_layout)}
+        noise_maps = networks.generator.apply(params, clean, embedding, maps)
+        return jnp.clip(clean + noise_maps, 0, 1)
 
-    return generate
+    def of_state(state: TrainState, clean: Array, reference: Array, key: Array) -> Array:
+        average = state.generator_average
+        params = state.generator if average is None else average
+        return generate(
+            (params, state.generator_spectral),
+            (state.key_encoder, state.key_spectral),
+            clean,
+            reference,
+            key,
+        )
+
+    return of_state
 
 
 def evaluate(
@@ -142,9 +164,6 @@ def evaluate(
       `eval/ks` and `eval/level_correlation`, the mean over kinds, and `eval/KIND/...`; with the
       other reference they end in `_other`.
     """
-    params = state.generator if state.generator_average is None else state.generator_average
-    generator = _normalize(params, state.generator_spectral)
-    key_encoder = _normalize(state.key_encoder, state.key_spectral)
     results: dict[str, float] = {}
     images = {}
     for mode, reference, reference_clean in (
@@ -155,7 +174,7 @@ def evaluate(
         for start in range(0, len(reference), _BATCH):
             rows = np.arange(start, start + _BATCH) % len(reference)
             part_key = jax.random.fold_in(key, start)
-            part = generate(generator, key_encoder, heldout.clean[rows], reference[rows], part_key)
+            part = generate(state, heldout.clean[rows], reference[rows], part_key)
             parts.append(np.asarray(part))
         generated = np.concatenate(parts)[: len(reference)]
         images[mode] = generated
@@ -177,9 +196,6 @@ def evaluate(
                 by_kind[name].append(score)
         results |= {f"eval/{name}{suffix}": float(np.mean(s)) for name, s in by_kind.items()}
     return results, images
-
-
-_normalize = jax.jit(spectral_normalize)
 
 
 def _level(images: np.ndarray) -> np.ndarray:

@@ -239,10 +239,13 @@ def _restore_or_init(
     config: Any, networks: Networks, mesh: Mesh, checkpointer: Checkpointer
 ) -> TrainState:
     everywhere = NamedSharding(mesh, P())
-    key = jax.random.key(config.seed)
+
+    def fresh() -> TrainState:
+        return init_state(config, networks, jax.random.key(config.seed))
+
     step = checkpointer.latest_step()
     if step is None:
-        return jax.device_put(init_state(config, networks, key), everywhere)
+        return jax.jit(fresh, out_shardings=everywhere)()
     for field in ("model", "variant"):
         saved = checkpointer.saved_config(step)[field]
         wanted = json.loads(config.to_json())[field]
@@ -253,7 +256,7 @@ def _restore_or_init(
                 f"the checkpoint of step {step} has config.{field}.{name}={saved.get(name)},"
                 f" not {wanted[name]}; choose another workdir or set it back"
             )
-    shapes = jax.eval_shape(lambda: init_state(config, networks, key))
+    shapes = jax.eval_shape(fresh)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
     )

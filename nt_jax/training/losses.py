@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from nt_jax.models.layers import Array
+from nt_jax.models.parameters import Array
 
 BLUR_SIZE = 21
 BLUR_SIGMA = 0.15 * BLUR_SIZE + 0.35

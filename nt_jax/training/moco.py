@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from nt_jax.errors import InputError
-from nt_jax.models.layers import Array, Tree
+from nt_jax.models.parameters import Array, Tree
 
 
 def init_queue(key: Array, length: int, embedding_size: int) -> Array:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nt_jax.models.layers import Array, SpectralVectors, Tree
 from nt_jax.models.networks import Networks, init_networks
+from nt_jax.models.parameters import Array, Stacks
+from nt_jax.models.spectral import SpectralVectors
 from nt_jax.training import moco
 
 
@@ -17,7 +18,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: int32 scalar, updates done.
-      generator, discriminator, key_encoder: raw parameters, float32.
+      generator, discriminator, key_encoder: raw parameters, float32, stacked.
       generator_spectral, discriminator_spectral, key_spectral: their spectral vectors.
       generator_optimizer, discriminator_optimizer: optax states.
       queue: [Q, E] keys, the oldest at `queue_pointer`.
@@ -26,9 +27,9 @@ class TrainState(flax.struct.PyTreeNode):
     """
 
     step: Array
-    generator: Tree
-    discriminator: Tree
-    key_encoder: Tree
+    generator: Stacks
+    discriminator: Stacks
+    key_encoder: Stacks
     generator_spectral: SpectralVectors
     discriminator_spectral: SpectralVectors
     key_spectral: SpectralVectors
@@ -36,7 +37,7 @@ class TrainState(flax.struct.PyTreeNode):
     discriminator_optimizer: Any
     queue: Array
     queue_pointer: Array
-    generator_average: Tree | None
+    generator_average: Stacks | None
 
 
 def make_optimizer(train: Any) -> optax.GradientTransformation:

@@ -10,8 +10,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.layers import Array, Tree, spectral_normalize, update_spectral
-from nt_jax.models.networks import Networks, embed
+from nt_jax.models.networks import Networks, embed, layouts
+from nt_jax.models.parameters import Array, Layout, Stacks, Tree, unstack
+from nt_jax.models.spectral import SpectralVectors, spectral_normalize, update_spectral
 from nt_jax.training import losses, moco
 from nt_jax.training.state import TrainState, make_optimizer
 
@@ -123,17 +124,18 @@ def train_step(
     )
     key_spectral = update_spectral(state.key_encoder, state.key_spectral)
 
-    key_params = spectral_normalize(state.key_encoder, key_spectral)
+    generator_layout, discriminator_layout = layouts(networks)
+    key_params = effective(state.key_encoder, key_spectral, discriminator_layout)
     keys = jax.lax.stop_gradient(embed(networks, key_params, batch["reference"]))
     count, height, width, _ = batch["clean"].shape
     maps = sample_maps(key, count, height, width, networks.generator.blocks)
 
-    def forward(generator: Tree, discriminator: Tree) -> tuple[tuple[Array, Array], Metrics]:
+    def forward(generator: Stacks, discriminator: Stacks) -> tuple[tuple[Array, Array], Metrics]:
         return joint_losses(
             config,
             networks,
-            spectral_normalize(generator, generator_spectral),
-            spectral_normalize(discriminator, discriminator_spectral),
+            effective(generator, generator_spectral, generator_layout),
+            effective(discriminator, discriminator_spectral, discriminator_layout),
             batch,
             keys,
             state.queue,
@@ -175,6 +177,11 @@ def train_step(
         generator_average=average,
     )
     return state, metrics
+
+
+def effective(stacks: Stacks, vectors: SpectralVectors, layout: Layout) -> Tree:
+    """The parameter tree a network is applied to: spectrally normalised, one leaf a layer."""
+    return unstack(spectral_normalize(stacks, vectors), layout)
 
 
 def jit_train_step(config: Any, networks: Networks, mesh: Mesh) -> Callable[..., Any]:

@@ -1,0 +1,40 @@
+"""A training workdir as the content of a model folder."""
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+
+from nt_jax.checkpointing import load_state
+from nt_jax.models.networks import layouts, make_networks
+from nt_jax.models.parameters import Tree, unstack
+from nt_jax.models.spectral import SpectralVectors, spectral_normalize
+
+
+def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
+    """Reads the newest checkpoint of a workdir: (metadata, parameter trees by network name).
+
+    Trees are spectrally normalised float32 NumPy arrays; the generator is its moving average where
+    the run keeps one.
+
+    Raises:
+      InputError: no workdir, or one without a readable checkpoint.
+    """
+    config, step, state = load_state(workdir)
+    generator, discriminator = layouts(make_networks(SimpleNamespace(**config["model"])))
+
+    def effective(params: str, vectors: str, layout: Any) -> Tree:
+        pair = SpectralVectors(**state[vectors])
+        return jax.tree.map(np.asarray, unstack(spectral_normalize(state[params], pair), layout))
+
+    average = state.get("generator_average") is not None
+    variables = {
+        "generator": effective(
+            "generator_average" if average else "generator", "generator_spectral", generator
+        ),
+        "key_encoder": effective("key_encoder", "key_spectral", discriminator),
+        "discriminator": effective("discriminator", "discriminator_spectral", discriminator),
+    }
+    return {"kind": "noisetransfer", "model": config["model"], "step": step}, variables
