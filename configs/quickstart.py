@@ -1,6 +1,6 @@
 """Quickstart: minutes on 2 CPU cores, on photographs that come with scikit-image.
 
-  python -m nt_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+python -m nt_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from ml_collections import ConfigDict

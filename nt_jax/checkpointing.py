@@ -39,9 +39,9 @@ def save_model(
       InputError: `folder` exists and is no model folder.
     """
     folder = pathlib.Path(folder).absolute()
-    if folder.exists() and not (folder / MODEL_FILE).is_file():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise InputError(f"{folder} exists and is no model folder; choose another output")
+    usable = not folder.exists() or (folder / MODEL_FILE).is_file()
+    if not usable and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is no model folder; choose another output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from PIL import Image
 
+from nt_jax import filters
 from nt_jax.data import augment, noise, pipeline
 from nt_jax.errors import InputError
 
@@ -440,7 +441,7 @@ def test_gaussian_blur_is_the_21_pixel_kernel_with_reflection():
     expected = scipy.ndimage.gaussian_filter(
         image.astype(np.float64), 3.5, mode="mirror", radius=10, axes=(0, 1)
     )
-    assert np.asarray(augment.gaussian_blur(jnp.asarray(image))) == pytest.approx(
+    assert np.asarray(filters.gaussian_blur(jnp.asarray(image)[None])[0]) == pytest.approx(
         expected, abs=1e-3
     )
 
@@ -455,7 +456,9 @@ def test_only_marked_patches_of_synthetic_rows_are_blurred(monkeypatch):
     crops["real"] = np.array([False, False, True, True])
     augmentation = augment.Augmentation((0, 1, 0, 0), (0, 0), (1, 1), blur=True)
     rows = _finish(crops, augmentation, 2)
-    blurred = np.stack([np.round(augment.gaussian_blur(p.astype(np.float32))) for p in patches])
+    blurred = np.stack(
+        [np.round(filters.gaussian_blur(p.astype(np.float32)[None])[0]) for p in patches]
+    )
     for name, expected in (
         ("clean", [patches[0], blurred[1], patches[2], patches[3]]),
         ("reference", [blurred[0], patches[1], patches[2], patches[3]]),

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nt_jax.data import noise
-
-_BLUR_SIZE = 21
-_BLUR_SIGMA = 3.5  # 0.15 * 21 + 0.35, what OpenCV and torchvision take for a 21-pixel kernel
+from nt_jax.filters import gaussian_blur
 
 
 @dataclass(frozen=True)
@@ -40,26 +37,6 @@ class Augmentation:
     dequantise: bool = False
 
 
-def gaussian_blur(image: jax.Array) -> jax.Array:
-    """Blurs [H, W, 3] by the 21x21 Gaussian of sigma 3.5 with reflected borders."""
-    positions = np.arange(_BLUR_SIZE) - _BLUR_SIZE // 2
-    weights = np.exp(-0.5 * (positions / _BLUR_SIGMA) ** 2)
-    weights /= weights.sum()
-    for axis in (0, 1):
-        margin = [(0, 0)] * 3
-        margin[axis] = (_BLUR_SIZE // 2, _BLUR_SIZE // 2)
-        padded = jnp.pad(image, margin, mode="reflect")
-        size = image.shape[axis]
-        image = sum(
-            (
-                float(weight) * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-                for i, weight in enumerate(weights)
-            ),
-            start=jnp.zeros_like(image),
-        )
-    return image
-
-
 def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
     """bool [size, size, 1], true inside a random rectangle with sides in [size/4, 3 size/4).
 
@@ -81,7 +58,7 @@ def _synthetic(
     patches = jnp.stack([crops["clean"], crops["reference_clean"]]).astype(jnp.float32)
     if augmentation.blur:  # the released program blurs 8-bit images, hence the rounding
         marked = jnp.stack([crops["blur_clean"], crops["blur_reference_clean"]])
-        blurred = jnp.round(jax.vmap(gaussian_blur)(patches))
+        blurred = jnp.round(gaussian_blur(patches))
         patches = jnp.where(marked[:, None, None, None], blurred, patches)
     patches /= 255
     setting = noise.sample_setting(

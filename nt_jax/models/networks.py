@@ -70,3 +70,10 @@ def embed(networks: Networks, params: Tree, images: Array) -> Array:
     """Noise embeddings [B, E] of images [B, H, W, 3]; `params` are spectrally normalised."""
     outputs, _ = networks.discriminator.apply({"params": params}, images[:, None])
     return outputs.embedding[:, 0]
+
+
+def generate_noise(
+    networks: Networks, params: Tree, clean: Array, embedding: Array, maps: tuple[Array, ...]
+) -> Array:
+    """Unclipped noise [B, H, W, 3] for clean images; `params` are spectrally normalised."""
+    return jnp.asarray(networks.generator.apply({"params": params}, clean, embedding, maps))

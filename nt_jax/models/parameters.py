@@ -44,7 +44,7 @@ def stack(params: Tree, layout: Layout) -> Stacks:
 
 def unstack(stacks: Stacks, layout: Layout) -> Tree:
     """The parameter tree of `stacks`, as the network takes it; its gradient comes stacked."""
-    flat = {}
+    flat: dict[Path, Array] = {}
     for name, shape, paths in layout:
         # `split` is the slicing whose gradient is one concatenation, not a sum of paddings.
         pieces = jax.lax.split(stacks[name], [1] * len(paths))

@@ -15,7 +15,7 @@ from nt_jax import metrics
 from nt_jax.data import noise, sources
 from nt_jax.errors import InputError
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, embed, layouts
+from nt_jax.models.networks import Networks, embed, generate_noise, layouts
 from nt_jax.models.parameters import Array, Stacks
 from nt_jax.models.spectral import SpectralVectors
 from nt_jax.training.state import TrainState
@@ -30,14 +30,14 @@ class HeldOut(NamedTuple):
     Attributes:
       clean, noisy: the scored pair.
       reference_clean, reference: another image with the same noise.
-      kind: [N] names from `noise.KINDS`.
+      kind: N names from `noise.KINDS`.
     """
 
     clean: np.ndarray
     noisy: np.ndarray
     reference_clean: np.ndarray
     reference: np.ndarray
-    kind: np.ndarray
+    kind: tuple[str, ...]
 
 
 def make_heldout(config: Any) -> HeldOut:
@@ -57,8 +57,10 @@ def make_heldout(config: Any) -> HeldOut:
         rows += _real_rows(sources.load_pairs(config.eval.pairs), size, count)
     if not rows:
         raise InputError("config.eval.photos and config.eval.pairs are both empty; name one")
-    *images, kinds = zip(*rows, strict=True)
-    return HeldOut(*(np.stack(column).astype(np.float32) for column in images), np.array(kinds))
+    clean, noisy, reference_clean, reference, kinds = zip(*rows, strict=True)
+    return HeldOut(
+        np.stack(clean), np.stack(noisy), np.stack(reference_clean), np.stack(reference), kinds
+    )
 
 
 def _patches(photos: list[tuple[str, np.ndarray]], size: int, count: int) -> np.ndarray:
@@ -135,10 +137,10 @@ def make_generate(networks: Networks) -> Callable[[TrainState, Array, Array, Arr
     ) -> Array:
         encoder = effective(*key_encoder, discriminator_layout)
         embedding = embed(networks, encoder, reference)
-        maps = sample_maps(key, *clean.shape[:3], networks.generator.blocks)
-        params = {"params": effective(*generator, generator_layout)}
-        noise_maps = networks.generator.apply(params, clean, embedding, maps)
-        return jnp.clip(clean + noise_maps, 0, 1)
+        count, height, width, _ = clean.shape
+        maps = sample_maps(key, count, height, width, networks.generator.blocks)
+        params = effective(*generator, generator_layout)
+        return jnp.clip(clean + generate_noise(networks, params, clean, embedding, maps), 0, 1)
 
     def of_state(state: TrainState, clean: Array, reference: Array, key: Array) -> Array:
         average = state.generator_average
@@ -184,8 +186,8 @@ def evaluate(
         generated_level = _level(generated - heldout.clean)
         suffix = "" if mode == "self" else "_other"
         by_kind: dict[str, list[float]] = {"akld": [], "ks": [], "level_correlation": []}
-        for kind in dict.fromkeys(heldout.kind.tolist()):
-            rows = heldout.kind == kind
+        for kind in dict.fromkeys(heldout.kind):
+            rows = np.array(heldout.kind) == kind
             scores = {
                 "akld": float(akld[rows].mean()),
                 "ks": float(ks[rows].mean()),

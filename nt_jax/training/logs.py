@@ -139,7 +139,7 @@ def log_parameters(path: pathlib.Path, networks: dict[str, Any]) -> None:
 
 
 def save_grid(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
-    """Writes a labelled picture: a column for each entry, [N, P, P, 3] in [0, 1], a row an image."""
+    """Writes a labelled picture: a column an entry, a row an image, [N, P, P, 3] in [0, 1]."""
     import matplotlib
 
     matplotlib.use("Agg")

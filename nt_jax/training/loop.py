@@ -171,8 +171,8 @@ class _Run:
         results, images = heldout.evaluate(self.generate, self.state, self.held_out, key)
         rows = np.concatenate(
             [
-                np.flatnonzero(self.held_out.kind == kind)[-_SAMPLES_OF_KIND:]
-                for kind in dict.fromkeys(self.held_out.kind.tolist())
+                np.flatnonzero(np.array(self.held_out.kind) == kind)[-_SAMPLES_OF_KIND:]
+                for kind in dict.fromkeys(self.held_out.kind)
             ]
         )
         clean, noisy = self.held_out.clean[rows], self.held_out.noisy[rows]

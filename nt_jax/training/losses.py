@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from nt_jax.filters import gaussian_blur
 from nt_jax.models.parameters import Array
-
-BLUR_SIZE = 21
-BLUR_SIGMA = 0.15 * BLUR_SIZE + 0.35
 
 
 def info_nce(
@@ -43,9 +41,7 @@ def _norm(x: Array) -> Array:
     return jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
 
 
-def adversarial_discriminator(
-    real: Sequence[Array], fake: Sequence[Array], halved: bool
-) -> Array:
+def adversarial_discriminator(real: Sequence[Array], fake: Sequence[Array], halved: bool) -> Array:
     """Binary cross-entropy of D over logit maps, mean over levels (eq. 5).
 
     Args:
@@ -56,12 +52,12 @@ def adversarial_discriminator(
         jax.nn.softplus(-r).mean() + jax.nn.softplus(f).mean()
         for r, f in zip(real, fake, strict=True)
     ]
-    return sum(terms) / len(terms) * (0.5 if halved else 1.0)
+    return jnp.stack(terms).mean() * (0.5 if halved else 1.0)
 
 
 def adversarial_generator(fake: Sequence[Array]) -> Array:
     """Non-saturating binary cross-entropy of G over logit maps, mean over levels (eq. 5)."""
-    return sum(jax.nn.softplus(-f).mean() for f in fake) / len(fake)
+    return jnp.stack([jax.nn.softplus(-f).mean() for f in fake]).mean()
 
 
 def feature_matching(real: Sequence[Array], fake: Sequence[Array]) -> Array:
@@ -70,25 +66,7 @@ def feature_matching(real: Sequence[Array], fake: Sequence[Array]) -> Array:
         jnp.abs(jax.lax.stop_gradient(r).astype(jnp.float32) - f.astype(jnp.float32)).mean()
         for r, f in zip(real, fake, strict=True)
     ]
-    return sum(terms) / len(terms)
-
-
-def gaussian_blur(images: Array) -> Array:
-    """GF: 21x21 Gaussian, sigma 3.5, reflect padding; [N, H, W, C], H and W above 10."""
-    offsets = jnp.arange(BLUR_SIZE) - BLUR_SIZE // 2
-    taps = jnp.exp(-0.5 * jnp.square(offsets / BLUR_SIGMA))
-    taps = taps / taps.sum()
-    pad = BLUR_SIZE // 2
-    for axis in (1, 2):
-        widths = [(0, 0)] * 4
-        widths[axis] = (pad, pad)
-        padded = jnp.pad(images, widths, mode="reflect")
-        size = images.shape[axis]
-        images = sum(
-            taps[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i in range(BLUR_SIZE)
-        )
-    return images
+    return jnp.stack(terms).mean()
 
 
 def reconstruction(noisy: Array, generated: Array) -> Array:
@@ -101,7 +79,5 @@ def noise_level(noise: Array, generated_noise: Array) -> Array:
 
     Not in the paper, off in its preset.
     """
-    real, fake = (
-        jnp.log(gaussian_blur(jnp.square(n)) + 1e-6) for n in (noise, generated_noise)
-    )
+    real, fake = (jnp.log(gaussian_blur(jnp.square(n)) + 1e-6) for n in (noise, generated_noise))
     return jnp.abs(real - fake).mean()

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, embed, layouts
+from nt_jax.models.networks import Networks, embed, generate_noise, layouts
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize, update_spectral
 from nt_jax.training import losses, moco
@@ -48,7 +48,7 @@ def joint_losses(
     """
     weights, variant = config.losses, config.variant
     clean, noisy = batch["clean"], batch["noisy"]
-    noise = networks.generator.apply({"params": generator}, clean, key, maps)
+    noise = generate_noise(networks, generator, clean, key, maps)
     generated = clean + noise
     images = jnp.stack([noisy, generated], axis=1)  # [B, 2, H, W, 3]
     with_noise = weights.noise_d or weights.noise_g or weights.noise_fm
@@ -82,7 +82,7 @@ def joint_losses(
     if gan_outputs is not None:
         real, fake = real_fake(gan_outputs.logits)
         metrics["d_real"], metrics["d_fake"] = (
-            sum(jax.nn.sigmoid(level).mean() for level in logits) / len(logits)
+            jnp.stack([jax.nn.sigmoid(level).mean() for level in logits]).mean()
             for logits in (real, fake)
         )
         if weights.gan_d:

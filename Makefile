@@ -1,0 +1,31 @@
+# Two commands: `make quickstart` and `make test`. Both work in a fresh clone with Python >= 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/quickstart
+# PyTorch reads the released checkpoints in tests; `make test TORCH=` leaves it and those tests out.
+TORCH ?= torch==2.13.0
+
+.PHONY: quickstart test check clean
+
+quickstart: .venv/installed
+	$(BIN)/python -m nt_jax.main --config=configs/quickstart.py --workdir=$(RUN)
+
+test: .venv/installed-test check
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy nt_jax
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-test: .venv/installed pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e ".[train,test,export]"
+	touch $@
+
+clean:
+	rm -rf .venv .cache build *.egg-info
