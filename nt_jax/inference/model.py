@@ -1,0 +1,508 @@
+"""A trained model, loaded: embed the noise of a photo, put it on others, judge the result."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from nt_jax.arrays import as_images
+from nt_jax.errors import InputError
+from nt_jax.inference.images import SMALLEST_SIDE, to_float
+from nt_jax.inference.tiles import (
+    ALIGNMENT,
+    Window,
+    receptive_radius,
+    round_up,
+    split,
+    stacked_maps,
+    unstack,
+)
+from nt_jax.models.discriminator import Discriminator, bound_embedding
+from nt_jax.models.generator import Generator, map_shapes, sample_maps
+from nt_jax.models.networks import Networks, embed, make_networks
+from nt_jax.models.parameters import Array, Tree
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+DEFAULT_TILE = 512
+_SEEDS = 2**32
+
+# References larger than this are embedded by crops of this side, up to _CROPS along each axis.
+_CROP_SIDE = 256
+_CROPS = 4
+
+
+class Tile(NamedTuple):
+    """A finished piece of an image: rows, columns and its pixels, float32 [h, w, 3] in [0, 1]."""
+
+    rows: slice
+    columns: slice
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A NoiseTransfer model. Make one with `nt_jax.load`.
+
+    Attributes:
+      networks: the modules.
+      params: spectrally normalised parameters by network: `generator`, `key_encoder` and, where
+        known, `discriminator`.
+      metadata: what the model's folder says about it.
+    """
+
+    networks: Networks
+    params: Mapping[str, Tree]
+    metadata: Mapping[str, Any]
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """Residual blocks of the generator's levels 1, 2 and 3."""
+        return self.networks.generator.blocks
+
+    @property
+    def embedding_size(self) -> int:
+        """E."""
+        return self.networks.discriminator.embedding_size
+
+    def embed(self, image: ArrayLike) -> Array:
+        """Noise embedding by the key encoder, float32: [H, W, 3] -> [E]; [N, H, W, 3] -> [N, E].
+
+        Sizes up to 256x256 go through the network whole, less what is beyond a multiple of 4. A
+        larger image is embedded as the average over evenly spaced 256x256 crops, at most 4 along
+        each axis: the size the published figures are measured on, in constant memory.
+
+        Args:
+          image: uint8 or float in [0, 1], sides of 16 pixels or more.
+        """
+        images = _large_enough(as_images(image, "image"), "image")
+        embeddings = self.average(
+            [
+                _embed(self.networks, self.params["key_encoder"], crop)
+                for crop in reference_crops(images)
+            ]
+        )
+        return embeddings if np.ndim(image) == 4 else embeddings[0]
+
+    def average(self, embeddings: Sequence[ArrayLike]) -> Array:
+        """Average of embeddings [..., E], back to unit length for the l2 bound."""
+        if len(embeddings) == 1:
+            return jnp.asarray(embeddings[0])
+        mean = jnp.mean(jnp.stack([jnp.asarray(e) for e in embeddings]), axis=0)
+        bound = self.networks.discriminator.bound
+        # An average of tanh values is within their bound already.
+        return mean if bound == "tanh" else bound_embedding(mean, bound)
+
+    def embed_references(self, references: ArrayLike | Sequence[ArrayLike]) -> Array:
+        """Averaged embedding [E] of one image, a batch of images, or a list of any sizes."""
+        images: Sequence[Any] = references if isinstance(references, list | tuple) else [references]
+        if not images:
+            raise InputError("reference: expected at least one image; got an empty list")
+        embeddings = [self.embed(image) for image in images]
+        return self.average([e for batch in embeddings for e in jnp.atleast_2d(batch)])
+
+    def transfer(
+        self,
+        clean: ArrayLike,
+        *,
+        reference: ArrayLike | Sequence[ArrayLike] | None = None,
+        embedding: ArrayLike | None = None,
+        seed: int = 0,
+        strength: float = 1.0,
+        tile: int = DEFAULT_TILE,
+    ) -> np.ndarray:
+        """Puts the noise of the reference on a clean image: clip(clean + strength * noise).
+
+        The result does not depend on `tile`, up to 1e-5. Sides that are no multiple of 4 are
+        reflected at the bottom and the right.
+
+        Args:
+          clean: [H, W, 3], uint8 or float in [0, 1], sides of 16 pixels or more.
+          reference: noisy image, or several as a list or batch, averaged; or
+          embedding: [E], as `embed` gives it. Exactly one of the two.
+          seed: of the random maps, 0 to 2**32 - 1.
+          strength: factor of the noise, 0 or more.
+          tile: pixels a side processed at a time, a multiple of 4; sets the memory needed.
+
+        Returns:
+          float32 [H, W, 3] in [0, 1].
+
+        Raises:
+          InputError: an argument is none of the above.
+        """
+        if (reference is None) == (embedding is None):
+            raise InputError("transfer: give either reference= or embedding=")
+        images = as_images(clean, "clean")
+        if images.shape[0] != 1:
+            raise InputError(f"clean: expected one image [H, W, 3]; got {list(images.shape)}")
+        if embedding is None:
+            embedding = self.embed_references(reference)  # type: ignore[arg-type]
+        pixels = np.asarray(images[0])
+        output = np.empty_like(pixels)
+        for part in self.transfer_tiles(pixels, embedding, seed=seed, strength=strength, tile=tile):
+            output[part.rows, part.columns] = part.pixels
+        return output
+
+    def transfer_tiles(
+        self,
+        clean: np.ndarray,
+        embedding: ArrayLike,
+        *,
+        seed: int = 0,
+        strength: float = 1.0,
+        tile: int = DEFAULT_TILE,
+    ) -> Iterator[Tile]:
+        """`transfer` piece by piece, for images too large to be held as float.
+
+        Args:
+          clean: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
+          embedding, seed, strength, tile: as in `transfer`.
+
+        Yields:
+          The pieces, which cover the image once.
+        """
+        check_options(seed, strength)
+        _large_enough(clean[None], "clean")
+        height, width = clean.shape[:2]
+        windows = self.windows(height, width, tile)
+        plane = self._embeddings(embedding, 1)
+        return self._tiles(clean, windows, plane, np.uint32(seed), np.float32(strength))
+
+    def _tiles(
+        self,
+        clean: np.ndarray,
+        windows: list[tuple[Window, Window]],
+        embedding: Array,
+        seed: np.uint32,
+        strength: np.float32,
+    ) -> Iterator[Tile]:
+        height, width = clean.shape[:2]
+        for row, column in windows:
+            inputs = to_float(clean[row.start : row.stop, column.start : column.stop])
+            rows_seen, columns_seen = row.stop - row.start, column.stop - column.start
+            missing = rows_seen - inputs.shape[0], columns_seen - inputs.shape[1]
+            noise = _generate_stacked(
+                self.networks.generator,
+                self.params["generator"],
+                np.pad(inputs, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")[None],
+                embedding,
+                _stacked_maps(
+                    seed,
+                    (np.uint32(row.start), np.uint32(column.start)),
+                    rows_seen,
+                    columns_seen,
+                    self.blocks,
+                ),
+            )
+            rows = slice(row.keep_start, min(row.keep_stop, height))
+            columns = slice(column.keep_start, min(column.keep_stop, width))
+            kept = (
+                slice(rows.start - row.start, rows.stop - row.start),
+                slice(columns.start - column.start, columns.stop - column.start),
+            )
+            noisy = inputs[kept] + strength * np.asarray(noise)[0][kept]
+            yield Tile(rows, columns, np.clip(noisy, 0, 1))
+
+    def windows(
+        self, height: int, width: int, tile: int = DEFAULT_TILE
+    ) -> list[tuple[Window, Window]]:
+        """The (vertical, horizontal) windows `transfer` works through."""
+        if tile < ALIGNMENT or tile % ALIGNMENT:
+            raise InputError(f"tile: expected a positive multiple of {ALIGNMENT}; got {tile}")
+        halo = round_up(receptive_radius(self.blocks))
+        rows, columns = (split(round_up(size), tile, halo) for size in (height, width))
+        return [(row, column) for row in rows for column in columns]
+
+    def sample_maps(self, key: Array, shape: tuple[int, int, int]) -> tuple[Array, ...]:
+        """Random maps N(0, 1) for `generate_noise`, in call order, [B, h, w, 1] each.
+
+        Args:
+          key: JAX PRNG key.
+          shape: (B, H, W), H and W multiples of 4.
+        """
+        batch, height, width = shape
+        _aligned(height, width, "shape")
+        return _sample_maps(key, batch, height, width, self.blocks)
+
+    def generate_noise(
+        self, clean: ArrayLike, embedding: ArrayLike, maps: Sequence[ArrayLike]
+    ) -> Array:
+        """The generator itself: noise, unclipped float32 [B, H, W, 3].
+
+        Args:
+          clean: [B, H, W, 3], uint8 or float in [0, 1], H and W multiples of 4; [H, W, 3] is B = 1.
+          embedding: [B, E]; [E] for B = 1.
+          maps: as `sample_maps` gives them.
+        """
+        images = as_images(clean, "clean")
+        batch, height, width, _ = images.shape
+        _aligned(height, width, "clean")
+        expected = map_shapes(batch, height, width, self.blocks)
+        seen = tuple(np.shape(values) for values in maps)
+        if seen != expected:
+            raise InputError(
+                f"maps: expected {len(expected)} maps as sample_maps(key, ({batch}, {height}, "
+                f"{width})) gives them; got {len(seen)} of shapes {sorted(set(seen))}"
+            )
+        return _generate(
+            self.networks.generator,
+            self.params["generator"],
+            images,
+            self._embeddings(embedding, batch),
+            tuple(jnp.asarray(values, jnp.float32) for values in maps),
+        )
+
+    def discriminate(
+        self, clean: ArrayLike, embedding: ArrayLike, noisy: ArrayLike
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Judges noisy images: features [B, h, w, C] and logits [B, h, w, 1] of the three levels.
+
+        By the discriminator where the model has it, else by the key encoder, its momentum copy.
+
+        Args:
+          clean, noisy: [B, H, W, 3], uint8 or float in [0, 1], H and W multiples of 4; [H, W, 3] is
+            B = 1.
+          embedding: [B, E] of the reference; [E] for B = 1.
+        """
+        images, judged = as_images(clean, "clean"), as_images(noisy, "noisy")
+        if images.shape != judged.shape:
+            raise InputError(
+                f"clean and noisy must have one shape; got {list(images.shape)} and "
+                f"{list(judged.shape)}"
+            )
+        _aligned(images.shape[1], images.shape[2], "clean")
+        return _discriminate(
+            self.networks.discriminator,
+            self.params.get("discriminator", self.params["key_encoder"]),
+            images,
+            self._embeddings(embedding, images.shape[0]),
+            judged,
+        )
+
+    def _embeddings(self, embedding: ArrayLike, batch: int) -> Array:
+        array = jnp.asarray(embedding)
+        expected = (batch, self.embedding_size)
+        if batch == 1 and array.ndim == 1:
+            array = array.reshape(1, -1)
+        if array.shape != expected or not jnp.issubdtype(array.dtype, jnp.floating):
+            raise InputError(
+                f"embedding: expected float of shape {list(expected)}, as embed() gives it; got "
+                f"{array.dtype} of shape {list(np.shape(embedding))}"
+            )
+        traced = isinstance(array, jax.core.Tracer)
+        if not traced and not np.isfinite(np.asarray(array)).all():
+            raise InputError("embedding: expected finite values; got NaN or infinity")
+        return array.astype(jnp.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """A denoiser. Make one with `nt_jax.load_denoiser`.
+
+    Attributes:
+      network: the module.
+      params: its parameters.
+      metadata: what the denoiser's folder says about it.
+    """
+
+    network: Any
+    params: Tree
+    metadata: Mapping[str, Any]
+
+    def __call__(self, noisy: ArrayLike) -> Array:
+        """Denoises whole images: [H, W, 3] or [N, H, W, 3] -> the same shape, float32 in [0, 1].
+
+        Channel attention averages over the image, so it cannot be computed in tiles: memory grows
+        with the image.
+
+        Args:
+          noisy: uint8 or float in [0, 1].
+        """
+        images = as_images(noisy, "noisy")
+        clean = _denoise(self.network, self.params, images)
+        return clean if np.ndim(noisy) == 4 else clean[0]
+
+
+# --- Loading -------------------------------------------------------------------------------------
+
+
+def load(name: str | os.PathLike) -> Model:
+    """Loads a model: a bundled name, a training workdir, or a model folder (see `convert`).
+
+    A bundled name comes first: write `./small` for a folder of that name.
+
+    Raises:
+      InputError: there is no such model, or it is of another kind or damaged.
+    """
+    metadata, variables = _read(name)
+    if metadata.get("kind") != "noisetransfer":
+        raise InputError(
+            f"{name} is of kind {metadata.get('kind')}, not a noise transfer model; "
+            "load a denoiser with load_denoiser (--denoiser)"
+        )
+    try:
+        networks = make_networks(SimpleNamespace(**metadata["model"]))
+        params = {key: variables[key] for key in ("generator", "key_encoder")}
+    except (KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
+    if "discriminator" in variables:
+        params["discriminator"] = variables["discriminator"]
+    return Model(networks, jax.device_put(params), metadata)
+
+
+def load_denoiser(name: str | os.PathLike) -> Denoiser:
+    """Loads a denoiser: a bundled name, a training workdir, a denoiser's or a converted folder.
+
+    Raises:
+      InputError: there is no such denoiser, or it is of another kind or damaged.
+    """
+    from nt_jax.models.ridnet import RIDNet
+
+    nested = Path(name) / "denoiser"
+    is_converted = name not in _bundled() and nested.is_dir()
+    metadata, variables = _read(nested if is_converted else name)
+    if metadata.get("kind") != "ridnet":
+        raise InputError(f"{name} is of kind {metadata.get('kind')}, not a denoiser")
+    try:
+        network = RIDNet(**metadata["model"])
+        params = variables["denoiser"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
+    return Denoiser(network, jax.device_put(params), metadata)
+
+
+def _bundled() -> list[str]:
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/model.json"))
+
+
+def _read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
+    # Orbax is slow to import.
+    from nt_jax import checkpointing
+    from nt_jax.inference.workdir import load_workdir
+
+    folder = PRETRAINED / name if name in _bundled() else Path(name)
+    if (folder / checkpointing.MODEL_FILE).is_file():
+        return checkpointing.load_model(folder)
+    if (folder / checkpointing.CONFIG_FILE).is_file():
+        return load_workdir(folder)
+    raise InputError(
+        f"no model {name}: there is no such bundled name ({', '.join(_bundled()) or 'none yet'}) "
+        f"and no folder with {checkpointing.MODEL_FILE} or {checkpointing.CONFIG_FILE} at that path"
+    )
+
+
+# --- Compiled functions --------------------------------------------------------------------------
+# Full float32: an accelerator's default for convolutions has 10 bits of mantissa or fewer, with
+# which a result would depend on the tile.
+
+
+def _float32(function: Callable) -> Callable:
+    return jax.default_matmul_precision("float32")(function)
+
+
+def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
+    return network.apply({"params": params}, *inputs)
+
+
+@partial(jax.jit, static_argnums=0)
+@_float32
+def _embed(networks: Networks, params: Tree, images: Array) -> Array:
+    return embed(networks, params, images)
+
+
+@partial(jax.jit, static_argnums=0)
+@_float32
+def _generate(
+    generator: Generator, params: Tree, clean: Array, embedding: Array, maps: tuple[Array, ...]
+) -> Array:
+    return _apply(generator, params, clean, embedding, maps)
+
+
+_stacked_maps = jax.jit(stacked_maps, static_argnums=(2, 3, 4))
+
+
+@partial(jax.jit, static_argnums=0)
+@_float32
+def _generate_stacked(
+    generator: Generator, params: Tree, clean: Array, embedding: Array, stacks: Any
+) -> Array:
+    return _apply(generator, params, clean, embedding, unstack(stacks, generator.blocks))
+
+
+@partial(jax.jit, static_argnums=0)
+@_float32
+def _discriminate(
+    discriminator: Discriminator, params: Tree, clean: Array, embedding: Array, noisy: Array
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    _, outputs = _apply(discriminator, params, None, clean, embedding, noisy[:, None])
+    return tuple(f[:, 0] for f in outputs.features), tuple(m[:, 0] for m in outputs.logits)
+
+
+@partial(jax.jit, static_argnums=0)
+@_float32
+def _denoise(network: Any, params: Tree, images: Array) -> Array:
+    return jnp.clip(_apply(network, params, images), 0, 1)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _sample_maps(key: Array, batch: int, height: int, width: int, blocks: tuple[int, int, int]):
+    return sample_maps(key, batch, height, width, blocks)
+
+
+# --- Checks --------------------------------------------------------------------------------------
+
+
+def _large_enough(images: Any, name: str) -> Any:
+    if min(images.shape[1:3]) < SMALLEST_SIDE:
+        raise InputError(
+            f"{name}: expected sides of {SMALLEST_SIDE} pixels or more; got {list(images.shape)}"
+        )
+    return images
+
+
+def check_options(seed: int, strength: float, images: int = 1) -> None:
+    """Checks what `transfer` is asked to do with that many images.
+
+    Raises:
+      InputError: a seed, of the first or the last image, or the strength is out of range.
+    """
+    if not 0 <= seed <= _SEEDS - images:
+        raise InputError(f"seed: expected 0 to 2**32 - {images} for {images} image(s); got {seed}")
+    if not (math.isfinite(strength) and strength >= 0):
+        raise InputError(f"strength: expected 0 or more; got {strength}")
+
+
+def _aligned(height: int, width: int, name: str) -> None:
+    if height % ALIGNMENT or width % ALIGNMENT or min(height, width) < SMALLEST_SIDE:
+        raise InputError(
+            f"{name}: expected height and width multiples of {ALIGNMENT}, {SMALLEST_SIDE} or more; "
+            f"got {height}x{width}; transfer() takes any size"
+        )
+
+
+def reference_crops(images: Any) -> list[Any]:
+    """What `Model.embed` looks at: pieces of [N, H, W, 3], or of one image [H, W, 3] or [H, W]."""
+    axis = 1 if images.ndim == 4 else 0
+    before = (slice(None),) * axis
+    return [
+        images[(*before, row, column)]
+        for row in _crops(images.shape[axis])
+        for column in _crops(images.shape[axis + 1])
+    ]
+
+
+def _crops(size: int) -> list[slice]:
+    """The pieces of one axis of a reference: one, or up to 4 evenly spaced."""
+    if size <= _CROP_SIDE:
+        return [slice(0, size // ALIGNMENT * ALIGNMENT)]
+    count = min(_CROPS, -(-size // _CROP_SIDE))
+    starts = [index * (size - _CROP_SIDE) // (count - 1) for index in range(count)]
+    return [slice(start, start + _CROP_SIDE) for start in starts]

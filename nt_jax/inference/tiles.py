@@ -1,0 +1,180 @@
+"""Tiles with a halo, and random maps as a function of seed, layer and absolute position.
+
+The generator has no normalisation, so what it computes at a pixel depends on a neighbourhood only.
+A window that holds this neighbourhood, or ends where the image ends, gives exactly the whole
+image's result inside, provided its random maps are the same there.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from nt_jax.models.generator import LEVEL_SCALES, blocks_of_levels
+from nt_jax.models.parameters import Array
+
+# The two stride-2 convolutions halve twice: sizes and positions of windows are multiples of this.
+ALIGNMENT = 4
+
+
+class Window(NamedTuple):
+    """One axis of a tile: the network sees [start, stop), of which [keep_start, keep_stop) counts.
+
+    Multiples of 4, within the image.
+    """
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+def round_up(size: int) -> int:
+    """The next multiple of 4."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def receptive_radius(blocks: tuple[int, int, int]) -> int:
+    """How many pixels away the clean image can change the generator's output.
+
+    Walks from the output back to the input, as intervals at each level's own resolution, for each
+    of the four positions an output pixel can have relative to the strides.
+
+    Args:
+      blocks: residual blocks of levels 1, 2 and 3.
+    """
+    first, second, third = (2 * count for count in blocks)
+
+    def up(low: int, high: int) -> tuple[int, int]:  # outputs 2i - 1 ... 2i + 2 read input i
+        return (low - 1) // 2, (high + 1) // 2
+
+    def down(low: int, high: int) -> tuple[int, int]:  # output i reads input 2i - 1 ... 2i + 2
+        return 2 * low - 1, 2 * high + 2
+
+    radius = 0
+    for position in range(ALIGNMENT):
+        low, high = up(position - first - 1, position + first + 1)
+        low, high = up(low - second - 1, high + second + 1)
+        low, high = down(low - third, high + third)
+        low, high = down(low - second, high + second)
+        low, high = low - first - 1, high + first + 1
+        radius = max(radius, position - low, high - position)
+    return radius
+
+
+def split(size: int, tile: int, halo: int) -> list[Window]:
+    """Windows of one axis, all of one length so that one compiled program serves them.
+
+    Args:
+      size: length of the axis, a multiple of 4.
+      tile: what a window adds between its halos, a multiple of 4.
+      halo: a multiple of 4. Windows at the image's ends have none there and keep more instead.
+    """
+    length = tile + 2 * halo
+    if size <= length:
+        return [Window(0, size, 0, size)]
+    count = -(-(size - 2 * halo) // tile)
+    cuts = [0, *(index * tile + halo for index in range(1, count)), size]
+    starts = [min(index * tile, size - length) for index in range(count)]
+    return [
+        Window(start, start + length, low, high)
+        for start, low, high in zip(starts, cuts, cuts[1:], strict=False)
+    ]
+
+
+def seeded_maps(
+    seed: ArrayLike,
+    origin: tuple[ArrayLike, ArrayLike],
+    height: int,
+    width: int,
+    blocks: tuple[int, int, int],
+) -> tuple[Array, ...]:
+    """The generator's random maps, N(0, 1), of one window: a function of seed, map and position.
+
+    Threefry-2x32, the generator behind `jax.random`, applied to the position directly: the key is
+    (seed, block), the counter (y, x) at the level's resolution, and the two words it returns are
+    the block's two maps. So a window draws exactly its own values, whatever the window.
+
+    Args:
+      seed: uint32, may be traced.
+      origin: (y, x) of the window in the image, multiples of 4, may be traced.
+      height, width: of the window, multiples of 4.
+      blocks: residual blocks of levels 1, 2 and 3.
+
+    Returns:
+      [1, h, w, 1] each, in the generator's call order.
+    """
+    return unstack(stacked_maps(seed, origin, height, width, blocks), blocks)
+
+
+def stacked_maps(
+    seed: ArrayLike,
+    origin: tuple[ArrayLike, ArrayLike],
+    height: int,
+    width: int,
+    blocks: tuple[int, int, int],
+) -> tuple[tuple[Array, Array], ...]:
+    """`seeded_maps` by scale 1, 2 and 4: first and second maps of its blocks, [n, h, w] each.
+
+    Compile this by itself: compiled along with `unstack`, the whole generator of random numbers is
+    compiled again for each of the 32 maps, which takes as long as all convolutions.
+    """
+    seed = jnp.asarray(seed, jnp.uint32)
+    top, left = (jnp.asarray(value, jnp.uint32) for value in origin)
+    stacks = []
+    for scale, indices in _blocks_by_scale(blocks).items():
+        block = jnp.array(indices, jnp.uint32)[:, None, None]
+        y = (top // scale + jnp.arange(height // scale, dtype=jnp.uint32))[:, None]
+        x = left // scale + jnp.arange(width // scale, dtype=jnp.uint32)
+        first, second = threefry_2x32((seed, block), (y, x))
+        stacks.append((_normal(first), _normal(second)))
+    return tuple(stacks)
+
+
+def unstack(
+    stacks: tuple[tuple[Array, Array], ...], blocks: tuple[int, int, int]
+) -> tuple[Array, ...]:
+    """`stacked_maps` as the generator takes them: [1, h, w, 1] each, in call order."""
+    pairs = {
+        index: (first[place, :, :][None, ..., None], second[place, :, :][None, ..., None])
+        for (first, second), indices in zip(stacks, _blocks_by_scale(blocks).values(), strict=True)
+        for place, index in enumerate(indices)
+    }
+    return tuple(values for index in sorted(pairs) for values in pairs[index])
+
+
+def _blocks_by_scale(blocks: tuple[int, int, int]) -> dict[int, list[int]]:
+    """Call-order indices of the residual blocks that run at full size / 1, 2 and 4."""
+    scales = np.repeat(LEVEL_SCALES, blocks_of_levels(blocks))
+    return {scale: np.flatnonzero(scales == scale).tolist() for scale in sorted(set(LEVEL_SCALES))}
+
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+
+
+def threefry_2x32(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Threefry-2x32 with 20 rounds (Salmon et al., SC 2011): uint32 words, broadcast together.
+
+    Written out because `jax.random` numbers its counters by place in the array it returns.
+    """
+    schedule = (*key, key[0] ^ key[1] ^ _PARITY)
+    a, b = counter[0] + schedule[0], counter[1] + schedule[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            a = a + b
+            b = (b << np.uint32(rotation)) | (b >> np.uint32(32 - rotation))
+            b = a ^ b
+        a = a + schedule[(group + 1) % 3]
+        b = b + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return a, b
+
+
+def _normal(bits: Array) -> Array:
+    """uint32 -> standard normal float32 by the inverse error function, as `jax.random.normal`."""
+    # 23 bits as the mantissa of a float in [1, 2); half a step keeps clear of -1 and 1.
+    mantissa = (bits >> np.uint32(9)) | np.uint32(0x3F800000)
+    unit = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - np.float32(1 - 2.0**-24)
+    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(2 * unit - 1)

@@ -1,0 +1,67 @@
+"""Puts the noise of a reference photo on clean photos, files to files.
+
+  python -m nt_jax.transfer --reference=noisy.jpg --clean=photo.png --output=result.png
+  python -m nt_jax.transfer --reference=a.jpg,b.jpg --clean=photos --output=noisy_photos
+
+PNG and TIFF with 8 or 16 bits, JPEG and WebP; the output's extension is its format. Of a folder,
+the i-th image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, run_command
+from nt_jax.inference.files import embed_photos, make_folders, plan, run_job
+from nt_jax.inference.images import read_photo
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m nt_jax.transfer", description=__doc__.split("\n")[0])
+    parser.add_argument("--reference", required=True, help="noisy IMAGE[,IMAGE...]; averaged")
+    parser.add_argument("--clean", required=True, type=Path, help="image or folder of images")
+    parser.add_argument("--output", required=True, type=Path, help="image, or folder for a folder")
+    parser.add_argument("--model", default="small", help="bundled name, workdir or model folder")
+    parser.add_argument("--seed", default=0, type=int, help="of the first image, 0 to 2**32 - 1")
+    parser.add_argument("--strength", default=1.0, type=float, help="factor of the noise")
+    parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, model or image.
+    """
+    args = _parser().parse_args(argv)
+    # Unwinds, so that no temporary file is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    references = [Path(name) for name in args.reference.split(",")]
+    jobs = plan(args.clean, args.output, references, args.seed)
+    photos = [read_photo(path) for path in references]
+
+    from nt_jax.compilation import use_compilation_cache
+    from nt_jax.inference.model import check_options, load
+
+    check_options(args.seed, args.strength, len(jobs))
+    use_compilation_cache()
+    model = load(args.model)
+    embedding = embed_photos(model, photos)
+    photos.clear()
+    tiles = sum(len(model.windows(*job.size, args.tile)) for job in jobs)
+    make_folders(jobs, args.output)
+    with tqdm(total=tiles, unit="tile", disable=not sys.stderr.isatty()) as bar:
+        for number, job in enumerate(jobs, start=1):
+            run_job(model, job, embedding, args.strength, args.tile, bar.update)
+            height, width = job.size
+            bar.write(
+                f"[{number}/{len(jobs)}] {job.target}  {width}x{height}  seed {job.seed}",
+                file=sys.stdout,
+            )
+
+
+if __name__ == "__main__":
+    run_command(main)

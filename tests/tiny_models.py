@@ -1,0 +1,42 @@
+"""Small models with random parameters, on disk, for the tests of inference."""
+
+from types import SimpleNamespace
+
+import flax
+import numpy as np
+
+from nt_jax.checkpointing import save_model
+from nt_jax.models.networks import layouts, make_networks
+
+WIDTH, EMBEDDING_SIZE, BLOCKS = 4, 8, (1, 1, 1)
+
+
+def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False):
+    """Writes a model folder: width 4, embedding 8, kernels of about unit gain."""
+    model = {
+        "width": WIDTH,
+        "embedding_size": EMBEDDING_SIZE,
+        "blocks": blocks,
+        "discriminator_blocks": BLOCKS,
+        "embedding_bound": bound,
+        "gan_trunk": "block",
+    }
+    rng = np.random.default_rng(0)
+
+    def draw(layout):
+        flat = {}
+        for _, shape, paths in layout:
+            for path in paths:
+                noise = rng.normal(size=shape).astype(np.float32)
+                if path[-1] == "kernel":
+                    flat[path] = noise / np.sqrt(np.prod(shape[:-1], dtype=np.float32))
+                else:
+                    flat[path] = 0.2 * noise + (path[-1] == "scale")
+        return flax.traverse_util.unflatten_dict(flat)
+
+    generator, encoder = layouts(make_networks(SimpleNamespace(**model)))
+    variables = {"generator": draw(generator), "key_encoder": draw(encoder)}
+    if discriminator:
+        variables["discriminator"] = draw(encoder)
+    save_model(folder, {"kind": "noisetransfer", "model": model}, variables)
+    return folder
