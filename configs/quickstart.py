@@ -9,16 +9,20 @@ from configs.common import base_config
 
 
 def get_config() -> ConfigDict:
-    """The `small` networks with a larger learning rate and the noise-level loss."""
+    """Shallower networks than `small`, a larger learning rate, and the noise-level loss."""
     config = base_config()
     config.model.width = 16
+    config.model.blocks = (2, 2, 1)
+    config.model.discriminator_blocks = (1, 1, 2)
+    config.model.embedding_size = 32
+    config.model.queue_length = 512
     config.data.patch_size = 48
     config.train.batch_size = 8
     config.train.learning_rate = 5e-4
     config.losses.noise_level = 10.0
-    config.train.steps = 400
+    config.train.steps = 800
     config.train.checkpoint_every = 100
     config.train.keep_checkpoints = 1
     config.train.log_every = 10
-    config.eval.every = 100
+    config.eval.every = 200
     return config

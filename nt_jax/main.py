@@ -6,6 +6,7 @@
 A workdir that holds a checkpoint is resumed.
 """
 
+import os
 import pathlib
 import sys
 from typing import Any
@@ -41,6 +42,9 @@ def parse(argv: list[str]) -> tuple[Any, pathlib.Path]:
             "give --config=FILE.py[:ARG] and --workdir=DIR,"
             " e.g. --config=configs/noisetransfer.py:smoke --workdir=runs/smoke"
         )
+    file = pathlib.Path(config_flags.get_config_filename(values["config"]).split(":")[0])
+    if not file.is_file():
+        raise InputError(f"no config file {file}; the recipes are in configs/")
     workdir = pathlib.Path(values.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir} is a file; name a folder")
@@ -60,8 +64,12 @@ def _input_error_behind(error: BaseException) -> str:
 def main() -> None:
     """The command."""
     config, workdir = parse(sys.argv)
+    # TensorFlow's start-up messages say nothing about this run.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from nt_jax.compilation import use_compilation_cache
     from nt_jax.training.loop import train_and_evaluate
 
+    use_compilation_cache()
     summary = train_and_evaluate(config, workdir)
     print_summary(summary, workdir)
 

@@ -1,0 +1,177 @@
+"""Training end to end on the smoke recipe: files, resuming, signals, divergence, wrong input."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from nt_jax import main as command
+from nt_jax.checkpointing import checkpoint_steps, load_state
+from nt_jax.errors import DivergedError, InputError
+from nt_jax.training.loop import train_and_evaluate
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def smoke(workdir: pathlib.Path, *options: str):
+    """(config, workdir) of the smoke recipe on 8 fake devices."""
+    config_file = REPOSITORY / "configs" / "noisetransfer.py"
+    arguments = [f"--config={config_file}:smoke", f"--workdir={workdir}", *options]
+    return command.parse(["main", *arguments])
+
+
+def lines(workdir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Workdir and summary of an uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    return workdir, train_and_evaluate(*smoke(workdir))
+
+
+def test_a_run_leaves_its_files(finished):
+    workdir, summary = finished
+    assert json.loads((workdir / "config.json").read_text())["model"]["width"] == 4
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert [line["step"] for line in lines(workdir)] == list(range(7))
+    assert {p.name for p in (workdir / "samples").iterdir()} == {
+        f"step_{step:07d}.png" for step in (0, 3, 6)
+    }
+    assert any("tfevents" in p.name for p in workdir.iterdir())
+    assert checkpoint_steps(workdir) == [4, 6]
+
+
+def test_metrics_hold_every_term_and_the_held_out_scores(finished):
+    by_step = {line["step"]: line for line in lines(finished[0])}
+    terms = {"noise_d", "noise_g", "noise_fm", "gan_d", "gan_g", "gan_fm", "recon"}
+    terms |= {"loss_g", "loss_d", "contrastive_accuracy", "d_real", "d_fake"}
+    assert terms <= set(by_step[1])
+    assert not any(name.startswith("eval/") for name in by_step[1])
+    for step in (0, 3, 6):
+        for name in ("akld", "ks", "level_correlation", "akld_other", "poisson/akld"):
+            assert np.isfinite(by_step[step][f"eval/{name}"])
+
+
+def test_the_total_is_the_weighted_sum(finished):
+    line = lines(finished[0])[1]
+    expected = line["noise_g"] + line["gan_g"]
+    expected += 100 * (line["noise_fm"] + line["gan_fm"] + line["recon"])
+    assert line["loss_g"] == pytest.approx(expected, rel=1e-5)
+    assert line["loss_d"] == pytest.approx(line["noise_d"] + line["gan_d"], rel=1e-5)
+
+
+def test_resuming_changes_nothing(finished, tmp_path):
+    train_and_evaluate(*smoke(tmp_path, "--config.train.steps=3"))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "left by": "a run that was killed"}\n{"step": 5, "cut o')
+    train_and_evaluate(*smoke(tmp_path))
+    whole, resumed = (load_state(workdir)[2] for workdir in (finished[0], tmp_path))
+    assert jax.tree.structure(whole) == jax.tree.structure(resumed)
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    # The shorter run also evaluated at its own end, which is a step of the longer one here.
+    assert lines(tmp_path) == lines(finished[0])
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    workdir, summary = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert train_and_evaluate(*smoke(workdir)) == summary
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_width_does_not_resume(finished):
+    with pytest.raises(InputError, match=r"config\.model\.width=4, not 8"):
+        train_and_evaluate(*smoke(finished[0], "--config.model.width=8"))
+
+
+def test_a_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path):
+    train_and_evaluate(*smoke(tmp_path, "--config.train.steps=2"))
+    with pytest.raises(DivergedError, match=r"step 3 is not finite.*batch 2.*loss_g"):
+        train_and_evaluate(*smoke(tmp_path, "--config.losses.recon=inf"))
+    assert checkpoint_steps(tmp_path) == [2]
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    arguments = [sys.executable, "-m", "nt_jax.main", f"--workdir={tmp_path}"]
+    arguments += ["--config=configs/noisetransfer.py:smoke", "--config.train.steps=5000"]
+    process = subprocess.Popen(
+        arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("held-out patches at step 3"):
+            break
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert "the same command resumes" in errors
+    assert time.monotonic() - begun < 60
+    step = checkpoint_steps(tmp_path)[-1]
+    assert step >= 3
+    summary = train_and_evaluate(*smoke(tmp_path, f"--config.train.steps={step + 1}"))
+    assert summary["steps"] == step + 1
+    assert [line["step"] for line in lines(tmp_path)] == list(range(step + 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config=configs/nosuch.py"], "nosuch.py"),
+        (["--config=configs/noisetransfer.py:big"], "no config argument 'big'"),
+        (["--config=configs/noisetransfer.py:smoke", "--config.train.stpes=3"], "stpes"),
+        (["--config=configs/noisetransfer.py:smoke", "--config.train.steps=many"], "steps"),
+        (["--config=configs/noisetransfer.py:smoke", "--nosuch=1"], "nosuch"),
+        (["--config=configs/noisetransfer.py:smoke", "extra"], "extra"),
+        ([], "--config"),
+    ],
+)
+def test_wrong_flags(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(InputError) as caught:
+        command.parse(["main", f"--workdir={tmp_path / 'run'}", *options])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--config.model.queue_length=60", "queue_length=60 is not a multiple"),
+        ("--config.train.batch_size=12", "batch_size=12"),
+        ("--config.model.embedding_bound=none", "embedding_bound='none'"),
+        ("--config.model.dtype=float16", "dtype='float16'"),
+        ("--config.data.patch_size=18", "data.patch_size=18"),
+        ("--config.data.loader=disk", "disk"),
+        ("--config.data.photos=/nosuch/folder", "/nosuch/folder"),
+        ("--config.eval.photos=", "both empty"),
+        ("--config.train.steps=0", "train.steps=0"),
+    ],
+)
+def test_a_config_that_cannot_run_makes_no_workdir(option, message, tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(InputError) as caught:
+        train_and_evaluate(*smoke(workdir, option))
+    assert message in str(caught.value)
+    assert not workdir.exists()
+
+
+def test_the_command_ends_with_one_line_and_exit_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "nt_jax.main", "--config=configs/noisetransfer.py:big"]
+        + [f"--workdir={tmp_path / 'run'}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "choose from paper, official, small, smoke" in done.stderr
