@@ -165,8 +165,13 @@ def test_a_config_that_cannot_run_makes_no_workdir(option, message, tmp_path):
 
 def test_the_command_ends_with_one_line_and_exit_code_2(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "nt_jax.main", "--config=configs/noisetransfer.py:big"]
-        + [f"--workdir={tmp_path / 'run'}"],
+        [
+            sys.executable,
+            "-m",
+            "nt_jax.main",
+            "--config=configs/noisetransfer.py:big",
+            f"--workdir={tmp_path / 'run'}",
+        ],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
