@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from nt_jax.errors import InputError
+from nt_jax.outputs import replacing
 
 # Largest height and width each format can hold.
 _LARGEST = {".png": 2**31 - 1, ".tif": 2**31 - 1, ".jpg": 65500, ".webp": 16383}
@@ -265,23 +266,6 @@ def write_photo(path: str | os.PathLike, photo: Photo) -> None:
     check_writable_as(path, photo)
     with replacing(path) as temporary:
         _encode(temporary, extension(path), photo)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, to be written; renames it on success, else removes it.
-
-    Raises:
-      InputError: an operating system's error inside, such as a full disk or a missing right.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _encode(path: Path, suffix: str, photo: Photo) -> None:

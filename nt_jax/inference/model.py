@@ -287,6 +287,23 @@ class Model:
             judged,
         )
 
+    def export(self, path: str | os.PathLike, format: str = "stablehlo") -> tuple[Path, Path]:
+        """Writes the generator and the embedding network for use without this package.
+
+        See `nt_jax.inference.export` for their inputs and outputs.
+
+        Args:
+          path: file of the generator; the embedding network is written beside it, with `_embed`
+            added to the name.
+          format: `stablehlo`, or `onnx` (needs the extra `export`).
+
+        Returns:
+          Both paths.
+        """
+        from nt_jax.inference.export import export
+
+        return export(self, Path(path), format)
+
     def _embeddings(self, embedding: ArrayLike, batch: int) -> Array:
         array = jnp.asarray(embedding)
         expected = (batch, self.embedding_size)
