@@ -5,6 +5,7 @@
 
 PNG and TIFF with 8 or 16 bits, JPEG and WebP; the output's extension is its format. Of a folder,
 the i-th image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
+`--report=page.html` (or .png) shows how the noise on the first image matches the first reference's.
 """
 
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, run_command
+from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, InputError, run_command
 from nt_jax.inference.files import embed_photos, make_folders, plan, run_job
 from nt_jax.inference.images import read_photo
 
@@ -27,6 +28,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seed", default=0, type=int, help="of the first image, 0 to 2**32 - 1")
     parser.add_argument("--strength", default=1.0, type=float, help="factor of the noise")
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
+    parser.add_argument("--report", type=Path, help="page to write, .html or .png")
+    parser.add_argument(
+        "--reference_clean", type=Path, help="clean version of the first reference, for the report"
+    )
     return parser
 
 
@@ -42,6 +47,12 @@ def main(argv: list[str] | None = None) -> None:
     references = [Path(name) for name in args.reference.split(",")]
     jobs = plan(args.clean, args.output, references, args.seed)
     photos = [read_photo(path) for path in references]
+    if args.report:
+        from nt_jax.inference.report import check_report, write_report
+
+        check_report(args.report, references[0], args.reference_clean)
+    elif args.reference_clean:
+        raise InputError("--reference_clean is for the report: give --report=FILE.html too")
 
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.inference.model import check_options, load
@@ -61,6 +72,10 @@ def main(argv: list[str] | None = None) -> None:
                 f"[{number}/{len(jobs)}] {job.target}  {width}x{height}  seed {job.seed}",
                 file=sys.stdout,
             )
+    if args.report:
+        first = jobs[0]
+        write_report(args.report, references[0], args.reference_clean, first.source, first.target)
+        print(f"report: {args.report}")
 
 
 if __name__ == "__main__":

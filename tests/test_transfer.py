@@ -131,6 +131,13 @@ def test_an_output_folder_takes_a_single_file(run, clean, tmp_path):
     assert everything(tmp_path / "out") == ["clean.png"]
 
 
+def test_report(run, clean, reference, tmp_path, capsys):
+    flags = {"clean": clean, "output": tmp_path / "o.png", "report": tmp_path / "page.html"}
+    run(**flags, reference_clean=reference)
+    assert "generated" in (tmp_path / "page.html").read_text()
+    assert capsys.readouterr().out.endswith(f"report: {tmp_path / 'page.html'}\n")
+
+
 # --- Wrong input ---------------------------------------------------------------------------------
 
 
@@ -178,6 +185,8 @@ def cases(tmp_path):
         "seed": ({"clean": photos, "seed": 2**32 - 1}, "seed: expected"),
         "negative seed": ({"clean": photos, "seed": -1}, "seed: expected"),
         "seed no number": ({"clean": photos, "seed": "x"}, "--seed"),
+        "report": ({"clean": photos, "report": tmp_path / "page.pdf"}, "a report must end in"),
+        "clean without report": ({"clean": photos, "reference_clean": good}, "give --report"),
         "tile": ({"clean": photos, "tile": 3}, "tile"),
         "strength": ({"clean": photos, "strength": -1}, "strength"),
         "strength no number": ({"clean": photos, "strength": "much"}, "--strength"),
@@ -206,6 +215,8 @@ def cases(tmp_path):
         "seed",
         "negative seed",
         "seed no number",
+        "report",
+        "clean without report",
         "tile",
         "strength",
         "strength no number",

@@ -1,0 +1,201 @@
+"""One page to see how generated noise matches that of the reference: pictures, curves, numbers."""
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nt_jax import metrics
+from nt_jax.errors import InputError
+from nt_jax.inference.images import Photo, read_photo, to_float
+from nt_jax.outputs import replacing
+
+EXTENSIONS = (".html", ".png")
+
+_SIDE = 512
+_LAGS = range(1, 7)
+_LEVEL_BINS = 16
+_SPECTRUM_BINS = 64
+# Too few values in a bin give a curve's point that means nothing.
+_FEWEST_VALUES = 200
+_GAIN = 4
+
+
+class Noisy(NamedTuple):
+    """The middle of a noisy image and of its clean version, float32 [H, W, 3] in [0, 1]."""
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    label: str
+
+    @property
+    def noise(self) -> np.ndarray:
+        """noisy - clean."""
+        return self.noisy - self.clean
+
+
+def check_report(path: Path, reference: Path, reference_clean: Path | None) -> None:
+    """Checks what the report is made from, before the work.
+
+    Raises:
+      InputError: `path` is of another kind or would replace a file of another; a reference cannot
+        be read or has another size than its clean version.
+    """
+    if path.suffix.lower() not in EXTENSIONS:
+        raise InputError(f"{path}: a report must end in {' or '.join(EXTENSIONS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder {path.parent} does not exist; make it first")
+    if reference_clean is not None:
+        sizes = [read_photo(p).pixels.shape[:2] for p in (reference, reference_clean)]
+        if sizes[0] != sizes[1]:
+            raise InputError(
+                f"{reference_clean} is no clean version of {reference}: sizes differ, "
+                f"{sizes[1][1]}x{sizes[1][0]} and {sizes[0][1]}x{sizes[0][0]}"
+            )
+
+
+def write_report(
+    path: Path, reference: Path, reference_clean: Path | None, clean: Path, generated: Path
+) -> None:
+    """Writes the page, HTML or PNG by its extension, with all pictures inside.
+
+    Looks at the middle 512x512 pixels of each image. Without `reference_clean`, the reference's
+    noise is estimated by non-local means and labelled so.
+
+    Args:
+      path: where to.
+      reference, reference_clean: the first reference and, where there is one, its clean version.
+      clean, generated: an image of the transfer, before and after, as files.
+    """
+    noisy = _middle(read_photo(reference))
+    if reference_clean is None:
+        real = Noisy(_denoise(noisy), noisy, "reference (estimate)")
+    else:
+        real = Noisy(_middle(read_photo(reference_clean)), noisy, "reference")
+    fake = Noisy(_middle(read_photo(clean)), _middle(read_photo(generated)), "generated")
+    names = {"reference": reference.name, "clean": clean.name, "generated": generated.name}
+    picture = _picture(real, fake, names)
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".png":
+            temporary.write_bytes(picture)
+        else:
+            temporary.write_text(_page(picture, real, fake, names), encoding="utf-8")
+
+
+def _middle(photo: Photo) -> np.ndarray:
+    top, left = (max(0, (size - _SIDE) // 2) for size in photo.pixels.shape[:2])
+    return to_float(photo.pixels[top : top + _SIDE, left : left + _SIDE])
+
+
+def _denoise(image: np.ndarray) -> np.ndarray:
+    from skimage.restoration import denoise_nl_means
+
+    # Donoho's estimate from the diagonal details of the Haar wavelet.
+    differences = np.diff(np.diff(image, axis=0), axis=1) / 2
+    sigma = float(np.median(np.abs(differences)) / 0.6745)
+    clean = denoise_nl_means(
+        image, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, channel_axis=-1
+    )
+    return np.clip(clean, 0, 1).astype(np.float32)
+
+
+def _picture(real: Noisy, fake: Noisy, names: dict[str, str]) -> bytes:
+    figure = Figure(figsize=(13, 13.5), layout="constrained")
+    axes = figure.subplots(3, 3)
+    pictures = {
+        f"reference\n{names['reference']}": real.noisy,
+        f"clean\n{names['clean']}": fake.clean,
+        f"generated\n{names['generated']}": fake.noisy,
+        f"noise ×{_GAIN}, {real.label}": 0.5 + _GAIN * real.noise,
+        f"noise ×{_GAIN}, {fake.label}": 0.5 + _GAIN * fake.noise,
+    }
+    for ax, (title, image) in zip(axes.flat, pictures.items(), strict=False):
+        ax.imshow(np.clip(image, 0, 1))
+        ax.set_title(title, fontsize=10)
+        ax.axis("off")
+    histogram, level, correlation, spectrum = axes.flat[5:]
+    for item, style in ((real, "k-"), (fake, "C1-")):
+        limit = 4 * max(real.noise.std(), fake.noise.std(), 1 / 255)
+        edges = np.linspace(-limit, limit, 82)
+        density, _ = np.histogram(item.noise, edges)
+        width = (edges[1] - edges[0]) * item.noise.size
+        middles = (edges[1:] + edges[:-1]) / 2
+        histogram.plot(middles, density / width, style, label=item.label)
+        deviation, counts = (
+            np.asarray(v)[0] for v in metrics.noise_level_curve(item.clean, item.noisy, _LEVEL_BINS)
+        )
+        middles = (np.arange(_LEVEL_BINS) + 0.5) / _LEVEL_BINS
+        known = counts >= _FEWEST_VALUES
+        level.plot(middles[known], deviation[known], style, marker=".", label=item.label)
+        lags = [lag for lag in _LAGS if lag <= min(item.noise.shape[:2]) - 2]
+        values = [_correlation(item, lag) for lag in lags]
+        correlation.plot(lags, values, style, marker=".", label=item.label)
+        power = _spectrum(item)
+        frequency = (np.arange(len(power)) + 0.5) / len(power) / 2
+        spectrum.semilogy(frequency, np.maximum(power, 1e-12), style, label=item.label)
+    _label(histogram, "histogram of the noise", "noise", "density")
+    _label(level, "noise-level curve", "clean intensity", "standard deviation")
+    _label(correlation, "autocorrelation", "distance in pixels", "correlation")
+    _label(spectrum, "power spectrum", "cycles per pixel", "power")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _label(ax, title: str, x: str, y: str) -> None:
+    ax.set(title=title, xlabel=x, ylabel=y)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=9)
+
+
+def _correlation(item: Noisy, lag: int) -> float:
+    return float(metrics.lag_autocorrelation(item.noise, lag)[0])
+
+
+def _spectrum(item: Noisy) -> np.ndarray:
+    bins = min(_SPECTRUM_BINS, min(item.noise.shape[:2]) // 2)
+    return np.asarray(metrics.radial_power_spectrum(item.noise, bins))[0]
+
+
+def _page(picture: bytes, real: Noisy, fake: Noisy, names: dict[str, str]) -> str:
+    rows = {
+        "standard deviation": [f"{item.noise.std():.4f}" for item in (real, fake)],
+        "mean": [f"{item.noise.mean():+.4f}" for item in (real, fake)],
+        "autocorrelation at 1 pixel": [f"{_correlation(item, 1):+.3f}" for item in (real, fake)],
+        "correlation of red and green": [
+            f"{float(metrics.channel_correlation(item.noise)[0, 0, 1]):+.3f}"
+            for item in (real, fake)
+        ],
+    }
+    table = "".join(
+        f"<tr><th>{name}</th>{''.join(f'<td>{value}</td>' for value in values)}</tr>"
+        for name, values in rows.items()
+    )
+    estimate = (
+        "<p>No clean version of the reference was given: its noise is an <b>estimate</b>, the "
+        "reference minus its non-local-means denoised version. Such estimates are somewhat low, "
+        "most of all for coarse noise.</p>"
+        if real.label != "reference"
+        else ""
+    )
+    title = html.escape(f"Noise of {names['reference']} on {names['clean']}")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 16px system-ui, sans-serif; max-width: 1430px; margin: 2em auto; padding: 0 1em }}
+img {{ max-width: 100% }}
+td, th {{ padding: .2em 1em; text-align: left }}
+</style></head><body>
+<h1>{title}</h1>
+<p>The middle {fake.noise.shape[1]}×{fake.noise.shape[0]} pixels; values in [0, 1]. The two images
+differ, so of these curves the histogram also depends on what they show.</p>
+{estimate}
+<table><tr><th></th><th>{real.label}</th><th>{fake.label}</th></tr>{table}</table>
+<img alt="pictures and curves of both noises"
+ src="data:image/png;base64,{base64.b64encode(picture).decode()}">
+</body></html>
+"""
