@@ -9,11 +9,11 @@ from configs.common import base_config
 
 
 def get_config() -> ConfigDict:
-    """Shallower networks than `small`, faster learning, and the noise-level loss."""
+    """Narrower and shallower networks than `small`, faster learning, and the noise-level loss."""
     config = base_config()
-    config.model.width = 16
-    config.model.blocks = (2, 2, 1)
-    config.model.discriminator_blocks = (1, 1, 2)
+    config.model.width = 8
+    config.model.blocks = (1, 1, 1)
+    config.model.discriminator_blocks = (1, 1, 1)
     config.model.embedding_size = 32
     config.model.queue_length = 512
     # The paper's 0.999 would leave the key encoder near its random start for the whole run.
@@ -22,9 +22,9 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 16
     config.train.learning_rate = 5e-4
     config.losses.noise_level = 10.0
-    config.train.steps = 800
-    config.train.checkpoint_every = 100
+    config.train.steps = 900
+    config.train.checkpoint_every = 300
     config.train.keep_checkpoints = 1
     config.train.log_every = 10
-    config.eval.every = 200
+    config.eval.every = 300
     return config

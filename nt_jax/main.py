@@ -17,8 +17,8 @@ from ml_collections import config_flags
 from nt_jax.errors import InputError, run_command
 
 
-def parse(argv: list[str]) -> tuple[Any, pathlib.Path]:
-    """Config and workdir from the command line.
+def parse() -> tuple[Any, pathlib.Path]:
+    """Config and workdir from `sys.argv`, where ml_collections looks for a config's fields.
 
     Raises:
       InputError: an unknown flag, config file, config argument, field, or value.
@@ -29,7 +29,7 @@ def parse(argv: list[str]) -> tuple[Any, pathlib.Path]:
     )
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     try:
-        rest = values(argv)
+        rest = values(sys.argv)
         config = values.config
     except InputError:
         raise
@@ -63,7 +63,7 @@ def _input_error_behind(error: BaseException) -> str:
 
 def main() -> None:
     """The command."""
-    config, workdir = parse(sys.argv)
+    config, workdir = parse()
     # TensorFlow's start-up messages say nothing about this run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from nt_jax.compilation import use_compilation_cache

@@ -18,7 +18,6 @@ from jax.typing import ArrayLike
 
 from nt_jax.arrays import as_images, as_noise
 from nt_jax.errors import InputError
-from nt_jax.filters import filter_valid
 
 # OpenCV's getGaussianKernel(7, -1): for size 7 a fixed table, not a sampled Gaussian.
 _AKLD_TAPS = np.array([0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125], np.float32)
@@ -101,7 +100,7 @@ def _local_variance(noise: jax.Array) -> jax.Array:
 
 def _blurred_square(noise: jax.Array) -> jax.Array:
     padded = jnp.pad(noise**2, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
-    return filter_valid(padded, _AKLD_TAPS)
+    return _filter_valid(padded, _AKLD_TAPS)
 
 
 @jax.jit
@@ -166,7 +165,7 @@ def _ssim(clean: jax.Array, image: jax.Array) -> jax.Array:
     x, y = (_downsample(jnp.clip(v, 0.0, 1.0)) for v in (clean, image))
     offsets = np.arange(_SSIM_SIZE) - _SSIM_SIZE // 2
     taps = np.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
-    window = partial(filter_valid, taps=(taps / taps.sum()).astype(np.float32))
+    window = partial(_filter_valid, taps=(taps / taps.sum()).astype(np.float32))
     mean_x, mean_y = window(x), window(y)
     variance_x, variance_y = window(x * x) - mean_x**2, window(y * y) - mean_y**2
     covariance = window(x * y) - mean_x * mean_y
@@ -394,3 +393,20 @@ def _noises(clean: jax.Array, *noisy: jax.Array) -> list[jax.Array]:
     """The noise of each noisy image, all images clipped to [0, 1] first."""
     clean = jnp.clip(clean, 0.0, 1.0)
     return [jnp.clip(image, 0.0, 1.0) - clean for image in noisy]
+
+
+def _filter_valid(images: jax.Array, taps: np.ndarray) -> jax.Array:
+    """Separable filter where it fits: [N, H, W, C] -> [N, H − k + 1, W − k + 1, C].
+
+    A sum of shifted images rather than a convolution, which an accelerator would round to fewer
+    bits by default.
+    """
+    n, height, width, channels = images.shape
+    height, width = height - len(taps) + 1, width - len(taps) + 1
+    # Columns and channels as one axis of contiguous memory: twice as fast on a CPU.
+    rows = images.reshape(n, images.shape[1], -1)
+    rows = sum(tap * rows[:, i : i + height] for i, tap in enumerate(taps))
+    rows = sum(
+        tap * rows[:, :, i * channels :][:, :, : width * channels] for i, tap in enumerate(taps)
+    )
+    return rows.reshape(n, height, width, channels)

@@ -1,29 +1,46 @@
 """Training end to end on the smoke recipe: files, resuming, signals, divergence, wrong input."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from nt_jax import main as command
 from nt_jax.checkpointing import checkpoint_steps, load_state
 from nt_jax.errors import DivergedError, InputError
+from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
+def parse(*arguments: str):
+    """(config, workdir) of a command line."""
+    with mock.patch.object(sys, "argv", ["main", *arguments]):
+        return command.parse()
+
+
 def smoke(workdir: pathlib.Path, *options: str):
-    """(config, workdir) of the smoke recipe on 8 fake devices."""
+    """(config, workdir) of the smoke recipe."""
     config_file = REPOSITORY / "configs" / "noisetransfer.py"
-    arguments = [f"--config={config_file}:smoke", f"--workdir={workdir}", *options]
-    return command.parse(["main", *arguments])
+    return parse(f"--config={config_file}:smoke", f"--workdir={workdir}", *options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """One of the eight fake devices: splitting the step over all makes it slow to compile."""
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    with mock.patch.object(loop, "data_mesh", lambda: mesh):
+        yield
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:
@@ -103,7 +120,12 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     arguments = [sys.executable, "-m", "nt_jax.main", f"--workdir={tmp_path}"]
     arguments += ["--config=configs/noisetransfer.py:smoke", "--config.train.steps=5000"]
     process = subprocess.Popen(
-        arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments,
+        cwd=REPOSITORY,
+        env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     for line in process.stdout:
@@ -137,7 +159,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
 def test_wrong_flags(options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(InputError) as caught:
-        command.parse(["main", f"--workdir={tmp_path / 'run'}", *options])
+        parse(f"--workdir={tmp_path / 'run'}", *options)
     assert message in str(caught.value)
 
 

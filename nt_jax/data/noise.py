@@ -63,6 +63,45 @@ def sample_setting(
     )
 
 
+def poisson(key: jax.Array, rate: jax.Array) -> jax.Array:
+    """Draws Poisson counts by inversion, searching outward from the mode.
+
+    One uniform number decides each count; the steps are as many as the largest count lies off its
+    mode, about five standard deviations. `jax.random.poisson` draws anew until all are accepted
+    and takes ten times as long on a CPU.
+
+    Args:
+      key: a JAX random key.
+      rate: float32, any shape, at least 0.
+
+    Returns:
+      Counts as float32, the shape of `rate`.
+    """
+    safe = jnp.maximum(rate, 1e-30)
+    mode = jnp.floor(rate)
+    at_mode = jnp.exp(mode * jnp.log(safe) - rate - jax.lax.lgamma(mode + 1))
+    left = jax.random.uniform(key, rate.shape) - at_mode
+
+    State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
+    def undecided(state: State) -> jax.Array:
+        _, left, above, below, _ = state
+        # The probabilities add up to 1 but for rounding, so the search also ends where they do.
+        return ((left >= 0) & (above + below > 1e-9)).any()
+
+    def search(state: State) -> State:
+        distance, left, above, below, count = state
+        above = above * safe / (mode + distance)
+        below = below * jnp.maximum(mode - distance + 1, 0) / safe
+        for probability, value in ((above, mode + distance), (below, mode - distance)):
+            count = jnp.where((left >= 0) & (left < probability), value, count)
+            left = left - probability
+        return distance + 1, left, above, below, count
+
+    start = (jnp.float32(1), left, at_mode, at_mode, mode)
+    return jax.lax.while_loop(undecided, search, start)[4]
+
+
 def add_noise(key: jax.Array, clean: jax.Array, setting: NoiseSetting) -> jax.Array:
     """Puts noise of one setting on one image (paper §4).
 
@@ -79,7 +118,7 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: NoiseSetting) -> jax.Ar
     """
     poisson_key, gaussian_key = jax.random.split(key)
     shot = _is_any(setting.kind, _POISSON_KINDS)
-    counts = jax.random.poisson(poisson_key, jnp.where(shot, clean * setting.lam, 0.0))
+    counts = poisson(poisson_key, jnp.where(shot, clean * setting.lam, 0.0))
     noisy = jnp.where(shot, counts / jnp.where(shot, setting.lam, 1.0), clean)
     sigma = jnp.where(_is_any(setting.kind, _GAUSSIAN_KINDS), setting.sigma, 0.0)
     noisy += sigma * jax.random.normal(gaussian_key, clean.shape)

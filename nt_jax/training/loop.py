@@ -41,8 +41,8 @@ def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
       DivergedError: a loss or gradient norm was not finite; the last checkpoint stays.
       PreemptedError: SIGTERM or SIGINT came; the state is saved.
     """
-    _check(config)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
+    mesh = data_mesh()
+    _check(config, mesh)
     networks = make_networks(config.model, jnp.dtype(config.model.dtype))
     held_out = heldout.make_heldout(config)
     loader = make_loader(
@@ -59,6 +59,11 @@ def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
                 return run.train(loader, interrupts)
         finally:
             run.close()
+
+
+def data_mesh() -> Mesh:
+    """All devices of all processes along one axis, over which batches are split."""
+    return Mesh(np.array(jax.devices()), ("data",))
 
 
 class _Run:
@@ -195,13 +200,13 @@ class _Run:
         return results
 
 
-def _check(config: Any) -> None:
+def _check(config: Any, mesh: Mesh) -> None:
     train, model = config.train, config.model
     moco.check_queue(model.queue_length, train.batch_size)
-    devices = jax.device_count()
-    if train.batch_size % devices:
+    if train.batch_size % mesh.size:
         raise InputError(
-            f"config.train.batch_size={train.batch_size} is not a multiple of the {devices} devices"
+            f"config.train.batch_size={train.batch_size} is not a multiple of the"
+            f" {mesh.size} devices"
         )
     choices = {
         "embedding_bound": ("tanh", "l2"),
