@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from nt_jax import main as command
 from nt_jax.checkpointing import checkpoint_steps, load_state
+from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
 from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
@@ -39,7 +40,7 @@ def smoke(workdir: pathlib.Path, *options: str):
 def one_device():
     """One of the eight fake devices: splitting the step over all makes it slow to compile."""
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with mock.patch.object(loop, "data_mesh", lambda: mesh):
+    with mock.patch.object(loop, "data_mesh", return_value=mesh):
         yield
 
 
@@ -110,9 +111,20 @@ def test_another_width_does_not_resume(finished):
 
 
 def test_a_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path):
-    train_and_evaluate(*smoke(tmp_path, "--config.train.steps=2"))
-    with pytest.raises(DivergedError, match=r"step 3 is not finite.*batch 2.*loss_g"):
-        train_and_evaluate(*smoke(tmp_path, "--config.losses.recon=inf"))
+    def broken_loader(*args, **kwargs):
+        load = make_loader(*args, **kwargs)
+
+        def batches(start):
+            for step, batch in enumerate(load(start), start + 1):
+                yield batch | {"noisy": batch["noisy"] * np.nan} if step == 3 else batch
+
+        return batches
+
+    with (
+        mock.patch.object(loop, "make_loader", broken_loader),
+        pytest.raises(DivergedError, match=r"step 3 is not finite.*batch 2.*loss_g"),
+    ):
+        train_and_evaluate(*smoke(tmp_path))
     assert checkpoint_steps(tmp_path) == [2]
 
 

@@ -122,7 +122,7 @@ class _Run:
             )
             # The step before is read while this one runs, so the device never waits for the log.
             if pending:
-                self.report(*pending, {})
+                self.report(pending[0], self.check(*pending), {})
             pending = (step, metrics)
             if step == self.start + 1:
                 jax.block_until_ready(self.state)
@@ -133,9 +133,10 @@ class _Run:
             stop = interrupts.received
             due = last or step % config.eval.every == 0
             if due or stop or step % train.checkpoint_every == 0:
-                evaluation = self.evaluate(step) if due else {}
-                self.report(*pending, evaluation)
+                values = self.check(*pending)
                 pending = None
+                evaluation = self.evaluate(step) if due else {}
+                self.report(step, values, evaluation)
                 self.checkpointer.save(step, self.state)
                 summary_path = self.workdir / SUMMARY_FILE
                 _write_json(summary_path, summary)
@@ -151,8 +152,8 @@ class _Run:
         _write_json(self.workdir / SUMMARY_FILE, summary)
         return summary
 
-    def report(self, step: int, metrics: dict[str, jax.Array], extra: dict[str, float]) -> None:
-        """Checks and logs the metrics of a finished step."""
+    def check(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
+        """The numbers of a finished step; raises DivergedError if one is not finite."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not all(math.isfinite(value) for value in values.values()):
             terms = "  ".join(f"{name}={value:.6g}" for name, value in values.items())
@@ -160,6 +161,10 @@ class _Run:
                 f"step {step} is not finite (seed {self.config.seed}, batch {step - 1}): {terms};"
                 f" the last checkpoint in {self.workdir} is kept"
             )
+        return values
+
+    def report(self, step: int, values: dict[str, float], extra: dict[str, float]) -> None:
+        """Logs the numbers of a finished step."""
         logged = values if step % self.config.train.log_every == 0 else {}
         self.write(step, logged | extra)
         shown = ("loss_g", "loss_d", "recon", "contrastive_accuracy", "d_real", "d_fake")
