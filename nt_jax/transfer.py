@@ -5,7 +5,8 @@
 
 PNG and TIFF with 8 or 16 bits, JPEG and WebP; the output's extension is its format. Of a folder,
 the i-th image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
-`--report=page.html` (or .png) shows how the noise on the first image matches the first reference's.
+`--report[=page.html]` (or .png) shows how the noise on the first image matches that of the first
+reference.
 """
 
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, InputError, run_command
-from nt_jax.inference.files import embed_photos, make_folders, plan, run_job
+from nt_jax.inference.files import Job, embed_photos, make_folders, plan, run_job
 from nt_jax.inference.images import read_photo
 
 
@@ -28,11 +29,20 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seed", default=0, type=int, help="of the first image, 0 to 2**32 - 1")
     parser.add_argument("--strength", default=1.0, type=float, help="factor of the noise")
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
-    parser.add_argument("--report", type=Path, help="page to write, .html or .png")
+    parser.add_argument(
+        "--report", nargs="?", const="", help="page to write, .html or .png; by default at OUTPUT"
+    )
     parser.add_argument(
         "--reference_clean", type=Path, help="clean version of the first reference, for the report"
     )
     return parser
+
+
+def _report_path(value: str | None, jobs: list[Job], clean: Path, output: Path) -> Path | None:
+    """Where the report goes; None where none is wanted."""
+    if value == "":
+        return output / "report.html" if clean.is_dir() else jobs[0].target.with_suffix(".html")
+    return Path(value) if value else None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,10 +57,12 @@ def main(argv: list[str] | None = None) -> None:
     references = [Path(name) for name in args.reference.split(",")]
     jobs = plan(args.clean, args.output, references, args.seed)
     photos = [read_photo(path) for path in references]
-    if args.report:
+    report = _report_path(args.report, jobs, args.clean, args.output)
+    if report:
         from nt_jax.inference.report import check_report, write_report
 
-        check_report(args.report, references[0], args.reference_clean)
+        taken = [*references, *(path for job in jobs for path in (job.source, job.target))]
+        check_report(report, references[0], args.reference_clean, taken)
     elif args.reference_clean:
         raise InputError("--reference_clean is for the report: give --report=FILE.html too")
 
@@ -63,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     embedding = embed_photos(model, photos)
     photos.clear()
     tiles = sum(len(model.windows(*job.size, args.tile)) for job in jobs)
-    make_folders(jobs, args.output)
+    make_folders([job.target for job in jobs] + ([report] if report else []), args.output)
     with tqdm(total=tiles, unit="tile", disable=not sys.stderr.isatty()) as bar:
         for number, job in enumerate(jobs, start=1):
             run_job(model, job, embedding, args.strength, args.tile, bar.update)
@@ -72,10 +84,10 @@ def main(argv: list[str] | None = None) -> None:
                 f"[{number}/{len(jobs)}] {job.target}  {width}x{height}  seed {job.seed}",
                 file=sys.stdout,
             )
-    if args.report:
+    if report:
         first = jobs[0]
-        write_report(args.report, references[0], args.reference_clean, first.source, first.target)
-        print(f"report: {args.report}")
+        write_report(report, references[0], args.reference_clean, first.source, first.target)
+        print(f"report: {report}")
 
 
 if __name__ == "__main__":

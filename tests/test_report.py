@@ -60,9 +60,9 @@ def test_png(images, tmp_path):
 def test_wrong_arguments(images, tmp_path):
     reference, clean = images["reference"], images["reference_clean"]
     with pytest.raises(InputError, match="html or"):
-        check_report(tmp_path / "page.pdf", reference, clean)
-    with pytest.raises(InputError, match="does not exist"):
-        check_report(tmp_path / "none" / "page.html", reference, clean)
+        check_report(tmp_path / "page.pdf", reference, clean, [])
+    with pytest.raises(InputError, match="overwrite"):
+        check_report(clean, reference, clean, [reference, clean])
     with pytest.raises(InputError, match="sizes differ, 64x80 and 128x96"):
-        check_report(tmp_path / "page.html", reference, images["clean"])
-    check_report(tmp_path / "page.html", reference, None)
+        check_report(tmp_path / "page.html", reference, images["clean"], [])
+    check_report(tmp_path / "page.html", reference, None, [])

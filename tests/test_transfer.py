@@ -136,6 +136,8 @@ def test_report(run, clean, reference, tmp_path, capsys):
     run(**flags, reference_clean=reference)
     assert "generated" in (tmp_path / "page.html").read_text()
     assert capsys.readouterr().out.endswith(f"report: {tmp_path / 'page.html'}\n")
+    run("--report", clean=clean, output=tmp_path / "made" / "o.png")
+    assert everything(tmp_path / "made") == ["o.html", "o.png"]
 
 
 # --- Wrong input ---------------------------------------------------------------------------------

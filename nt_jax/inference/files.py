@@ -3,6 +3,7 @@
 Imports neither JAX nor a model, so that wrong input is told at once.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,23 +77,24 @@ def plan(clean: Path, output: Path, references: Sequence[Path], seed: int) -> li
     return jobs
 
 
-def make_folders(jobs: Sequence[Job], output: Path) -> None:
-    """Makes the folders of all targets and checks that files can be written there.
+def make_folders(targets: Sequence[Path], output: Path) -> None:
+    """Makes the folders of all files to write and checks that files can be written there.
 
     Raises:
       InputError: they cannot, or a link leads out of the output folder.
     """
-    folders = {job.target.parent for job in jobs}
-    for folder in sorted(folders):
+    for folder in sorted({target.parent for target in targets}):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output folder {folder} cannot be made: {error.strerror}") from error
-        if output.is_dir() and not folder.resolve().is_relative_to(output.resolve()):
+        is_below = folder.is_relative_to(output)
+        if is_below and not folder.resolve().is_relative_to(output.resolve()):
             raise InputError(f"{folder} is a link out of {output}; choose another output")
+        probe = folder / f".nt_jax.{os.getpid()}.part"
         try:
-            with (folder / f".nt_jax.{id(jobs)}.part").open("xb") as probe:
-                Path(probe.name).unlink()
+            with probe.open("xb"):
+                probe.unlink()
         except OSError as error:
             raise InputError(
                 f"output folder {folder} cannot be written to: {error.strerror}; choose another"

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,17 +39,19 @@ class Noisy(NamedTuple):
         return self.noisy - self.clean
 
 
-def check_report(path: Path, reference: Path, reference_clean: Path | None) -> None:
+def check_report(
+    path: Path, reference: Path, reference_clean: Path | None, taken: Sequence[Path]
+) -> None:
     """Checks what the report is made from, before the work.
 
     Raises:
-      InputError: `path` is of another kind or would replace a file of another; a reference cannot
-        be read or has another size than its clean version.
+      InputError: `path` is of another kind or one of `taken` (the command's other files); a
+        reference cannot be read or has another size than its clean version.
     """
+    if path.resolve() in {other.resolve() for other in taken}:
+        raise InputError(f"{path}: the report would overwrite an image; choose another file")
     if path.suffix.lower() not in EXTENSIONS:
         raise InputError(f"{path}: a report must end in {' or '.join(EXTENSIONS)}")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder {path.parent} does not exist; make it first")
     if reference_clean is not None:
         sizes = [read_photo(p).pixels.shape[:2] for p in (reference, reference_clean)]
         if sizes[0] != sizes[1]:
