@@ -256,7 +256,10 @@ def test_resuming_at_any_step_gives_the_same_batches(mixed):
 
 def test_any_number_of_devices_gives_the_same_batches(config):
     one, eight = (next(_loader(config(), devices=n)(3)) for n in (1, 8))
-    _assert_equal(one, eight)
+    assert one.keys() == eight.keys()
+    for name in one:
+        # Two compilations may contract a multiplication and an addition differently: one ulp.
+        np.testing.assert_allclose(one[name], eight[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def _plan(config, seed=0, devices=1) -> pipeline._Plan:
