@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 from nt_jax.errors import InputError
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.generator import SFT, map_shapes, sample_maps
-from nt_jax.models.layers import instance_norm
+from nt_jax.models.layers import Conv, UpConv, convolve, instance_norm
 from nt_jax.models.networks import embed, init_networks, layouts, make_networks
 from nt_jax.models.parameters import init_params, layout_of, stack, unstack
 from nt_jax.models.ridnet import RIDNet, init_ridnet
@@ -160,6 +160,52 @@ def test_beta_equals_the_layer_on_embedding_and_map_joined():
     beta = bottleneck("beta", np.concatenate([plane, z], axis=-1))
     expected = x * (1 + bottleneck("gamma", plane)) + beta
     ours = SFT().apply({"params": params}, x, embedding, z)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "channels", "features"), [(3, 32, 40), (2, 32, 32), (3, 4, 40)])
+def test_a_kernels_gradient_is_the_convolutions_own(size, channels, features):
+    x, kernel = random(0, 2, 3, 6, 5, channels), random(1, size, size, channels, features)
+    pad = ((size // 2, size // 2),) * 2
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x.reshape(6, 6, 5, channels), kernel, (1, 1), pad, dimension_numbers=_LAYOUT
+        )
+
+    expected, pull_back = jax.vjp(plain, x, kernel)
+    ours, our_pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, 1), x, kernel)
+    np.testing.assert_allclose(ours.reshape(expected.shape), expected, rtol=1e-5)
+    gradient = random(2, *expected.shape)
+    for a, b in zip(our_pull_back(gradient.reshape(ours.shape)), pull_back(gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def test_frozen_images_pass_their_gradient_on_but_give_the_kernel_none():
+    x, gradient = random(0, 2, 4, 6, 5, 3), random(1, 2, 4, 6, 5, 7)
+    kernel = {"kernel": random(2, 3, 3, 3, 7)}
+
+    def pull_back(frozen, gradient):
+        layer = Conv(7, frozen=frozen)
+        return jax.vjp(lambda p, x: layer.apply({"params": p}, x), kernel, x)[1](gradient)
+
+    of_kernel, of_x = pull_back((1, 2), gradient)
+    only = gradient.at[:, 0].set(0).at[:, 2:].set(0)
+    np.testing.assert_allclose(
+        of_kernel["kernel"], pull_back((0, 0), only)[0]["kernel"], rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(of_x, pull_back((0, 0), gradient)[1], rtol=1e-5, atol=1e-5)
+
+
+def test_up_convolution_is_a_convolution_of_the_dilated_input():
+    x, kernel = random(0, 2, 5, 6, 3), random(1, 4, 4, 3, 7)
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
+    )
+    ours = UpConv(7).apply({"params": {"kernel": kernel}}, x)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 

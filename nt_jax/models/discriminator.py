@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import flax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from nt_jax.models.layers import (
@@ -18,6 +19,7 @@ from nt_jax.models.layers import (
     Bottleneck,
     Conv,
     Dense,
+    Frozen,
     instance_norm,
     leaky_relu,
 )
@@ -47,105 +49,103 @@ class GanOutputs(flax.struct.PyTreeNode):
     logits: tuple[Array, ...]
 
 
-class AffineNorm(nn.Module):
-    """Instance norm with learned scale and shift."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., H, W, C] -> the same."""
-        shape = (*x.shape[:-3], 1, 1, x.shape[-1])
-        return instance_norm(x, *(jnp.broadcast_to(p, shape) for p in _affine(self, shape[-1])))
-
-
-class ConditionalNorm(nn.Module):
-    """Instance norm whose scale 1 + gamma(e) and shift beta(e) come from the embedding."""
-
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, embedding: Array) -> Array:
-        """[B, R, H, W, C], [B, E] -> [B, R, H, W, C]."""
-        shape = (*x.shape[:-3], 1, 1, x.shape[-1])
-        parts = _conditional(self, embedding, shape[-1])
-        return instance_norm(x, *(jnp.broadcast_to(p, shape) for p in parts))
-
-
 class BranchNorm(nn.Module):
-    """Affine norm for the first `noise_count` images of each example, conditional for the rest."""
+    """Instance norm of both branches' images: affine, and conditional on the embedding.
+
+    Attributes:
+      noise_count: how many first images of each example are normalised by a learned scale and
+        shift; those of the others, 1 + gamma(e) and beta(e), come from the embedding.
+      frozen: as in `layers.apply_kernel`, of all images.
+    """
 
     noise_count: int
+    frozen: Frozen = (0, 0)
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, embedding: Array | None) -> Array:
+    def __call__(self, x: Array, embedding: Array | None = None) -> Array:
         """[B, R, H, W, C], [B, E] -> [B, R, H, W, C]; no embedding when all are noise images."""
         batch, count, channels = x.shape[0], x.shape[1], x.shape[-1]
-        parts = []
+        scales, shifts = [], []
         if self.noise_count:
-            shape = (batch, self.noise_count, 1, 1, channels)
-            parts.append([jnp.broadcast_to(p, shape) for p in _affine(self, channels)])
-        if embedding is not None:
-            shape = (batch, count - self.noise_count, 1, 1, channels)
-            parts.append(
-                [jnp.broadcast_to(p, shape) for p in _conditional(self, embedding, channels)]
+            scale = self.param("scale", nn.initializers.ones, (channels,))
+            shift = self.param("shift", nn.initializers.zeros, (channels,))
+            plane = jnp.zeros((batch, 1, 1, 1, 1))
+            scales += [scale + plane] * self.noise_count
+            shifts += [shift + plane] * self.noise_count
+        if count > self.noise_count:
+            assert embedding is not None
+            gamma, beta = self._modulation(embedding, channels)
+            scales += [1 + gamma] * (count - self.noise_count)
+            shifts += [beta] * (count - self.noise_count)
+        first, last = self.frozen
+        scale, shift = (
+            jnp.concatenate(
+                [
+                    part if first <= index < count - last else jax.lax.stop_gradient(part)
+                    for index, part in enumerate(parts)
+                ],
+                axis=1,
             )
-        scale, shift = (jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+            for parts in (scales, shifts)
+        )
         return instance_norm(x, scale, shift)
 
-
-def _affine(module: nn.Module, channels: int) -> tuple[Array, Array]:
-    scale = module.param("scale", nn.initializers.ones, (channels,))
-    return scale, module.param("shift", nn.initializers.zeros, (channels,))
-
-
-def _conditional(module: Any, embedding: Array, channels: int) -> tuple[Array, Array]:
-    plane = embedding[:, None, None, None, :]
-    hidden = (plane.shape[-1] + channels) // 4
-    gamma = Bottleneck(hidden, channels, module.dtype, name="gamma", parent=module)(plane)
-    beta = Bottleneck(hidden, channels, module.dtype, name="beta", parent=module)(plane)
-    return 1 + gamma.astype(jnp.float32), beta.astype(jnp.float32)
+    def _modulation(self, embedding: Array, channels: int) -> tuple[Array, ...]:
+        plane = embedding[:, None, None, None, :]
+        hidden = (plane.shape[-1] + channels) // 4
+        return tuple(
+            Bottleneck(hidden, channels, self.dtype, name=name)(plane).astype(jnp.float32)
+            for name in ("gamma", "beta")
+        )
 
 
 class TrunkBlock(nn.Module):
     """Residual block of the trunks: twice norm, LeakyReLU, convolution."""
 
     noise_count: int
+    frozen: Frozen = (0, 0)
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array | None) -> Array:
         """[B, R, H, W, C], [B, E] -> [B, R, H, W, C]."""
         y = x
-        for index in range(2):
-            y = BranchNorm(self.noise_count, self.dtype, name=f"norm{index + 1}")(y, embedding)
-            y = Conv(x.shape[-1], dtype=self.dtype, name=f"conv{index + 1}")(leaky_relu(y))
+        for index in (1, 2):
+            norm = BranchNorm(self.noise_count, self.frozen, self.dtype, name=f"norm{index}")
+            conv = Conv(x.shape[-1], dtype=self.dtype, frozen=self.frozen, name=f"conv{index}")
+            y = conv(leaky_relu(norm(y, embedding)))
         return x + y
 
 
 class NoiseHead(nn.Module):
     """Features of the noise branch at one level."""
 
+    frozen: Frozen = (0, 0)
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, R, H, W, C] -> m_noise, [B, R, H, W, C]."""
-        y = AffineNorm(name="norm")(Dense(x.shape[-1], self.dtype, name="project")(x))
-        return Conv(x.shape[-1], dtype=self.dtype, name="features")(leaky_relu(y))
+        y = Dense(x.shape[-1], self.dtype, self.frozen, name="project")(x)
+        y = leaky_relu(BranchNorm(x.shape[1], self.frozen, self.dtype, name="norm")(y))
+        return Conv(x.shape[-1], dtype=self.dtype, frozen=self.frozen, name="features")(y)
 
 
 class GanHead(nn.Module):
     """Features and logits of the gan branch at one level."""
 
+    frozen: Frozen = (0, 0)
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> tuple[Array, Array, Array]:
         """[B, R, H, W, C], [B, E] -> (normalised input, m_gan, logits [B, R, H, W, 1])."""
-        y = Dense(x.shape[-1], self.dtype, name="project")(x)
-        y = ConditionalNorm(self.dtype, name="norm")(y, embedding)
-        features = Conv(x.shape[-1], dtype=self.dtype, name="features")(leaky_relu(y))
-        logits = Dense(1, self.dtype, name="logits")(features)
+        y = Dense(x.shape[-1], self.dtype, self.frozen, name="project")(x)
+        y = BranchNorm(0, self.frozen, self.dtype, name="norm")(y, embedding)
+        conv = Conv(x.shape[-1], dtype=self.dtype, frozen=self.frozen, name="features")
+        features = conv(leaky_relu(y))
+        logits = Dense(1, self.dtype, self.frozen, name="logits")(features)
         return y, features, logits.astype(jnp.float32)
 
 
@@ -176,6 +176,7 @@ class Discriminator(nn.Module):
         clean: Array | None = None,
         embedding: Array | None = None,
         gan_images: Array | None = None,
+        frozen: Frozen = (0, 0),
     ) -> tuple[NoiseOutputs | None, GanOutputs | None]:
         """Runs one branch or both, over several images of each example.
 
@@ -184,35 +185,38 @@ class Discriminator(nn.Module):
           clean: [B, H, W, 3] in [0, 1]; None leaves the gan branch out.
           embedding: [B, E] of the reference.
           gan_images: [B, S, H, W, 3], the noisy versions of `clean` to judge.
+          frozen: how many first noise images and last gan images of each example give the
+            parameters no gradient.
 
         Height and width are multiples of 4. Returns both branches' outputs, None where left out.
         """
+        noise_frozen, gan_frozen = (frozen[0], 0), (0, frozen[1])
         noise_count = 0 if noise_images is None else noise_images.shape[1]
         streams = []
         if noise_images is not None:
-            streams.append(
-                Conv(self.width, dtype=self.dtype, name="pre_noise")(2 * noise_images - 1)
-            )
+            pre = Conv(self.width, dtype=self.dtype, frozen=noise_frozen, name="pre_noise")
+            streams.append(pre(2 * noise_images - 1))
         if clean is not None and gan_images is not None:
             plane = jnp.broadcast_to(clean[:, None], gan_images.shape)
             pair = jnp.concatenate([2 * plane - 1, gan_images - plane], axis=-1)
-            streams.append(Conv(self.width, dtype=self.dtype, name="pre_gan")(pair))
+            pre = Conv(self.width, dtype=self.dtype, frozen=gan_frozen, name="pre_gan")
+            streams.append(pre(pair))
         x = jnp.concatenate(streams, axis=1)
 
         noise_features, gan_features, logits = [], [], []
         for level in range(len(self.blocks)):
             channels = self.width * 2**level
             if level:
-                x = Conv(channels, 4, 2, self.dtype, name=f"down{level}")(x)
+                x = Conv(channels, 4, 2, self.dtype, frozen, name=f"down{level}")(x)
             for index in range(self.blocks[level]):
                 name = f"level{level + 1}_block{index + 1}"
-                x = TrunkBlock(noise_count, self.dtype, name=name)(x, embedding)
+                x = TrunkBlock(noise_count, frozen, self.dtype, name=name)(x, embedding)
             noise_x, gan_x = x[:, :noise_count], x[:, noise_count:]
             if noise_images is not None:
-                noise_head = NoiseHead(self.dtype, name=f"noise_head{level + 1}")
+                noise_head = NoiseHead(noise_frozen, self.dtype, name=f"noise_head{level + 1}")
                 noise_features.append(noise_head(noise_x))
             if clean is not None and embedding is not None:
-                gan_head = GanHead(self.dtype, name=f"gan_head{level + 1}")
+                gan_head = GanHead(gan_frozen, self.dtype, name=f"gan_head{level + 1}")
                 normalised, features, level_logits = gan_head(gan_x, embedding)
                 gan_features.append(features)
                 logits.append(level_logits)
@@ -221,16 +225,18 @@ class Discriminator(nn.Module):
 
         noise_outputs = gan_outputs = None
         if noise_images is not None:
-            noise_outputs = NoiseOutputs(tuple(noise_features), self._embed(noise_features))
+            vector = self._embed(noise_features, noise_frozen)
+            noise_outputs = NoiseOutputs(tuple(noise_features), vector)
         if clean is not None:
             gan_outputs = GanOutputs(tuple(gan_features), tuple(logits))
         return noise_outputs, gan_outputs
 
-    def _embed(self, features: list[Array]) -> Array:
+    def _embed(self, features: list[Array], frozen: Frozen) -> Array:
         means = [f.astype(jnp.float32).mean((-3, -2)) for f in features]
         x = jnp.concatenate(means, axis=-1)
-        x = leaky_relu(Dense(x.shape[-1], name="mlp1")(x))
-        return bound_embedding(Dense(self.embedding_size, name="mlp2")(x), self.bound)
+        x = leaky_relu(Dense(x.shape[-1], frozen=frozen, name="mlp1")(x))
+        x = Dense(self.embedding_size, frozen=frozen, name="mlp2")(x)
+        return bound_embedding(x, self.bound)
 
 
 def bound_embedding(x: Array, bound: str) -> Array:

@@ -9,6 +9,8 @@ Equal blocks are unrolled: on CPU a convolution inside a loop misses the fast ke
 scanned over blocks takes 15 times as long.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,10 +19,14 @@ import jax.numpy as jnp
 
 Array = jax.Array
 Tree = Any
+# Images of axis 1 (the first so many, the last so many) whose gradient stops at the parameters.
+Frozen = tuple[int, int]
 
 NEGATIVE_SLOPE = 0.01
 NORM_EPSILON = 1e-5
 _PLANE = (-3, -2)
+# Channels from which a kernel's gradient is faster as a matrix product on CPU.
+_WIDE = 32
 
 
 def leaky_relu(x: Array) -> Array:
@@ -33,35 +39,139 @@ def kernel_of(module: nn.Module, *shape: int) -> Array:
     return module.param("kernel", nn.initializers.zeros, shape)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def apply_kernel(
+    operation: Callable[[Array, Array], Array], x: Array, kernel: Array, frozen: Frozen
+) -> Array:
+    """operation(x, kernel), where some images give the kernel no gradient.
+
+    That lets one backward pass serve two losses: the images of the one that does not train these
+    parameters are frozen, and pass their gradient on to x all the same.
+
+    Args:
+      operation: linear in each argument.
+      x: [B, ...], or [B, R, ...] with R images of each example where `frozen` is not (0, 0).
+      kernel: the parameters.
+      frozen: how many first and how many last of the R images.
+    """
+    return operation(x, kernel)
+
+
+def _apply_kernel_forward(
+    operation: Callable[[Array, Array], Array], x: Array, kernel: Array, frozen: Frozen
+) -> tuple[Array, tuple[Array, Array]]:
+    return operation(x, kernel), (x, kernel)
+
+
+def _apply_kernel_backward(
+    operation: Callable[[Array, Array], Array],
+    frozen: Frozen,
+    residuals: tuple[Array, Array],
+    gradient: Array,
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    (x_gradient,) = jax.vjp(lambda x: operation(x, kernel), x)[1](gradient)
+    if frozen != (0, 0):
+        trained = slice(frozen[0], x.shape[1] - frozen[1])
+        x, gradient = x[:, trained], gradient[:, trained]
+    (kernel_gradient,) = jax.vjp(lambda k: operation(x, k), kernel)[1](gradient)
+    return x_gradient, kernel_gradient
+
+
+apply_kernel.defvjp(_apply_kernel_forward, _apply_kernel_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, stride: int) -> Array:
+    """[..., H, W, C], [k, k, C, F] -> [..., h, w, F], zero padding of (k - stride + 1) // 2."""
+    pad = (kernel.shape[0] - stride + 1) // 2
+    y = jax.lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[-3:]),
+        kernel,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(*x.shape[:-3], *y.shape[-3:])
+
+
+def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(x, kernel, stride), (x, kernel)
+
+
+def _convolve_backward(
+    stride: int, residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    plain = functools.partial(convolve.fun, stride=stride)
+    (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
+
+    def by_convolution(x: Array, gradient: Array) -> Array:
+        return jax.linear_transpose(lambda k: plain(x, k), kernel)(gradient)[0]
+
+    def by_product(x: Array, gradient: Array) -> Array:
+        return _kernel_gradient_by_product(x, gradient, kernel.shape[0])
+
+    if stride > 1 or min(kernel.shape[2:]) < _WIDE:
+        return x_gradient, by_convolution(x, gradient)
+    kernel_gradient = jax.lax.platform_dependent(
+        x, gradient, cpu=by_product, default=by_convolution
+    )
+    return x_gradient, kernel_gradient
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _kernel_gradient_by_product(x: Array, gradient: Array, size: int) -> Array:
+    """Gradient of a kernel [size, size, C, F] of stride 1.
+
+    CPU libraries are slow at convolving images with images. With the column shifts of x and the
+    row shifts of the gradient side by side as channels, one matrix product gives all taps.
+    """
+    x, gradient = (a.reshape(-1, *a.shape[-3:]) for a in (x, gradient))
+    channels, (height, width, features) = x.shape[-1], gradient.shape[1:]
+    pad = size // 2
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    x = jnp.concatenate([x[:, :, i : i + width] for i in range(size)], axis=-1)
+    gradient = jnp.pad(gradient, ((0, 0), (size - 1, size - 1), (0, 0), (0, 0)))
+    rows = height + size - 1
+    gradient = jnp.concatenate(
+        [gradient[:, size - 1 - i : size - 1 - i + rows] for i in range(size)], axis=-1
+    )
+    product = jnp.einsum(
+        "pc,pf->cf", x.reshape(-1, size * channels), gradient.reshape(-1, size * features)
+    )
+    return product.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
+
+
 class Conv(nn.Module):
-    """Convolution without bias, zero padding of (kernel_size - stride + 1) // 2 on each side."""
+    """Convolution without bias, zero padding of (kernel_size - stride + 1) // 2 on each side.
+
+    `frozen` is that of `apply_kernel`.
+    """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
     dtype: Any = jnp.float32
+    frozen: Frozen = (0, 0)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., H, W, C] -> [..., H / stride, W / stride, features]."""
-        size, channels = self.kernel_size, x.shape[-1]
-        kernel = kernel_of(self, size, size, channels, self.features)
-        pad = (size - self.stride + 1) // 2
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype).reshape(-1, *x.shape[-3:]),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+        size = self.kernel_size
+        kernel = kernel_of(self, size, size, x.shape[-1], self.features)
+        operation = functools.partial(convolve, stride=self.stride)
+        return apply_kernel(operation, x.astype(self.dtype), kernel.astype(self.dtype), self.frozen)
 
 
 class UpConv(nn.Module):
     """Transposed 4x4 convolution, stride 2, padding 1, without bias: doubles height and width.
 
     The kernel is stored as that of the equivalent convolution over the dilated input, i.e. flipped
-    in both spatial axes against PyTorch's.
+    in both spatial axes against PyTorch's. Each of the four phases of the output is a 2x2
+    convolution; all run as one, without the zeros of a dilated input.
     """
 
     features: int
@@ -70,28 +180,32 @@ class UpConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, 2H, 2W, features]."""
-        kernel = kernel_of(self, 4, 4, x.shape[-1], self.features)
-        return jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(1, 1),
-            padding=((2, 2), (2, 2)),
-            lhs_dilation=(2, 2),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        count, height, width, channels = x.shape
+        kernel = kernel_of(self, 4, 4, channels, self.features).astype(self.dtype)
+        taps = kernel.reshape(2, 2, 2, 2, channels, self.features)  # tap, phase of rows, columns
+        taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
+        y = convolve(x.astype(self.dtype), taps, 1)
+        y = y.reshape(count, height + 1, width + 1, 2, 2, self.features)
+        y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)
+        y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], axis=4)
+        return y.reshape(count, 2 * height, 2 * width, self.features)
 
 
 class Dense(nn.Module):
-    """Linear layer without bias; on [N, H, W, C] it is a 1x1 convolution."""
+    """Linear layer without bias; on [N, H, W, C] it is a 1x1 convolution.
+
+    `frozen` is that of `apply_kernel`.
+    """
 
     features: int
     dtype: Any = jnp.float32
+    frozen: Frozen = (0, 0)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., C] -> [..., features]."""
-        kernel = kernel_of(self, x.shape[-1], self.features)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype)
+        kernel = kernel_of(self, x.shape[-1], self.features).astype(self.dtype)
+        return apply_kernel(jnp.matmul, x.astype(self.dtype), kernel, self.frozen)
 
 
 class Bottleneck(nn.Module):

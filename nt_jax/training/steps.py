@@ -29,10 +29,13 @@ def joint_losses(
     key: Array,
     queue: Array,
     maps: tuple[Array, ...],
-) -> tuple[tuple[Array, Array], Metrics]:
-    """L_G and L_D (eq. 7) on one forward pass of G and one of D over real and generated images.
+) -> tuple[Array, Metrics]:
+    """L_G + L_D (eq. 7) on one forward pass of G and one of D over real and generated images.
 
-    L_G is to be differentiated by the generator's parameters and L_D by the discriminator's.
+    The gradient of the sum by the generator's parameters is that of L_G, and by the
+    discriminator's that of L_D: in L_G the discriminator is frozen, in L_D the generated image is
+    a constant. So one backward pass serves both networks, and carries through D only what each
+    loss needs of each image.
 
     Args:
       config: training config; a loss whose weight is 0 is not computed.
@@ -44,53 +47,65 @@ def joint_losses(
       maps: the generator's random maps.
 
     Returns:
-      ((L_G, L_D), {name: float32 scalar}).
+      (L_G + L_D, {name: float32 scalar}).
     """
     weights, variant = config.losses, config.variant
     clean, noisy = batch["clean"], batch["noisy"]
     noise = generate_noise(networks, generator, clean, key, maps)
     generated = clean + noise
-    images = jnp.stack([noisy, generated], axis=1)  # [B, 2, H, W, 3]
-    with_noise = weights.noise_d or weights.noise_g or weights.noise_fm
-    with_gan = weights.gan_d or weights.gan_g or weights.gan_fm
+
+    noise_images, gan_images = [], []
+    generator_noise = bool(weights.noise_g or weights.noise_fm)
+    generator_gan = bool(weights.gan_g or weights.gan_fm)
+    if generator_noise:
+        noise_images.append(generated)
+    if weights.noise_d or weights.noise_fm:
+        noise_images.append(noisy)
+    if weights.gan_d or weights.gan_fm:
+        gan_images.append(noisy)
+    if weights.gan_d:
+        gan_images.append(jax.lax.stop_gradient(generated))
+    if generator_gan:
+        gan_images.append(generated)
     noise_outputs, gan_outputs = None, None
-    if with_noise or with_gan:
+    if noise_images or gan_images:
         noise_outputs, gan_outputs = networks.discriminator.apply(
             {"params": discriminator},
-            images if with_noise else None,
-            *((clean, key, images) if with_gan else (None, None, None)),
+            jnp.stack(noise_images, axis=1) if noise_images else None,
+            *((clean, key, jnp.stack(gan_images, axis=1)) if gan_images else (None, None, None)),
+            frozen=(int(generator_noise), int(generator_gan)),
         )
 
     terms_g: Metrics = {}
     terms_d: Metrics = {}
     metrics: Metrics = {}
 
-    def real_fake(streams: tuple[Array, ...]) -> tuple[list[Array], list[Array]]:
-        return [s[:, 0] for s in streams], [s[:, 1] for s in streams]
-
     if noise_outputs is not None:
-        query, generated_query = noise_outputs.embedding[:, 0], noise_outputs.embedding[:, 1]
+        query, features = noise_outputs.embedding, noise_outputs.features
         contrast = (key, queue, config.losses.temperature, variant.batch_negatives)
         if weights.noise_d:
-            terms_d["noise_d"], metrics["contrastive_accuracy"] = losses.info_nce(query, *contrast)
+            terms_d["noise_d"], metrics["contrastive_accuracy"] = losses.info_nce(
+                query[:, -1], *contrast
+            )
         if weights.noise_g:
             terms_g["noise_g"], metrics["contrastive_accuracy_generated"] = losses.info_nce(
-                generated_query, *contrast
+                query[:, 0], *contrast
             )
         if weights.noise_fm:
-            terms_g["noise_fm"] = losses.feature_matching(*real_fake(noise_outputs.features))
+            terms_g["noise_fm"] = losses.feature_matching(_image(features, -1), _image(features, 0))
     if gan_outputs is not None:
-        real, fake = real_fake(gan_outputs.logits)
-        metrics["d_real"], metrics["d_fake"] = (
-            jnp.stack([jax.nn.sigmoid(level).mean() for level in logits]).mean()
-            for logits in (real, fake)
-        )
+        logits, features = gan_outputs.logits, gan_outputs.features
         if weights.gan_d:
+            real, fake = _image(logits, 0), _image(logits, 1)
+            metrics["d_real"], metrics["d_fake"] = (
+                jnp.stack([jax.nn.sigmoid(level).mean() for level in levels]).mean()
+                for levels in (real, fake)
+            )
             terms_d["gan_d"] = losses.adversarial_discriminator(real, fake, variant.halved_gan_d)
         if weights.gan_g:
-            terms_g["gan_g"] = losses.adversarial_generator(fake)
+            terms_g["gan_g"] = losses.adversarial_generator(_image(logits, -1))
         if weights.gan_fm:
-            terms_g["gan_fm"] = losses.feature_matching(*real_fake(gan_outputs.features))
+            terms_g["gan_fm"] = losses.feature_matching(_image(features, 0), _image(features, -1))
     if weights.recon:
         terms_g["recon"] = losses.reconstruction(noisy, generated)
     if weights.noise_level:
@@ -99,7 +114,12 @@ def joint_losses(
     loss_g = sum((weights[name] * term for name, term in terms_g.items()), jnp.float32(0))
     loss_d = sum((weights[name] * term for name, term in terms_d.items()), jnp.float32(0))
     metrics |= terms_g | terms_d | {"loss_g": loss_g, "loss_d": loss_d}
-    return (loss_g, loss_d), metrics
+    return loss_g + loss_d, metrics
+
+
+def _image(levels: tuple[Array, ...], index: int) -> list[Array]:
+    """One image's part of [B, R, H, W, C] arrays."""
+    return [level[:, index] for level in levels]
 
 
 def train_step(
@@ -130,7 +150,7 @@ def train_step(
     count, height, width, _ = batch["clean"].shape
     maps = sample_maps(key, count, height, width, networks.generator.blocks)
 
-    def forward(generator: Stacks, discriminator: Stacks) -> tuple[tuple[Array, Array], Metrics]:
+    def forward(generator: Stacks, discriminator: Stacks) -> tuple[Array, Metrics]:
         return joint_losses(
             config,
             networks,
@@ -142,10 +162,10 @@ def train_step(
             maps,
         )
 
-    _, pull_back, metrics = jax.vjp(forward, state.generator, state.discriminator, has_aux=True)
-    one, zero = jnp.float32(1), jnp.float32(0)
-    generator_gradient, _ = pull_back((one, zero))
-    _, discriminator_gradient = pull_back((zero, one))
+    gradient = jax.grad(forward, argnums=(0, 1), has_aux=True)
+    (generator_gradient, discriminator_gradient), metrics = gradient(
+        state.generator, state.discriminator
+    )
     metrics["gradient_norm_g"] = optax.tree.norm(generator_gradient)
     metrics["gradient_norm_d"] = optax.tree.norm(discriminator_gradient)
 
