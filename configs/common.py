@@ -67,13 +67,20 @@ def base_config() -> ConfigDict:
     data.real_fraction = 0.5
     # `fixed`: real_fraction of every batch; `uniform`: by number of images (released program).
     data.mixing = "fixed"
-    # Synthetic kinds and their weights.
+    # Synthetic kinds and their weights: gaussian, poisson, poisson_gaussian, camera (not in the
+    # paper: noise on raw values, developed as a camera does).
     data.noise_kinds = ("gaussian", "poisson", "poisson_gaussian")
     data.noise_kind_weights = (1.0, 1.0, 1.0)
     # Range of the Gaussian sigma, on the 0-255 scale.
     data.sigma_range = (0.0, 70.0)
     # Range of the Poisson lambda: photons at white.
     data.lam_range = (5.0, 100.0)
+    # Shot and read noise of `camera`: a JSON file of measured levels, a list of
+    # {"camera": "S6", "iso": 800, "shot": 4e-3, "read": 2e-5} with variance shot * x + read for raw
+    # values x in [0, 1]; empty for the distribution of Brooks et al. 2019.
+    data.camera_levels = ""
+    # Range of JPEG's quality after camera noise, 1 to 100; (0, 0) for no JPEG.
+    data.camera_jpeg_quality = (0, 0)
     # Reference of a real pair: another patch of the `same_image` (paper), or a patch of a random
     # noisy image of the `same_iso` (released program) or `same_group` (camera and ISO).
     data.real_reference = "same_image"
@@ -97,7 +104,8 @@ def base_config() -> ConfigDict:
     train.adam_b1 = 0.5
     train.adam_b2 = 0.99
     train.l2 = 1e-7
-    # Decay of the generator's moving average used for evaluation and release; 0 keeps none.
+    # Decay of the generator's moving average used for evaluation and release; 0 keeps none. In
+    # the first steps less, (1 + step) / (10 + step).
     train.ema_decay = 0.0
     # Steps between checkpoints, and how many to keep.
     train.checkpoint_every = 2000

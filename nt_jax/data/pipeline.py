@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nt_jax.data import augment, noise, sources
+from nt_jax.data import augment, camera, noise, sources
 from nt_jax.errors import InputError
 
 Batch = dict[str, jax.Array]
@@ -203,6 +203,7 @@ def _augmentation(config: Any) -> augment.Augmentation:
         blend_probability=float(config.blend_probability),
         cutmix_probability=float(config.cutmix_probability),
         dequantise=bool(config.dequantise),
+        camera_options=camera.make_options(config),
     )
 
 
@@ -417,6 +418,7 @@ def _tfdata_crops(plan: _Plan, own: np.ndarray) -> Callable[[int], Iterator[dict
     tables = Tables(pixels=shared, **small)
     own_rows = tf.convert_to_tensor(own)
 
+    @tf.autograph.experimental.do_not_convert  # it has no Python control flow on tensors
     def crop(number: Any) -> dict[str, Any]:
         i = own_rows[number % len(own)]
         row = (number // len(own)) * plan.batch_size + i

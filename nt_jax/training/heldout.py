@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import metrics
-from nt_jax.data import noise, sources
+from nt_jax.data import camera, noise, sources
 from nt_jax.errors import InputError
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, layouts
@@ -87,10 +87,17 @@ def _synthetic_rows(kind: str, patches: np.ndarray, data: Any, key: Array) -> li
     spread = (np.arange(count) + 0.5) / count
     sigma = data.sigma_range[0] + spread * (data.sigma_range[1] - data.sigma_range[0])
     lam = data.lam_range[0] + spread * (data.lam_range[1] - data.lam_range[0])
+    cameras = None
+    if kind == "camera":
+        options = camera.make_options(data)
+        cameras = jax.vmap(lambda key, quantile: camera.sample_setting(key, options, quantile))(
+            jax.random.split(key, count), jnp.asarray(spread, jnp.float32)
+        )
     setting = noise.NoiseSetting(
         kind=jnp.full(count, noise.KINDS.index(kind)),
         sigma=jnp.asarray(sigma / 255, jnp.float32),
         lam=jnp.asarray(lam, jnp.float32),
+        camera_setting=cameras,
     )
     others = np.roll(patches, -1, axis=0)
     keys = jax.random.split(key, 2 * count).reshape(2, count)
@@ -118,6 +125,12 @@ def _real_rows(pairs: list[tuple], size: int, count: int) -> list[tuple]:
             )
         )
     return rows
+
+
+def last_of_each_kind(heldout: HeldOut, count: int) -> np.ndarray:
+    """Numbers of the last patches of each kind, those with the strongest noise, for pictures."""
+    kinds = np.array(heldout.kind)
+    return np.concatenate([np.flatnonzero(kinds == k)[-count:] for k in dict.fromkeys(kinds)])
 
 
 def make_generate(networks: Networks) -> Callable[[TrainState, Array, Array, Array], Array]:

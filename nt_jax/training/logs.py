@@ -138,6 +138,25 @@ def log_parameters(path: pathlib.Path, networks: dict[str, Any]) -> None:
         path.write_text("\n".join(tables))
 
 
+def save_curves(path: pathlib.Path, numbers: pathlib.Path, names: list[str]) -> None:
+    """Draws numbers of a metrics.jsonl over the steps, one panel each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = [json.loads(line) for line in numbers.read_text().splitlines()]
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.2), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axis.plot(*zip(*points, strict=True), marker=".")
+        axis.set(xlabel="step", title=name)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def save_grid(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
     """Writes a labelled picture: a column an entry, a row an image, [N, P, P, 3] in [0, 1]."""
     import matplotlib

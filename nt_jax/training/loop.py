@@ -9,7 +9,6 @@ from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -17,20 +16,18 @@ from jax.sharding import PartitionSpec as P
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
-from nt_jax.models.networks import Networks, make_networks
-from nt_jax.training import heldout, logs, moco
-from nt_jax.training.state import TrainState, init_state
-from nt_jax.training.steps import jit_train_step
+from nt_jax.training import logs
+from nt_jax.training.task import Task, check_common, task_class
 
 SUMMARY_FILE = "summary.json"
-_SAMPLES_OF_KIND = 2
 
 
 def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains until `config.train.steps`, resuming from the workdir's newest checkpoint.
 
     Args:
-      config: a training config (`configs/common.py` tells every field).
+      config: a training config (`configs/common.py` tells every field); what it trains is
+        `task.task_class(config)`.
       workdir: folder of the run; see `docs` of its files in README.
 
     Returns:
@@ -42,18 +39,17 @@ def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
       PreemptedError: SIGTERM or SIGINT came; the state is saved.
     """
     mesh = data_mesh()
-    _check(config, mesh)
-    networks = make_networks(config.model, jnp.dtype(config.model.dtype))
-    held_out = heldout.make_heldout(config)
+    check_common(config, mesh)
+    task = task_class(config)(config)
     loader = make_loader(
         config.data, batch_size=config.train.batch_size, seed=config.seed, mesh=mesh
     )
     workdir.mkdir(parents=True, exist_ok=True)
     saved = json.loads(config.to_json())
     with Checkpointer(workdir, saved, config.train.keep_checkpoints) as checkpointer:
-        state = _restore_or_init(config, networks, mesh, checkpointer)
+        state = _restore_or_init(config, task, mesh, checkpointer)
         (workdir / CONFIG_FILE).write_text(json.dumps(saved, indent=2) + "\n")
-        run = _Run(config, workdir, networks, mesh, held_out, checkpointer, state)
+        run = _Run(config, workdir, task, mesh, checkpointer, state)
         try:
             with _Interrupts() as interrupts:
                 return run.train(loader, interrupts)
@@ -73,24 +69,19 @@ class _Run:
         self,
         config: Any,
         workdir: pathlib.Path,
-        networks: Networks,
+        task: Task,
         mesh: Mesh,
-        held_out: heldout.HeldOut,
         checkpointer: Checkpointer,
-        state: TrainState,
+        state: Any,
     ) -> None:
-        self.config, self.workdir, self.networks, self.mesh = config, workdir, networks, mesh
-        self.held_out, self.checkpointer, self.state = held_out, checkpointer, state
+        self.config, self.workdir, self.task, self.mesh = config, workdir, task, mesh
+        self.checkpointer, self.state = checkpointer, state
         self.start = int(state.step)
         self.key = jax.random.fold_in(jax.random.key(config.seed), 1)
-        self.generate = heldout.make_generate(networks)
         self.metrics_file = logs.MetricsFile(workdir / "metrics.jsonl", self.start)
         self.tensorboard = logs.TensorBoard(workdir)
         self.progress = logs.Progress(self.start, config.train.steps)
-        logs.log_parameters(
-            workdir / "parameters.txt",
-            {"generator": state.generator, "discriminator": state.discriminator},
-        )
+        logs.log_parameters(workdir / "parameters.txt", task.parameters(state))
 
     def close(self) -> None:
         self.metrics_file.close()
@@ -103,10 +94,11 @@ class _Run:
         if self.start == 0:
             summary = {"start": self.evaluate(0)}
             self.write(0, summary["start"])
+            self.draw_curves()
         elif self.start >= train.steps:
             print(f"{self.workdir} is already at step {self.start}", flush=True)
             return summary
-        step_function = jit_train_step(config, self.networks, self.mesh)
+        step_function = self.task.make_step(self.mesh)
         begun = time.monotonic()
         batches = loader(self.start)
         pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -116,7 +108,7 @@ class _Run:
             batch = next(batches)
             if step > self.start + 1:
                 self.progress.waited_s += time.monotonic() - waiting
-            images = {name: batch[name] for name in ("clean", "noisy", "reference")}
+            images = {name: batch[name] for name in self.task.inputs}
             self.state, metrics = step_function(
                 self.state, images, jax.random.fold_in(self.key, step)
             )
@@ -137,6 +129,8 @@ class _Run:
                 pending = None
                 evaluation = self.evaluate(step) if due else {}
                 self.report(step, values, evaluation)
+                if due:
+                    self.draw_curves()
                 self.checkpointer.save(step, self.state)
                 summary_path = self.workdir / SUMMARY_FILE
                 _write_json(summary_path, summary)
@@ -167,8 +161,8 @@ class _Run:
         """Logs the numbers of a finished step."""
         logged = values if step % self.config.train.log_every == 0 else {}
         self.write(step, logged | extra)
-        shown = ("loss_g", "loss_d", "recon", "contrastive_accuracy", "d_real", "d_fake")
-        self.progress.step(step, "  ".join(f"{n} {values[n]:.3f}" for n in shown if n in values))
+        shown = [name for name in self.task.shown if name in values]
+        self.progress.step(step, "  ".join(f"{name} {values[name]:.3f}" for name in shown))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if values:
@@ -178,86 +172,40 @@ class _Run:
     def evaluate(self, step: int) -> dict[str, float]:
         """Scores the held-out patches and writes sample pictures."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
-        results, images = heldout.evaluate(self.generate, self.state, self.held_out, key)
-        rows = np.concatenate(
-            [
-                np.flatnonzero(np.array(self.held_out.kind) == kind)[-_SAMPLES_OF_KIND:]
-                for kind in dict.fromkeys(self.held_out.kind)
-            ]
-        )
-        clean, noisy = self.held_out.clean[rows], self.held_out.noisy[rows]
-        generated = images["other"][rows]
-        grid = {
-            "reference": self.held_out.reference[rows],
-            "clean": clean,
-            "generated": generated,
-            "true noisy": noisy,
-            "generated noise x4": 0.5 + 4 * (generated - clean),
-            "true noise x4": 0.5 + 4 * (noisy - clean),
-        }
-        folder = self.workdir / "samples"
-        folder.mkdir(exist_ok=True)
-        logs.save_grid(folder / f"step_{step:07d}.png", grid)
-        self.tensorboard.images(step, {"samples/generated": np.clip(generated, 0, 1)})
-        shown = ("akld", "ks", "level_correlation", "akld_other", "level_correlation_other")
-        text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in shown)
+        results, pictures = self.task.evaluate(self.state, key)
+        samples = self.workdir / "samples"
+        samples.mkdir(exist_ok=True)
+        logs.save_grid(samples / f"step_{step:07d}.png", pictures)
+        picture = self.task.picture
+        self.tensorboard.images(step, {f"samples/{picture}": pictures[picture]})
+        text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in self.task.headline)
         print(f"held-out patches at step {step}: {text}", flush=True)
         return results
 
-
-def _check(config: Any, mesh: Mesh) -> None:
-    train, model = config.train, config.model
-    moco.check_queue(model.queue_length, train.batch_size)
-    if train.batch_size % mesh.size:
-        raise InputError(
-            f"config.train.batch_size={train.batch_size} is not a multiple of the"
-            f" {mesh.size} devices"
-        )
-    choices = {
-        "embedding_bound": ("tanh", "l2"),
-        "gan_trunk": ("block", "head"),
-        "dtype": ("float32", "bfloat16"),
-    }
-    for name, allowed in choices.items():
-        if model[name] not in allowed:
-            raise InputError(
-                f"config.model.{name}={model[name]!r}; choose from {', '.join(allowed)}"
-            )
-    for section, name in (
-        ("train", "steps"),
-        ("train", "batch_size"),
-        ("train", "checkpoint_every"),
-        ("train", "keep_checkpoints"),
-        ("train", "log_every"),
-        ("model", "width"),
-        ("model", "embedding_size"),
-        ("eval", "every"),
-        ("eval", "patches"),
-    ):
-        if config[section][name] < 1:
-            raise InputError(f"config.{section}.{name}={config[section][name]} must be at least 1")
-    for section in ("data", "eval"):
-        side = config[section].patch_size
-        # GF reflects 10 pixels and the third level is a quarter of the side.
-        if side % 4 or side < 12:
-            raise InputError(
-                f"config.{section}.patch_size={side} must be a multiple of 4 and at least 12"
-            )
+    def draw_curves(self) -> None:
+        """Draws the evaluations so far."""
+        names = [f"eval/{name}" for name in self.task.curves]
+        if names:
+            numbers = self.workdir / "metrics.jsonl"
+            logs.save_curves(self.workdir / "samples" / "curves.png", numbers, names)
 
 
-def _restore_or_init(
-    config: Any, networks: Networks, mesh: Mesh, checkpointer: Checkpointer
-) -> TrainState:
+def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpointer) -> Any:
     everywhere = NamedSharding(mesh, P())
 
-    def fresh() -> TrainState:
-        return init_state(config, networks, jax.random.key(config.seed))
+    def fresh() -> Any:
+        return task.init(jax.random.key(config.seed))
 
     step = checkpointer.latest_step()
     if step is None:
         return jax.jit(fresh, out_shardings=everywhere)()
-    for field in ("model", "variant"):
-        saved = checkpointer.saved_config(step)[field]
+    for field in task.sections:
+        saved = checkpointer.saved_config(step).get(field)
+        if saved is None:
+            raise InputError(
+                f"the checkpoint of step {step} is of another kind of model: its config has no"
+                f" section {field}; choose another workdir"
+            )
         wanted = json.loads(config.to_json())[field]
         different = [name for name in wanted if saved.get(name) != wanted[name]]
         if different:

@@ -28,6 +28,11 @@ def enqueue(queue: Array, pointer: Array, keys: Array) -> tuple[Array, Array]:
     return queue, (pointer + keys.shape[0]) % queue.shape[0]
 
 
-def moving_average(average: Tree, params: Tree, decay: float) -> Tree:
+def early_decay(decay: float, step: Array) -> Array:
+    """min(decay, (1 + step) / (10 + step)): a young average forgets its random start quickly."""
+    return jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def moving_average(average: Tree, params: Tree, decay: float | Array) -> Tree:
     """decay * average + (1 - decay) * params, leaf by leaf."""
     return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)

@@ -181,7 +181,8 @@ def train_step(
     queue, queue_pointer = moco.enqueue(state.queue, state.queue_pointer, keys)
     average = state.generator_average
     if average is not None:
-        average = moco.moving_average(average, generator, config.train.ema_decay)
+        decay = moco.early_decay(config.train.ema_decay, state.step)
+        average = moco.moving_average(average, generator, decay)
     state = TrainState(
         step=state.step + 1,
         generator=generator,

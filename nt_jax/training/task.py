@@ -1,0 +1,117 @@
+"""What the training loop asks of the model it trains: a small interface, implemented twice."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from jax.sharding import Mesh
+
+from nt_jax.errors import InputError
+from nt_jax.models.parameters import Array, Tree
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+# (state, batch, key) -> (state after the step, {name: float32 scalar})
+Step = Callable[[Any, Batch, Array], tuple[Any, Metrics]]
+
+
+class Evaluation(NamedTuple):
+    """Scores of a state on held-out patches, and sample pictures.
+
+    Attributes:
+      results: {name: number}, names begin with `eval/`.
+      pictures: {title: images [N, P, P, 3]}, columns of one picture.
+    """
+
+    results: dict[str, float]
+    pictures: dict[str, np.ndarray]
+
+
+class Task(Protocol):
+    """A model and how it is trained; made from a config, it raises InputError if that is wrong.
+
+    A state is a pytree with a field `step`, the updates done.
+
+    Attributes:
+      titles: names of an evaluation's results, less `eval/`, for the table at the end of a run.
+      headline: those for the line of an evaluation.
+      curves: those drawn over the steps in `samples/curves.png`.
+      picture: the column of the sample pictures that TensorBoard shows.
+      shown: numbers of a step for the progress line.
+      inputs: entries of a batch that a step takes.
+      sections: of the config, that must agree with a checkpoint's to resume from it.
+    """
+
+    titles: ClassVar[dict[str, str]]
+    headline: ClassVar[tuple[str, ...]]
+    curves: ClassVar[tuple[str, ...]]
+    picture: ClassVar[str]
+    shown: ClassVar[tuple[str, ...]]
+    sections: ClassVar[tuple[str, ...]]
+    inputs: tuple[str, ...]
+
+    def __init__(self, config: Any) -> None: ...
+
+    def init(self, key: Array) -> Any:
+        """State before the first step."""
+
+    def parameters(self, state: Any) -> dict[str, Tree]:
+        """Trained parameters by network name."""
+
+    def make_step(self, mesh: Mesh) -> Step:
+        """The compiled step, batches split over the mesh's `data` axis, the state donated."""
+
+    def evaluate(self, state: Any, key: Array) -> Evaluation:
+        """Scores the state on the held-out patches."""
+
+
+def task_class(config: Any) -> type[Task]:
+    """What a config trains: a denoiser if it has a section `denoiser`, else NoiseTransfer."""
+    if "denoiser" in config:
+        from nt_jax.training.denoiser import DenoiserTask
+
+        return DenoiserTask
+    from nt_jax.training.noisetransfer import NoiseTransferTask
+
+    return NoiseTransferTask
+
+
+def check_common(config: Any, mesh: Mesh) -> None:
+    """Raises InputError if a field that every training config has cannot be used."""
+    for section, name in (
+        ("train", "steps"),
+        ("train", "batch_size"),
+        ("train", "checkpoint_every"),
+        ("train", "keep_checkpoints"),
+        ("train", "log_every"),
+        ("model", "width"),
+        ("eval", "every"),
+        ("eval", "patches"),
+    ):
+        check_positive(config, section, name)
+    if config.train.batch_size % mesh.size:
+        raise InputError(
+            f"config.train.batch_size={config.train.batch_size} is not a multiple of the"
+            f" {mesh.size} devices"
+        )
+    check_choice(config, "model", "dtype", ("float32", "bfloat16"))
+    for section in ("data", "eval"):
+        side = config[section].patch_size
+        # GF reflects 10 pixels and the generator's third level is a quarter of the side.
+        if side % 4 or side < 12:
+            raise InputError(
+                f"config.{section}.patch_size={side} must be a multiple of 4 and at least 12"
+            )
+
+
+def check_positive(config: Any, section: str, name: str) -> None:
+    """Raises InputError unless the field is 1 or more."""
+    if config[section][name] < 1:
+        raise InputError(f"config.{section}.{name}={config[section][name]} must be at least 1")
+
+
+def check_choice(config: Any, section: str, name: str, allowed: tuple[str, ...]) -> None:
+    """Raises InputError unless the field has one of the values."""
+    value = config[section][name]
+    if value not in allowed:
+        raise InputError(f"config.{section}.{name}={value!r}; choose from {', '.join(allowed)}")
