@@ -63,6 +63,8 @@ def base_config() -> ConfigDict:
     data.photos = "skimage"
     # Real pairs, written likewise; empty for none.
     data.pairs = ""
+    # Folder for all pixels as a memory-mapped file, when they do not fit into memory; empty: memory.
+    data.cache = ""
     # Share of real pairs in a batch when mixing is `fixed`; without pairs every row is synthetic.
     data.real_fraction = 0.5
     # `fixed`: real_fraction of every batch; `uniform`: by number of images (released program).
@@ -82,7 +84,8 @@ def base_config() -> ConfigDict:
     # Range of JPEG's quality after camera noise, 1 to 100; (0, 0) for no JPEG.
     data.camera_jpeg_quality = (0, 0)
     # Reference of a real pair: another patch of the `same_image` (paper), or a patch of a random
-    # noisy image of the `same_iso` (released program) or `same_group` (camera and ISO).
+    # noisy image of the `same_iso` (released program) or `same_group` (camera and ISO), or of any
+    # `other_image` (the denoiser's unpaired references).
     data.real_reference = "same_image"
     # Share of synthetic rows on the pairs' clean images; negative: by number of images.
     data.pair_clean_fraction = -1.0

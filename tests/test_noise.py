@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nt_jax.data import noise
+from nt_jax.data import camera, noise
 
 SIGMA, LAM = 0.1, 50.0
 
@@ -77,7 +77,7 @@ def test_result_is_clipped_and_black_stays_black_under_poisson(add_noise):
         lambda *x: jnp.stack(x),
         *[_setting(kind, sigma=70 / 255, lam=5.0) for kind in noise.KINDS],
     )
-    result = add_noise(jax.random.split(jax.random.key(1), 4), clean, settings)
+    result = add_noise(jax.random.split(jax.random.key(1), len(noise.KINDS)), clean, settings)
     assert result.dtype == jnp.float32
     assert result.min() == 0
     assert result.max() == 1
@@ -88,9 +88,11 @@ def test_result_is_clipped_and_black_stays_black_under_poisson(add_noise):
 
 def test_settings_follow_weights_and_ranges():
     draw = jax.jit(
-        jax.vmap(lambda key: noise.sample_setting(key, (0, 0.2, 0.2, 0.6), (10, 70), (5, 100)))
+        jax.vmap(lambda key: noise.sample_setting(key, (0, 0.2, 0.2, 0.6, 0), (10, 70), (5, 100)))
     )
-    kind, sigma, lam = map(np.asarray, draw(jax.random.split(jax.random.key(2), 20_000)))
+    setting = draw(jax.random.split(jax.random.key(2), 20_000))
+    assert setting.camera_setting is None
+    kind, sigma, lam = map(np.asarray, setting[:3])
     shares = np.bincount(kind, minlength=4) / kind.size
     assert shares == pytest.approx([0, 0.2, 0.2, 0.6], abs=0.015)
     has_sigma, has_lam = np.isin(kind, (1, 3)), np.isin(kind, (2, 3))
@@ -108,5 +110,23 @@ def test_settings_follow_weights_and_ranges():
 
 
 def test_a_kind_of_weight_zero_never_comes():
-    draw = jax.vmap(lambda key: noise.sample_setting(key, (0, 0, 1, 0), (0, 70), (5, 100)))
+    draw = jax.vmap(lambda key: noise.sample_setting(key, (0, 0, 1, 0, 0), (0, 70), (5, 100)))
     assert np.all(np.asarray(draw(jax.random.split(jax.random.key(3), 500)).kind) == 2)
+
+
+def test_camera_noise_is_put_on_settings_of_its_kind_alone():
+    weights = (0, 1, 0, 0, 1)
+    draw = jax.jit(jax.vmap(lambda key: noise.sample_setting(key, weights, (10, 70), (5, 100))))
+    settings = draw(jax.random.split(jax.random.key(4), 24))
+    is_camera = np.asarray(settings.kind) == noise.KINDS.index("camera")
+    assert is_camera.mean() == pytest.approx(0.5, abs=5 * np.sqrt(0.25 / 24))
+    assert np.array_equal(settings.sigma == 0, is_camera)
+    clean = jnp.full((16, 16, 3), 0.5)
+    keys = jax.random.split(jax.random.key(5), 24)
+    noisy = jax.jit(jax.vmap(noise.add_noise, in_axes=(0, None, 0)))(keys, clean, settings)
+    in_8_bits = np.abs(noisy * 255 - np.round(noisy * 255)).max((1, 2, 3)) < 1e-3
+    assert np.array_equal(in_8_bits, is_camera)
+    for row in np.flatnonzero(is_camera)[:2]:
+        setting = jax.tree.map(lambda x, row=row: x[row], settings.camera_setting)
+        alone = camera.add_noise(jax.random.fold_in(keys[row], 4), clean, setting)
+        assert np.abs(noisy[row] - alone).max() < 1.01 / 255  # rounding may go either way

@@ -59,6 +59,7 @@ def config(folders):
             "patch_size": PATCH,
             "photos": folders.photos,
             "pairs": folders.pairs,
+            "cache": "",
             "mixing": "fixed",
             "real_fraction": 0.5,
             "real_reference": "same_iso",
@@ -67,6 +68,8 @@ def config(folders):
             "noise_kind_weights": (0.3, 0.3, 0.4),
             "sigma_range": (5, 20),
             "lam_range": (40, 100),
+            "camera_levels": "",
+            "camera_jpeg_quality": (0, 0),
             "blur_pair_clean": False,
             "blend_probability": 0.0,
             "cutmix_probability": 0.0,
@@ -206,8 +209,8 @@ def test_a_synthetic_reference_comes_from_a_different_image(synthetic_rows):
 
 def test_kinds_and_levels_are_drawn_as_configured(synthetic_rows):
     kind, sigma, lam = (synthetic_rows[name] for name in ("kind", "sigma", "lam"))
-    shares = np.bincount(kind, minlength=4) / len(kind)
-    assert shares == pytest.approx([0, 0.3, 0.3, 0.4], abs=5 * np.sqrt(0.25 / len(kind)))
+    shares = np.bincount(kind, minlength=5) / len(kind)
+    assert shares == pytest.approx([0, 0.3, 0.3, 0.4, 0], abs=5 * np.sqrt(0.25 / len(kind)))
     assert np.all((sigma > 0) == np.isin(kind, (1, 3)))
     assert np.all((lam > 0) == np.isin(kind, (2, 3)))
     for values, low, high in ((sigma[sigma > 0] * 255, 5, 20), (lam[lam > 0], 40, 100)):
@@ -385,7 +388,7 @@ def test_blend_and_cutmix_of_real_rows():
     }  # fmt: skip
     crops = {k: np.full((n, size, size, 3), level, np.uint8) for k, level in levels.items()}
     augmentation = augment.Augmentation(
-        (0, 1, 0, 0), (0, 0), (1, 1), blend_probability=0.5, cutmix_probability=0.5
+        (0, 1, 0, 0, 0), (0, 0), (1, 1), blend_probability=0.5, cutmix_probability=0.5
     )
     rows = _finish(crops | {"real": np.ones(n, bool)}, augmentation, 0)
     clean, noisy, reference = (rows[k][..., 0] * 255 for k in ("clean", "noisy", "reference"))
@@ -426,7 +429,7 @@ def test_dequantisation_fills_the_levels_only_where_there_is_noise():
     noisy = clean.copy()
     noisy[:, :8, :, 0] += 10  # noise in one channel of the upper half
     crops = {"clean": clean, "noisy": noisy, "reference_clean": clean, "reference": noisy}
-    augmentation = augment.Augmentation((0, 1, 0, 0), (0, 0), (1, 1), dequantise=True)
+    augmentation = augment.Augmentation((0, 1, 0, 0, 0), (0, 0), (1, 1), dequantise=True)
     rows = _finish(crops | {"real": np.ones(n, bool)}, augmentation, 0)
     for name in ("noisy", "reference"):
         offset = rows[name] * 255 - noisy
@@ -457,7 +460,7 @@ def test_only_marked_patches_of_synthetic_rows_are_blurred(monkeypatch):
     crops = dict.fromkeys(("clean", "noisy", "reference_clean", "reference"), patches)
     crops |= {"blur_clean": marked, "blur_reference_clean": ~marked}
     crops["real"] = np.array([False, False, True, True])
-    augmentation = augment.Augmentation((0, 1, 0, 0), (0, 0), (1, 1), blur=True)
+    augmentation = augment.Augmentation((0, 1, 0, 0, 0), (0, 0), (1, 1), blur=True)
     rows = _finish(crops, augmentation, 2)
     blurred = np.stack(
         [np.round(filters.gaussian_blur(p.astype(np.float32)[None])[0]) for p in patches]
@@ -467,6 +470,34 @@ def test_only_marked_patches_of_synthetic_rows_are_blurred(monkeypatch):
         ("reference", [blurred[0], patches[1], patches[2], patches[3]]),
     ):
         assert rows[name] * 255 == pytest.approx(np.stack(expected), abs=1e-3)
+
+
+def test_camera_rows_have_one_setting_for_patch_and_reference(config, tmp_path):
+    """Two levels apart by a factor of 100 in variance: never one of each in a row."""
+    file = tmp_path / "levels.json"
+    file.write_text(
+        '[{"camera": "weak", "iso": 100, "shot": 4e-5, "read": 0},'
+        ' {"camera": "strong", "iso": 6400, "shot": 4e-3, "read": 0}]'
+    )
+    loader = _loader(
+        config(
+            pairs="",
+            noise_kinds=("gaussian", "camera"),
+            noise_kind_weights=(1, 3),
+            camera_levels=str(file),
+        ),
+        devices=1,
+    )
+    rows = _collect(loader(0), 8)
+    is_camera = rows["kind"] == noise.KINDS.index("camera")
+    assert is_camera.mean() == pytest.approx(0.75, abs=5 * np.sqrt(0.19 / len(is_camera)))
+    assert np.all(rows["sigma"][is_camera] == 0)
+    assert np.all(rows["lam"] == 0)
+    strong = [rows[name][is_camera].std((1, 2)).mean(1) > 0.01 for name in ("noisy", "reference")]
+    assert np.array_equal(*strong)
+    assert 0.2 < strong[0].mean() < 0.8
+    noisy = rows["noisy"][is_camera]
+    assert noisy * 255 == pytest.approx(np.round(noisy * 255), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -480,6 +511,9 @@ def test_only_marked_patches_of_synthetic_rows_are_blurred(monkeypatch):
         ({"noise_kind_weights": (1, 1, -1)}, "data.noise_kind_weights"),
         ({"sigma_range": (50, 5)}, "data.sigma_range"),
         ({"lam_range": (0, 5)}, "data.lam_range"),
+        ({"camera_levels": "no/such.json"}, "data.camera_levels: no/such.json: cannot be read"),
+        ({"camera_jpeg_quality": (90, 50)}, "data.camera_jpeg_quality: needs"),
+        ({"camera_jpeg_quality": (0, 50)}, "data.camera_jpeg_quality: needs"),
         ({"blend_probability": 1.5}, "data.blend_probability"),
         ({"cutmix_probability": -0.5}, "data.cutmix_probability"),
         ({"mixing": "half"}, "data.mixing"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from nt_jax.data import noise
+from nt_jax.data import camera, noise
 from nt_jax.filters import gaussian_blur
 
 
@@ -26,6 +26,7 @@ class Augmentation:
       cutmix_probability: of a second crop pasted into a real row's patch, drawn for the noisy
         image and for the reference apart.
       dequantise: spread a real row's 8-bit levels by U(-1/2, 1/2) / 255 where there is noise.
+      camera_options: what camera noise is drawn from.
     """
 
     kind_weights: tuple[float, ...]
@@ -35,6 +36,7 @@ class Augmentation:
     blend_probability: float = 0.0
     cutmix_probability: float = 0.0
     dequantise: bool = False
+    camera_options: camera.Options = camera.PUBLISHED
 
 
 def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
@@ -62,12 +64,23 @@ def _synthetic(
         patches = jnp.where(marked[:, None, None, None], blurred, patches)
     patches /= 255
     setting = noise.sample_setting(
-        setting_key, augmentation.kind_weights, augmentation.sigma_range, augmentation.lam_range
+        setting_key,
+        augmentation.kind_weights,
+        augmentation.sigma_range,
+        augmentation.lam_range,
+        augmentation.camera_options,
     )
     noisy, reference = jax.vmap(noise.add_noise, in_axes=(0, 0, None))(
         jax.random.split(noise_key), patches, setting
     )
-    return {"clean": patches[0], "noisy": noisy, "reference": reference} | setting._asdict()
+    return {
+        "clean": patches[0],
+        "noisy": noisy,
+        "reference": reference,
+        "kind": setting.kind,
+        "sigma": setting.sigma,
+        "lam": setting.lam,
+    }
 
 
 def _real_side(
@@ -133,7 +146,7 @@ def finish(
         `blur_reference_clean`.
       augmentation: what to do.
       most_synthetic: an upper bound of the number of synthetic elements among the B, known
-        before: no more than these are given Poisson noise, which is the costly part.
+        before: no more than these are given synthetic noise, which is the costly part.
 
     Returns:
       `clean`, `noisy`, `reference` float32 [B, P, P, 3] in [0, 1]; `kind` int32, `sigma` (in

@@ -11,12 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nt_jax.data import camera
+
 # The index of a name is its integer id, in batches and in `NoiseSetting.kind`. "real" is no
 # synthetic noise: `add_noise` leaves such an image as it is.
-KINDS = ("real", "gaussian", "poisson", "poisson_gaussian")
+KINDS = ("real", "gaussian", "poisson", "poisson_gaussian", "camera")
 
 _GAUSSIAN_KINDS = (KINDS.index("gaussian"), KINDS.index("poisson_gaussian"))
 _POISSON_KINDS = (KINDS.index("poisson"), KINDS.index("poisson_gaussian"))
+_CAMERA = KINDS.index("camera")
 
 
 class NoiseSetting(NamedTuple):
@@ -26,11 +29,14 @@ class NoiseSetting(NamedTuple):
       kind: int32 [], index into `KINDS`.
       sigma: float32 [], standard deviation of the Gaussian part, in [0, 1] units.
       lam: float32 [], photon count at white of the Poisson part.
+      camera_setting: what only the kind "camera" has; None where no setting of the batch is of that
+        kind, so that nothing of it is computed.
     """
 
     kind: jax.Array
     sigma: jax.Array
     lam: jax.Array
+    camera_setting: camera.CameraSetting | None = None
 
 
 def _is_any(kind: jax.Array, ids: Sequence[int]) -> jax.Array:
@@ -42,6 +48,7 @@ def sample_setting(
     kind_weights: Sequence[float],
     sigma_range: tuple[float, float],
     lam_range: tuple[float, float],
+    camera_options: camera.Options = camera.PUBLISHED,
 ) -> NoiseSetting:
     """Draws a kind in proportion to its weight, then its parameters uniformly.
 
@@ -50,6 +57,7 @@ def sample_setting(
       kind_weights: one weight for each of `KINDS`, not all 0.
       sigma_range: bounds of sigma on the 0..255 scale, as published tables give them.
       lam_range: bounds of lambda.
+      camera_options: what settings of the kind "camera" are drawn from.
     """
     u = jax.random.uniform(key, (3,))
     shares = np.cumsum(np.asarray(kind_weights, np.float64))
@@ -60,6 +68,11 @@ def sample_setting(
         kind=kind,
         sigma=jnp.where(_is_any(kind, _GAUSSIAN_KINDS), sigma, 0.0),
         lam=jnp.where(_is_any(kind, _POISSON_KINDS), lam, 0.0),
+        camera_setting=(
+            camera.sample_setting(jax.random.fold_in(key, _CAMERA), camera_options)
+            if kind_weights[_CAMERA]
+            else None
+        ),
     )
 
 
@@ -106,7 +119,7 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: NoiseSetting) -> jax.Ar
     """Puts noise of one setting on one image (paper §4).
 
     Gaussian: X + sigma n. Poisson: poisson(X lambda) / lambda. Poisson-Gaussian: the Gaussian
-    part on top of the Poisson part.
+    part on top of the Poisson part. Camera noise, not in the paper: see camera.py.
 
     Args:
       key: a JAX random key.
@@ -122,4 +135,8 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: NoiseSetting) -> jax.Ar
     noisy = jnp.where(shot, counts / jnp.where(shot, setting.lam, 1.0), clean)
     sigma = jnp.where(_is_any(setting.kind, _GAUSSIAN_KINDS), setting.sigma, 0.0)
     noisy += sigma * jax.random.normal(gaussian_key, clean.shape)
-    return jnp.clip(noisy, 0.0, 1.0)
+    noisy = jnp.clip(noisy, 0.0, 1.0)
+    if setting.camera_setting is None:
+        return noisy
+    developed = camera.add_noise(jax.random.fold_in(key, _CAMERA), clean, setting.camera_setting)
+    return jnp.where(setting.kind == _CAMERA, developed, noisy)

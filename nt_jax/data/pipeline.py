@@ -257,18 +257,25 @@ def _clean_probability(config: Any, photos: np.ndarray, pairs: np.ndarray) -> np
 def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.ndarray, ...]:
     """(group_start, group_size, group_members): the images a real row's reference may come from."""
     keys: dict[str, list] = {
-        "same_image": list(range(len(pairs))),
+        "same_image": [pair.image or i for i, pair in enumerate(pairs)],
         "same_group": [pair.group for pair in pairs],
         "same_iso": [pair.name if pair.iso is None else pair.iso for pair in pairs],
     }
-    if config.real_reference not in keys:
-        known = ", ".join(keys)
-        raise _fail("real_reference", f"unknown value {config.real_reference!r}, known are {known}")
     n = n_photos + len(pairs)
     start, size = np.zeros(n, np.int64), np.ones(n, np.int64)
+    if config.real_reference == "other_image" and pairs:
+        if len(pairs) == 1:
+            raise _fail("pairs", "other_image as real_reference needs two pairs or more, found one")
+        # In the list of all pairs twice over, the others of a pair follow it.
+        start[n_photos:] = np.arange(len(pairs)) + 1
+        size[n_photos:] = len(pairs) - 1
+        return start, size, n_photos + np.arange(2 * len(pairs)) % len(pairs)
+    if config.real_reference not in (*keys, "other_image"):
+        known = ", ".join((*keys, "other_image"))
+        raise _fail("real_reference", f"unknown value {config.real_reference!r}, known are {known}")
     members: list[int] = []
     by_key: dict[Any, list[int]] = {}
-    for i, key in enumerate(keys[config.real_reference], n_photos):
+    for i, key in enumerate(keys.get(config.real_reference, []), n_photos):
         by_key.setdefault(key, []).append(i)
     for group in by_key.values():
         start[group], size[group] = len(members), len(group)
@@ -300,7 +307,7 @@ def _make_tables(config: Any, batch_size: int) -> Tables:
         real = clean
     later = np.searchsorted(usable, np.arange(len(clean)), side="right")
     start, size, members = _groups(config, pairs, n_photos)
-    bank = sources.load_bank(photos, pairs, patch)
+    bank = sources.load_bank(photos, pairs, patch, config.cache)
     real_rows = float(real_probability.sum())
     print(
         f"data: {n_photos} photographs, {len(pairs)} real pairs;"

@@ -1,0 +1,475 @@
+"""Camera noise: shot and read noise of a sensor, as it looks after the camera's processing.
+
+A clean photograph is taken back to what a sensor would have recorded (Brooks et al., "Unprocessing
+images for learned raw denoising", CVPR 2019), noise is put on the mosaic of raw values, and the
+result is developed again: white balance, demosaicking, colour matrix, gamma, tone curve, 8 bits.
+
+Let u be the photograph in linear camera colours, white-balanced, and M(u) its mosaic. Demosaicking
+D is linear, so a mosaic with noise n becomes D(M(u)) + D(n); what is developed here is u + D(n).
+The noise passes the whole processing, while the scene keeps its full colour at each pixel: noisy
+minus clean is noise alone, without the blur and the colour fringes that D(M(u)) adds to edges. The
+slope of the tone curve and all clipping act on the noisy value, as in a camera: near black and
+white the noise is one-sided.
+
+Images are float32 [H, W, 3] in [0, 1]; map over a batch with `jax.vmap`. Rounding passes gradients
+straight through.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_jax.errors import InputError
+
+# --- Published constants -------------------------------------------------------------------------
+
+# XYZ (D65) to camera colours, as Adobe publishes them for DNG: Huawei Nexus 6P, Sony A7R,
+# Olympus E-M10, Sony RX100 M4. The cameras of DND, mixed at random as in Brooks et al.
+_XYZ_TO_CAMERA = np.array(
+    [
+        [[1.0234, -0.2969, -0.2266], [-0.5625, 1.6328, -0.0469], [-0.0703, 0.2188, 0.6406]],
+        [[0.4913, -0.0541, -0.0202], [-0.6130, 1.3513, 0.2906], [-0.1564, 0.2151, 0.7183]],
+        [[0.8380, -0.2630, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
+        [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.0970, 0.1581, 0.5181]],
+    ],
+    np.float32,
+)
+# Linear sRGB to XYZ (IEC 61966-2-1).
+_RGB_TO_XYZ = np.array(
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], np.float32
+)
+# Brooks et al.: log shot ~ U(these), log read ~ N(slope * log shot + offset, deviation).
+_LOG_SHOT_RANGE = (math.log(1e-4), math.log(1.2e-2))
+_READ_SLOPE, _READ_OFFSET, _READ_DEVIATION = 2.18, 1.20, 0.26
+# Brooks et al.: mean and deviation of the part of the sensor's range that exposure uses.
+_EXPOSURE_MEAN, _EXPOSURE_DEVIATION = 0.8, 0.1
+_HIGHLIGHTS = 0.9  # linear brightness above which the gains of white balance fade to 1
+
+# Interpolation from the eight taps around a pixel, [4, 5, 5]: across (green at red and blue),
+# from the left and right, from above and below, and from the four corners.
+_BILINEAR = np.zeros((4, 5, 5), np.float32)
+_BILINEAR[0, [1, 3, 2, 2], [2, 2, 1, 3]] = 1 / 4
+_BILINEAR[1, 2, [1, 3]] = 1 / 2
+_BILINEAR[2, [1, 3], 2] = 1 / 2
+_BILINEAR[3, [1, 1, 3, 3], [1, 3, 1, 3]] = 1 / 4
+# What Malvar, He and Cutler (ICASSP 2004) add: the Laplacian of the pixel's own colour.
+_LAPLACIAN = np.zeros((4, 5, 5), np.float32)
+_LAPLACIAN[0, [2, 0, 4, 2, 2], [2, 2, 2, 0, 4]] = np.array([4, -1, -1, -1, -1]) / 8
+_LAPLACIAN[1, 2, [0, 2, 4]] = np.array([-1, 5, -1]) / 8
+_LAPLACIAN[1, [0, 4], 2] = 1 / 16
+_LAPLACIAN[1, [1, 1, 3, 3], [1, 3, 1, 3]] = -1 / 8
+_LAPLACIAN[2] = _LAPLACIAN[1].T
+_LAPLACIAN[3, [2, 0, 4, 2, 2], [2, 2, 2, 0, 4]] = np.array([12, -3, -3, -3, -3]) / 16
+
+# ITU-T T.81 annex K, for luma and chroma.
+_LUMA_TABLE = (
+    "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56"
+    " 14 17 22 29 51 87 80 62 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92"
+    " 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"
+)
+_CHROMA_CORNER = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
+_JPEG_TABLES = np.full((8, 8, 3), 99, np.float32)
+_JPEG_TABLES[..., 0] = np.array(_LUMA_TABLE.split(), np.float32).reshape(8, 8)
+_JPEG_TABLES[:4, :4, 1:] = np.array(_CHROMA_CORNER, np.float32)[..., None]
+# Orthonormal DCT-II, [frequency, pixel].
+_DCT = (
+    np.where(np.arange(8) == 0, math.sqrt(1 / 8), 1 / 2)[:, None]
+    * np.cos(np.pi / 16 * np.arange(8)[:, None] * (2 * np.arange(8) + 1))
+).astype(np.float32)
+# R, G, B to Y, Cb, Cr of JFIF (ITU-R BT.601).
+_RGB_TO_YCC = np.array(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
+)
+_YCC_TO_RGB = np.linalg.inv(_RGB_TO_YCC.astype(np.float64)).astype(np.float32)
+
+# --- Tuned constants -----------------------------------------------------------------------------
+# Chosen by hand so that channel by channel the noise on the clean versions of the full-resolution
+# SIDD crops has the measured levels, lag-1 and channel correlations; experiments/camera_noise.py.
+
+# Share of settings demosaicked with Malvar's filters, the rest bilinearly. SIDD's are Malvar's;
+# bilinear noise is smoother (lag-1 0.58) with opposed channels (correlation -0.3).
+_MALVAR_SHARE = 0.95
+# Weights of the matrices, times a uniform number each: the phone's three times the other three.
+_MATRIX_WEIGHTS = np.array([9, 1, 1, 1], np.float32)
+# White balance from lamps to daylight: gains of red and blue over green, and their spread. The
+# daylight half is about the range of Brooks et al.; SIDD is lit by lamps as well.
+_RED_GAIN, _BLUE_GAIN, _GAIN_SPREAD = (1.4, 2.4), (2.5, 1.5), 0.1
+# Strength of the tone curve, uniform: 1 is the curve of Brooks et al., 0 none, as in SIDD.
+_TONE_RANGE = (0.0, 1.0)
+
+
+class Options(NamedTuple):
+    """What settings are drawn from; hashable.
+
+    Attributes:
+      levels: (shot, read) of each measured camera and ISO; empty for the published distribution.
+      jpeg_quality: range of the quality, 1..100; None for no JPEG.
+    """
+
+    levels: tuple[tuple[float, float], ...] = ()
+    jpeg_quality: tuple[float, float] | None = None
+
+
+PUBLISHED = Options()
+
+
+class CameraSetting(NamedTuple):
+    """One camera at one exposure, the same for all its patches.
+
+    Attributes:
+      shot: float32 [], variance of raw noise per raw value; raw values are in [0, 1].
+      read: float32 [], variance of raw noise at black.
+      rgb_to_camera: float32 [3, 3], linear sRGB to white-balanced camera colours; rows sum to 1.
+      gains: float32 [3], white balance and exposure: what raw values are multiplied with.
+      tone: float32 [] in [0, 1], strength of the tone curve.
+      malvar: float32 [], 1 for Malvar's demosaicking, 0 for bilinear.
+      jpeg_quality: float32 [], 1..100; None for no JPEG.
+    """
+
+    shot: jax.Array
+    read: jax.Array
+    rgb_to_camera: jax.Array
+    gains: jax.Array
+    tone: jax.Array
+    malvar: jax.Array
+    jpeg_quality: jax.Array | None = None
+
+
+# --- Settings ------------------------------------------------------------------------------------
+
+
+def make_options(data_config: Any) -> Options:
+    """The camera fields of `config.data`; see configs/common.py.
+
+    Raises:
+      InputError: a field or the file it names is wrong; names it.
+    """
+    path, quality = str(data_config.camera_levels), tuple(data_config.camera_jpeg_quality)
+    try:
+        levels = read_levels(Path(path).expanduser()) if path else ()
+    except InputError as error:
+        raise InputError(f"data.camera_levels: {error}") from error
+    if quality == (0, 0):
+        return Options(levels)
+    if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
+        raise InputError(
+            "data.camera_jpeg_quality: needs (low, high) with 1 <= low <= high <= 100, or (0, 0) "
+            f"for no JPEG, not {quality}"
+        )
+    return Options(levels, (float(quality[0]), float(quality[1])))
+
+
+def read_levels(path: str | Path) -> tuple[tuple[float, float], ...]:
+    """Measured noise levels of a JSON file: (shot, read) of each entry, weakest first.
+
+    The file holds a list such as `[{"camera": "S6", "iso": 800, "shot": 4e-3, "read": 2e-5}]`. The
+    variance of raw noise is shot * x + read for raw values x in [0, 1] (black to white level), as
+    in the NoiseProfile of a DNG file.
+
+    Raises:
+      InputError: the file cannot be read, or an entry is wrong; names the entry and field.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: no JSON: {error.msg} in line {error.lineno}") from error
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f'{path}: needs a list of {{"camera", "iso", "shot", "read"}}')
+    levels = [_level(f"{path}: entry {i}", entry) for i, entry in enumerate(entries, start=1)]
+    return tuple(sorted(levels))
+
+
+def _level(place: str, entry: Any) -> tuple[float, float]:
+    fields = ("camera", "iso", "shot", "read")
+    if not isinstance(entry, dict) or set(entry) != set(fields):
+        raise InputError(f"{place}: needs exactly the fields {', '.join(fields)}")
+    if not isinstance(entry["camera"], str):
+        raise InputError(f"{place}: camera must be a name in quotes, not {entry['camera']!r}")
+    place += f" ({entry['camera']})"
+    for field in fields[1:]:
+        value = entry[field]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < float("inf"):
+            raise InputError(f"{place}: {field} must be a number of at least 0, not {value!r}")
+    if max(entry["shot"], entry["read"]) > 1:
+        raise InputError(
+            f"{place}: shot or read is above 1: give variances for raw values scaled to [0, 1]"
+        )
+    return float(entry["shot"]), float(entry["read"])
+
+
+def sample_setting(
+    key: jax.Array, options: Options, quantile: jax.Array | None = None
+) -> CameraSetting:
+    """Draws a camera, its exposure and its noise level.
+
+    Args:
+      key: a JAX random key.
+      options: what to draw from.
+      quantile: float32 [] in [0, 1), how strong the noise is among all levels; None to draw it.
+    """
+    uniform_key, normal_key, matrix_key = jax.random.split(key, 3)
+    u = jax.random.uniform(uniform_key, (7,))
+    normal = jax.random.normal(normal_key, (2,))
+    strength = u[0] if quantile is None else quantile
+    if options.levels:
+        i = jnp.floor(strength * len(options.levels)).astype(jnp.int32)
+        shot, read = jnp.asarray(options.levels, jnp.float32)[i]
+    else:
+        low, high = _LOG_SHOT_RANGE
+        log_shot = low + strength * (high - low)
+        shot = jnp.exp(log_shot)
+        read = jnp.exp(_READ_SLOPE * log_shot + _READ_OFFSET + _READ_DEVIATION * normal[0])
+    quality = None
+    if options.jpeg_quality:
+        quality = options.jpeg_quality[0] + u[1] * (
+            options.jpeg_quality[1] - options.jpeg_quality[0]
+        )
+    v = jax.random.uniform(matrix_key, (len(_MATRIX_WEIGHTS),)) * _MATRIX_WEIGHTS
+    xyz_to_camera = jnp.tensordot(v / v.sum(), _XYZ_TO_CAMERA, 1)
+    rgb_to_camera = jnp.matmul(xyz_to_camera, _RGB_TO_XYZ, precision=jax.lax.Precision.HIGHEST)
+    red, blue = (
+        low + u[2] * (high - low) + _GAIN_SPREAD * (2 * u[i] - 1)
+        for i, (low, high) in ((3, _RED_GAIN), (4, _BLUE_GAIN))
+    )
+    # Brooks et al. leave the normal unbounded; three deviations keep the gain positive.
+    exposure = _EXPOSURE_MEAN + _EXPOSURE_DEVIATION * jnp.clip(normal[1], -3, 3)
+    return CameraSetting(
+        shot=shot,
+        read=read,
+        rgb_to_camera=rgb_to_camera / rgb_to_camera.sum(axis=1, keepdims=True),
+        gains=jnp.stack([red, jnp.ones_like(red), blue]) / exposure,
+        tone=_TONE_RANGE[0] + u[5] * (_TONE_RANGE[1] - _TONE_RANGE[0]),
+        malvar=(u[6] < _MALVAR_SHARE).astype(jnp.float32),
+        jpeg_quality=quality,
+    )
+
+
+# --- Processing and its inverse ------------------------------------------------------------------
+
+
+def _times(image: jax.Array, matrix: jax.Array | np.ndarray) -> jax.Array:
+    """Every colour of [H, W, 3] multiplied by a matrix [3, 3], at full precision on a GPU too."""
+    return jnp.einsum("hwc,dc->hwd", image, matrix, precision=jax.lax.Precision.HIGHEST)
+
+
+def _inverse(matrix: jax.Array) -> jax.Array:
+    """Inverse of [3, 3] by cross products of its rows."""
+    a, b, c = matrix
+    columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
+    return columns / jnp.dot(a, jnp.cross(b, c))
+
+
+def _tone(encoded: jax.Array, strength: jax.Array) -> jax.Array:
+    """Between no curve and 3 x^2 - 2 x^3, which darkens shadows and brightens highlights."""
+    return encoded + strength * (encoded**2 * (3 - 2 * encoded) - encoded)
+
+
+def _inverse_tone(toned: jax.Array, strength: jax.Array) -> jax.Array:
+    """Inverse of `_tone`: about its centre a cubic without square term, solved by sines."""
+    slope = 1 + strength / 2
+    radius = jnp.sqrt(slope / (6 * strength))
+    return 0.5 + 2 * radius * jnp.sin(jnp.arcsin(1.5 * (toned - 0.5) / (radius * slope)) / 3)
+
+
+def _tone_strength(setting: CameraSetting) -> jax.Array:
+    return jnp.maximum(setting.tone, 1e-3)  # the sines have no limit at 0; 1/4000 is invisible
+
+
+def unprocess(clean: jax.Array, setting: CameraSetting) -> tuple[jax.Array, jax.Array]:
+    """From an sRGB photograph to linear camera colours: inverse tone curve, gamma and matrix.
+
+    Raw values are these colours divided by the gains of white balance. Everywhere the same gains
+    would leave no white pixel saturated, so, as in Brooks et al., they fade to 1 in highlights.
+
+    Args:
+      clean: float32 [H, W, 3] in [0, 1].
+      setting: the camera.
+
+    Returns:
+      (white-balanced colours, gains), both [H, W, 3]. sRGB colours that the camera does not see as
+      such have values below 0.
+    """
+    # Off 0 and 1, where the slope of the inverse may be infinite.
+    encoded = _inverse_tone(jnp.clip(clean, 1e-7, 1 - 1e-7), _tone_strength(setting))
+    linear = jnp.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    balanced = _times(linear, setting.rgb_to_camera)
+    brightness = balanced.mean(axis=-1, keepdims=True)
+    fade = jnp.clip((brightness - _HIGHLIGHTS) / (1 - _HIGHLIGHTS), 0, 1) ** 2
+    inverse_gains = jnp.maximum(fade + (1 - fade) / setting.gains, 1 / setting.gains)
+    return balanced, 1 / inverse_gains
+
+
+def process(balanced: jax.Array, setting: CameraSetting) -> jax.Array:
+    """From white-balanced linear camera colours to sRGB: matrix, gamma, tone curve.
+
+    Args:
+      balanced: float32 [H, W, 3]; what comes out below 0 or above 1 is clipped.
+      setting: the camera.
+
+    Returns:
+      float32 [H, W, 3] in [0, 1], not rounded.
+    """
+    linear = jnp.clip(_times(balanced, _inverse(setting.rgb_to_camera)), 0, 1)
+    power = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    encoded = jnp.where(linear <= 0.0031308, 12.92 * linear, power)
+    return _tone(encoded, _tone_strength(setting))
+
+
+def _sites(height: int, width: int, phase: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(bool [H, 1], bool [1, W]): rows and columns of an RGGB mosaic that hold red.
+
+    `phase`: int32 [2], 0 or 1, how far the first red pixel is from the corner.
+    """
+    rows = (jnp.arange(height) + phase[0]) % 2 == 0
+    columns = (jnp.arange(width) + phase[1]) % 2 == 0
+    return rows[:, None], columns[None, :]
+
+
+def mosaic(colours: jax.Array, phase: jax.Array) -> jax.Array:
+    """The one colour that each pixel of an RGGB sensor records: [H, W, 3] -> [H, W]."""
+    rows, columns = _sites(*colours.shape[:2], phase)
+    red, green, blue = (colours[..., i] for i in range(3))
+    return jnp.where(rows & columns, red, jnp.where(rows | columns, green, blue))
+
+
+def demosaic(raw: jax.Array, phase: jax.Array, malvar: jax.Array) -> jax.Array:
+    """All three colours at each pixel of a mosaic, [H, W] -> [H, W, 3], borders reflected.
+
+    `malvar`: 1 for Malvar, He and Cutler's linear filters, 0 for bilinear interpolation.
+    """
+    rows, columns = _sites(*raw.shape, phase)
+    padded = jnp.pad(raw, 2, mode="reflect")  # without the edge pixel, which keeps the pattern
+    kernels = np.concatenate([_BILINEAR, _LAPLACIAN])[:, None]
+    filtered = jax.lax.conv_general_dilated(
+        padded[None, None], kernels, (1, 1), "VALID", precision=jax.lax.Precision.HIGHEST
+    )[0]
+    across, horizontal, vertical, corners = filtered[:4] + malvar * filtered[4:]
+    aside = jnp.where(rows, horizontal, vertical)  # of red at green
+    beside = jnp.where(rows, vertical, horizontal)  # of blue at green
+    green_site = rows ^ columns
+    red = jnp.where(green_site, aside, jnp.where(rows, raw, corners))
+    green = jnp.where(green_site, raw, across)
+    blue = jnp.where(green_site, beside, jnp.where(rows, corners, raw))
+    return jnp.stack([red, green, blue], axis=-1)
+
+
+# --- Rounding ------------------------------------------------------------------------------------
+
+
+def _round(values: jax.Array) -> jax.Array:
+    """Rounds; the gradient passes as if it had not."""
+    return values + jax.lax.stop_gradient(jnp.round(values) - values)
+
+
+def jpeg(image: jax.Array, quality: jax.Array, corner: jax.Array) -> jax.Array:
+    """What baseline JPEG without chroma subsampling (4:4:4) leaves of an image.
+
+    Args:
+      image: float32 [H, W, 3] in [0, 1].
+      quality: float32 [] in 1..100, scales the standard's tables as libjpeg does.
+      corner: int32 [2] in 0..7, place of the image's first pixel within its 8x8 block.
+
+    Returns:
+      float32 [H, W, 3], 8-bit levels in [0, 1].
+    """
+    height, width, _ = image.shape
+    size = tuple(8 * -(-(side + 7) // 8) for side in (height, width))
+    # The image begins at pixel `corner` of whole blocks, its edges repeated around it.
+    padded = jnp.pad(image, ((7, size[0] - height), (7, size[1] - width), (0, 0)), mode="edge")
+    start = (7 - corner[0], 7 - corner[1], 0)
+    ycc = _times(jax.lax.dynamic_slice(padded, start, (*size, 3)) * 255, _RGB_TO_YCC)
+    ycc -= jnp.array([128.0, 0.0, 0.0])
+    blocks = _round(ycc).reshape(size[0] // 8, 8, size[1] // 8, 8, 3)
+
+    scale = jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality)
+    table = jnp.clip(jnp.floor((_JPEG_TABLES * scale + 50) / 100), 1, 255)
+    exact = jax.lax.Precision.HIGHEST
+    frequencies = jnp.einsum("ua,vb,iajbc->ijuvc", _DCT, _DCT, blocks, precision=exact)
+    kept = _round(frequencies / table) * table
+    ycc = jnp.einsum("ua,vb,ijuvc->iajbc", _DCT, _DCT, kept, precision=exact).reshape(*size, 3)
+    ycc += jnp.array([128.0, 0.0, 0.0])
+    decoded = jax.lax.dynamic_slice(ycc, (corner[0], corner[1], 0), image.shape)
+    return _to_8_bits(_times(decoded, _YCC_TO_RGB) / 255)
+
+
+def _to_8_bits(image: jax.Array) -> jax.Array:
+    return _round(jnp.clip(image, 0, 1) * 255) / 255
+
+
+# --- Noise ---------------------------------------------------------------------------------------
+
+
+def raw_noise(key: jax.Array, raw: jax.Array, setting: CameraSetting) -> jax.Array:
+    """A sensor's noise on a mosaic [H, W]: variance shot * x + read, raw + noise in [0, 1].
+
+    `raw` is in [0, 1]. The Gaussian stands for photons and electronics together (Foi et al. 2008).
+    """
+    # Above 0, where the square root has no slope.
+    variance = jnp.maximum(setting.shot * raw + setting.read, 1e-12)
+    noise = jnp.sqrt(variance) * jax.random.normal(key, raw.shape)
+    return jnp.clip(raw + noise, 0, 1) - raw
+
+
+def add_noise(key: jax.Array, clean: jax.Array, setting: CameraSetting) -> jax.Array:
+    """Puts a camera's noise on one image, which without noise would stay as it is.
+
+    The patch lies at a random place of the mosaic and of JPEG's blocks. JPEG's losses count as
+    noise: they are in the noisy image alone.
+
+    Args:
+      key: a JAX random key.
+      clean: float32 [H, W, 3] in [0, 1], H and W at least 3.
+      setting: scalars and matrices; map over a batch with `jax.vmap`.
+
+    Returns:
+      float32 [H, W, 3], 8-bit levels in [0, 1].
+    """
+    noise_key, phase_key, corner_key = jax.random.split(key, 3)
+    phase = jax.random.randint(phase_key, (2,), 0, 2)
+    balanced, gains = unprocess(clean, setting)
+    raw = mosaic(jnp.clip(balanced / gains, 0, 1), phase)
+    noise = raw_noise(noise_key, raw, setting) * mosaic(gains, phase)
+    noisy = process(balanced + demosaic(noise, phase, setting.malvar), setting)
+    if setting.jpeg_quality is None:
+        return _to_8_bits(noisy)
+    corner = jax.random.randint(corner_key, (2,), 0, 8)
+    return jpeg(_to_8_bits(noisy), setting.jpeg_quality, corner)
+
+
+def match_level(
+    key: jax.Array, clean: jax.Array, setting: CameraSetting, deviation: jax.Array
+) -> CameraSetting:
+    """The setting made noisier or less so, until its noise has a wanted level.
+
+    Twenty halvings of a factor on shot noise, at most e^10 up or down. Read noise follows by the
+    slope of the published line, so a good camera stays good and a bad one bad.
+
+    Args:
+      key: a JAX random key, of the noise that is measured.
+      clean: float32 [H, W, 3] in [0, 1].
+      setting: the camera.
+      deviation: float32 [], wanted standard deviation of the noise over all pixels and channels, in
+        [0, 1] units. Out of reach, the nearest level is returned.
+    """
+
+    def stronger(log_factor: jax.Array) -> CameraSetting:
+        shot = setting.shot * jnp.exp(log_factor)
+        return setting._replace(shot=shot, read=setting.read * jnp.exp(_READ_SLOPE * log_factor))
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        weak = jnp.std(add_noise(key, clean, stronger(middle)) - clean) < deviation
+        return jnp.where(weak, middle, low), jnp.where(weak, high, middle)
+
+    low, high = jax.lax.fori_loop(0, 20, halve, (jnp.float32(-10), jnp.float32(10)))
+    return stronger((low + high) / 2)
