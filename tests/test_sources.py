@@ -68,11 +68,11 @@ def test_sidd_layout(tmp_path, prefix):
     ]
     assert pairs[0].clean.name == f"{prefix}GT_SRGB_010.PNG"
     assert pairs[0].noisy.name == f"{prefix}NOISY_SRGB_010.PNG"
-    assert (pairs[0].group, pairs[0].iso, pairs[0].scene) == ("S6_00100", 100, "001")
-    assert (pairs[3].group, pairs[3].iso, pairs[3].scene) == ("GP_03200", 3200, "010")
+    assert (pairs[0].group, pairs[0].iso, pairs[0].scene) == ("S6_100", 100, "001")
+    assert (pairs[3].group, pairs[3].iso, pairs[3].scene) == ("GP_3200", 3200, "010")
     # One instance's folder alone still tells its camera and ISO.
     (pair, _) = sources.find_pairs(tmp_path / "Data" / "0001_001_S6_00100_00060_3200_L")
-    assert pair.group == "S6_00100"
+    assert pair.group == "S6_100"
 
 
 def test_named_pairs(tmp_path):

@@ -1,7 +1,10 @@
 """Finding and reading the images to train and evaluate on: photographs, and clean/noisy pairs."""
 
+import hashlib
 import importlib.util
+import io
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +14,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from nt_jax.data import prepared
+from nt_jax.data.prepared import StoredImage
 from nt_jax.errors import InputError
+from nt_jax.outputs import replacing
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -32,16 +38,51 @@ SKIMAGE_SETS = {
     "skimage-heldout": ("chelsea.png", "coffee.png"),
 }
 
+_STALE_S = 3600.0  # a temporary file of a cache not written to for so long is nobody's
+
 _SIDD_FILE = re.compile(r"^(?:\d+_)?(gt|noisy)_srgb_(\d+)$")
 _SIDD_NAME = re.compile(  # anywhere in a pair's name, so crops of these images are known too
-    r"(?:^|/)\d+_(?P<scene>\d+)_(?P<camera>[A-Z0-9]+)_(?P<iso>\d+)_\d+_\d+_[LNH](?=[_/]|$)",
+    r"(?:^|/)\d+_(?P<scene>\d+)_(?P<camera>[A-Z0-9]+)_(?P<iso>\d+)"
+    r"_(?P<shutter>\d+)_(?P<illuminant>\d+)_[LNH](?=[_/]|$)",
     re.IGNORECASE,
 )
 _SUFFIXES = {"_gt": "clean", "_mean": "clean", "_noisy": "noisy", "_real": "noisy"}
-_POLYU_NAME = re.compile(
-    r"(?:^|/)(?P<camera>[A-Z0-9]+)_[\d-]+_[\d-]+_(?P<iso>\d+)_(?P<scene>[A-Z]+)_+\d+",
-    re.IGNORECASE,
+_POLYU_NAMES = (  # crops are numbered; whole images are told by the maker's name only
+    re.compile(
+        r"(?:^|/)(?P<camera>[A-Z0-9]+)_[\d-]+_(?P<shutter>\d+)_(?P<iso>\d+)_(?P<scene>[A-Z]+)_+\d+",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?:^|/)(?P<camera>(?:Canon|Nikon|Sony)[A-Z0-9]*)_[\d-]+_(?P<shutter>\d+)_(?P<iso>\d+)"
+        r"_(?P<scene>[A-Z]+)$",
+        re.IGNORECASE,
+    ),
 )
+
+ImageFile = Path | StoredImage
+
+
+class Capture(NamedTuple):
+    """How a photograph was taken, as far as its name tells.
+
+    Attributes:
+      camera: such as "S6"; "" where not known.
+      iso: such as 3200; None where not known, like the next two.
+      shutter: the exposure's inverse in 1/s, such as 60.
+      illuminant: colour temperature in K, such as 3200.
+      scene: such as "008"; "" where not known.
+    """
+
+    camera: str = ""
+    iso: int | None = None
+    shutter: int | None = None
+    illuminant: int | None = None
+    scene: str = ""
+
+    @property
+    def group(self) -> str:
+        """Camera and ISO such as "S6_3200"; "" where not known."""
+        return f"{self.camera}_{self.iso}" if self.camera else ""
 
 
 class Pair(NamedTuple):
@@ -49,19 +90,22 @@ class Pair(NamedTuple):
 
     Attributes:
       name: unique within its folder.
-      clean: file of the clean image.
-      noisy: file of the noisy image.
-      group: camera and ISO such as "S6_03200"; the pair's own name where they are not known.
+      clean: the clean image: a file, or a PNG within a prepared data set; `read_rgb` reads both.
+      noisy: the noisy one.
+      group: camera and ISO such as "S6_3200". Where they are not known, what it was cut from: the
+        pair's own name, or that of the image that a prepared tile is a part of.
       iso: such as 3200; None where it is not known.
       scene: the scene's name such as "008"; "" where it is not known.
+      image: what a prepared tile was cut from; "" for an image of its own.
     """
 
     name: str
-    clean: Path
-    noisy: Path
+    clean: ImageFile
+    noisy: ImageFile
     group: str
     iso: int | None
     scene: str
+    image: str = ""
 
 
 class ImageBank(NamedTuple):
@@ -85,7 +129,12 @@ class ImageBank(NamedTuple):
     widths: np.ndarray
 
 
-def _images_in(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
+    """The image files under a folder, sorted.
+
+    Raises:
+      InputError: the folder does not exist.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     return sorted(
@@ -95,8 +144,10 @@ def _images_in(folder: Path) -> list[Path]:
     )
 
 
-def find_photos(folder: str | Path) -> list[Path]:
+def find_photos(folder: str | Path) -> list[ImageFile]:
     """Lists the image files under a folder, sorted; or the set "skimage" or "skimage-heldout".
+
+    A folder that `prepare` wrote, or one of its splits (`DIR/train`), gives its clean images.
 
     Raises:
       InputError: the folder does not exist or holds no image.
@@ -106,7 +157,13 @@ def find_photos(folder: str | Path) -> list[Path]:
         if spec is None or spec.origin is None:
             raise InputError(f"{folder}: scikit-image is not installed: pip install scikit-image")
         return [Path(spec.origin).parent / "data" / name for name in SKIMAGE_SETS[str(folder)]]
-    paths = _images_in(Path(folder).expanduser())
+    tiles = prepared.find_tiles(folder)
+    if tiles is not None:
+        photos: list[ImageFile] = [tile.clean for tile in tiles if tile.clean]
+        if not photos:
+            raise InputError(f"{folder}: a data set of noisy images only")
+        return photos
+    paths: list[ImageFile] = [*list_images(Path(folder).expanduser())]
     if not paths:
         raise InputError(f"{folder}: no image found, looked for {' '.join(sorted(EXTENSIONS))}")
     return paths
@@ -125,90 +182,146 @@ def _role_by_name(path: Path, root: Path) -> tuple[str, str] | None:
     return None
 
 
-def _roles_by_folder(root: Path) -> list[tuple[Path, str, str]]:
+def parse_capture(name: str) -> Capture:
+    """Camera and so on from a pair's name, as SIDD and PolyU write them."""
+    for pattern in (_SIDD_NAME, *_POLYU_NAMES):
+        if match := pattern.search(name):
+            found = match.groupdict()
+            return Capture(
+                camera=found["camera"],
+                iso=int(found["iso"]),
+                shutter=int(found["shutter"]),
+                illuminant=int(found["illuminant"]) if "illuminant" in found else None,
+                scene=found["scene"],
+            )
+    return Capture()
+
+
+def _match(found: Iterable[tuple[Path, str, str]]) -> tuple[list[Pair], list[str]]:
+    """Pairs of (file, pair name, role), sorted by name, and what is wrong with the others."""
+    files: dict[str, dict[str, Path]] = defaultdict(dict)
+    problems = []
+    for path, name, role in found:
+        if role in files[name]:
+            problems.append(
+                f"{path}: a second {role} image of the pair, beside {files[name][role]}"
+            )
+        else:
+            files[name][role] = path
+    pairs = []
+    for name, versions in sorted(files.items()):
+        if len(versions) == 1:
+            ((role, path),) = versions.items()
+            other = "noisy" if role == "clean" else "clean"
+            problems.append(f"{path}: its {other} partner is missing")
+            continue
+        capture = parse_capture(name)
+        group = capture.group or name
+        pair = Pair(name, versions["clean"], versions["noisy"], group, capture.iso, capture.scene)
+        try:
+            if image_size(pair.clean) != image_size(pair.noisy):
+                problems.append(f"{pair.noisy}: its size differs from that of {pair.clean}")
+            else:
+                pairs.append(pair)
+        except InputError as error:
+            problems.append(str(error))
+    return pairs, problems
+
+
+def match_folders(clean: Path, noisy: Path) -> tuple[list[Pair], list[str]]:
+    """Pairs of equal names in two folders; see `list_pairs`."""
     found = []
-    for subfolder, role in (("gt", "clean"), ("noisy", "noisy")):
-        for path in _images_in(root / subfolder):
-            name = path.relative_to(root / subfolder).with_suffix("").as_posix()
-            found.append((path, name, role))
-    return found
+    for folder, role in ((clean, "clean"), (noisy, "noisy")):
+        for path in list_images(folder):
+            found.append((path, path.relative_to(folder).with_suffix("").as_posix(), role))
+    return _match(found)
 
 
-def _describe(name: str) -> tuple[str, int | None, str]:
-    """(group, iso, scene) as far as a pair's name tells camera and ISO."""
-    match = _SIDD_NAME.search(name) or _POLYU_NAME.search(name)
-    if not match:
-        return name, None, ""
-    iso = match["iso"]
-    return f"{match['camera']}_{iso}", int(iso), match["scene"]
-
-
-def find_pairs(folder: str | Path) -> list[Pair]:
-    """Lists the clean/noisy pairs under a folder, sorted by name.
+def list_pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
+    """The clean/noisy pairs under a folder, sorted by name, and what is wrong with other images.
 
     Layouts, told apart by themselves: SIDD (`..._S6_03200_.../[0001_]{GT,NOISY}_SRGB_010.PNG`),
     `NAME_gt.EXT` beside `NAME_noisy.EXT`, PolyU (`NAME_mean.JPG` beside `NAME_real.JPG`), and two
     folders `gt` and `noisy` with equal file names. Other image files are not looked at.
 
+    Returns:
+      (pairs, a line for each image that has no partner or one of another size, or is unreadable).
+
+    Raises:
+      InputError: the folder does not exist.
+    """
+    root = Path(folder).expanduser()
+    images = list_images(root)
+    if (root / "gt").is_dir() and (root / "noisy").is_dir():
+        return match_folders(root / "gt", root / "noisy")
+    roles = [(path, _role_by_name(path, root)) for path in images]
+    return _match((path, *role) for path, role in roles if role)
+
+
+def _stored_pairs(folder: str | Path, tiles: list[prepared.StoredTile]) -> list[Pair]:
+    pairs = []
+    for tile in tiles:
+        if not (tile.clean and tile.noisy):
+            raise InputError(f"{folder}: a data set without pairs of clean and noisy images")
+        group = Capture(tile.camera, tile.iso).group or tile.image
+        image = f"{tile.noisy.shard.parent}: {tile.image}"
+        pairs.append(Pair(tile.name, tile.clean, tile.noisy, group, tile.iso, tile.scene, image))
+    return pairs
+
+
+def find_pairs(folder: str | Path) -> list[Pair]:
+    """Lists the clean/noisy pairs under a folder, sorted by name.
+
+    Layouts: see `list_pairs`; or a folder that `prepare` wrote, or one of its splits (`DIR/train`).
+
     Raises:
       InputError: the folder does not exist or holds no pair; an image has no partner, or one of
         another size; a file cannot be read.
     """
-    root = Path(folder).expanduser()
-    images = _images_in(root)
-    if (root / "gt").is_dir() and (root / "noisy").is_dir():
-        found = _roles_by_folder(root)
-    else:
-        roles = [(path, _role_by_name(path, root)) for path in images]
-        found = [(path, *role) for path, role in roles if role]
-    if not found:
+    tiles = prepared.find_tiles(folder)
+    if tiles is not None:
+        return _stored_pairs(folder, tiles)
+    pairs, problems = list_pairs(folder)
+    if problems:
+        raise InputError(problems[0])
+    if not pairs:
         raise InputError(
             f"{folder}: no pair found: need SIDD's folders, NAME_gt/NAME_noisy or "
-            "NAME_mean/NAME_real files, or two folders gt and noisy"
+            "NAME_mean/NAME_real files, two folders gt and noisy, or a folder that prepare wrote"
         )
-    files: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path, name, role in found:
-        if role in files[name]:
-            raise InputError(
-                f"{path}: a second {role} image of the pair, beside {files[name][role]}"
-            )
-        files[name][role] = path
-    pairs = []
-    for name, versions in sorted(files.items()):
-        if len(versions) == 1:
-            ((role, path),) = versions.items()
-            raise InputError(
-                f"{path}: its {'noisy' if role == 'clean' else 'clean'} partner is missing"
-            )
-        pair = Pair(name, versions["clean"], versions["noisy"], *_describe(name))
-        if image_size(pair.clean) != image_size(pair.noisy):
-            raise InputError(f"{pair.noisy}: its size differs from that of {pair.clean}")
-        pairs.append(pair)
     return pairs
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: ImageFile) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(io.BytesIO(path.read()) if isinstance(path, StoredImage) else path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from error
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def _as_file(path: str | ImageFile) -> ImageFile:
+    return Path(path) if isinstance(path, str) else path
+
+
+def image_size(path: str | ImageFile) -> tuple[int, int]:
     """(height, width) of an image file as `read_rgb` will give it; reads only the header.
 
     Raises:
       InputError: the file is no readable image.
     """
-    with _open(Path(path)) as image:
+    if isinstance(path, StoredImage):
+        return path.height, path.width
+    with _open(_as_file(path)) as image:
         width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation
+        # Not image.getexif(), which decodes the whole of a PNG that has none before its pixels.
+        orientation = Image.Image.getexif(image).get(0x0112, 1)
+        turned = orientation in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
-def read_rgb(path: str | Path) -> np.ndarray:
+def read_rgb(path: str | ImageFile) -> np.ndarray:
     """Reads an image as 8-bit RGB, turned upright by its EXIF orientation.
 
     Grey becomes RGB, transparency is dropped, 16 bits are reduced to 8.
@@ -219,7 +332,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     Raises:
       InputError: the file is no readable image.
     """
-    with _open(Path(path)) as image:
+    with _open(_as_file(path)) as image:
         try:
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -286,16 +399,50 @@ def _aligned_empty(size: int) -> np.ndarray:
     return memory[start : start + size]
 
 
-def load_bank(photos: Sequence[Path], pairs: Sequence[Pair], smallest_side: int) -> ImageBank:
+def _cache_key(files: Sequence[ImageFile], sizes: np.ndarray) -> str:
+    """Differs when an image does: names, sizes in pixels and bytes, and times of change."""
+    digest = hashlib.sha256(sizes.tobytes())
+    for image in files:
+        path = image.shard if isinstance(image, StoredImage) else image
+        stat = path.stat()
+        offset = image.offset if isinstance(image, StoredImage) else 0
+        digest.update(f"{path.resolve()} {offset} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _from_disk(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> np.ndarray:
+    """uint8 [size] in a file, filled once; later runs find it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"data.cache: {path.parent}: {error.strerror}") from error
+    if not path.exists():
+        for left in path.parent.glob(f".{path.name}.*.part"):  # by a run that was killed
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                left.unlink(missing_ok=True)
+        print(f"data: writing {size / 1e9:.1f} GB of pixels to {path}", flush=True)
+        with replacing(path) as temporary:
+            array = np.memmap(temporary, np.uint8, "w+", shape=(size,))
+            fill(array)
+            array.flush()
+    # Not read-only, which DLPack refuses, and not copy-on-write, which reserves as much memory.
+    return np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
+
+
+def load_bank(
+    photos: Sequence[ImageFile], pairs: Sequence[Pair], smallest_side: int, cache: str | Path = ""
+) -> ImageBank:
     """Reads photographs and pairs into one bank.
 
     Args:
       photos: image files.
       pairs: from `find_pairs`.
       smallest_side: what height and width of every image must reach, in pixels: the patch size.
+      cache: folder to keep the pixels in as a memory-mapped file, for more than fit into memory;
+        "" for memory. A later call with the same images finds them there.
 
     Raises:
-      InputError: an image is too small or cannot be read.
+      InputError: an image is too small or cannot be read; the cache cannot be written.
     """
     clean = [*photos, *(pair.clean for pair in pairs)]
     files = [*clean, *(pair.noisy for pair in pairs)]
@@ -307,12 +454,25 @@ def load_bank(photos: Sequence[Path], pairs: Sequence[Pair], smallest_side: int)
                 "lower data.patch_size or leave the image out"
             )
     starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))])
-    pixels = _aligned_empty(starts[-1] * 3).reshape(-1, 3)
 
-    def fill(i: int) -> None:
-        pixels[starts[i] : starts[i + 1]] = read_rgb(files[i]).reshape(-1, 3)
+    def fill(memory: np.ndarray) -> None:
+        pixels = memory.reshape(-1, 3)
 
-    _in_threads(fill, range(len(files)))
+        def fill_one(i: int) -> None:
+            image = read_rgb(files[i])
+            if image.shape[:2] != tuple(sizes[i]):
+                raise InputError(f"{files[i]}: turned by EXIF data after its pixels: save it again")
+            pixels[starts[i] : starts[i + 1]] = image.reshape(-1, 3)
+
+        _in_threads(fill_one, range(len(files)))
+
+    size = int(starts[-1]) * 3
+    if cache:
+        path = Path(cache).expanduser() / f"pixels-{_cache_key(files, sizes)}.bin"
+        memory = _from_disk(path, size, fill)
+    else:
+        memory = _aligned_empty(size)
+        fill(memory)
     n = len(clean)
     noisy_offsets = np.concatenate([starts[: len(photos)], starts[n : len(files)]])
-    return ImageBank(pixels, starts[:n], noisy_offsets, sizes[:n, 0], sizes[:n, 1])
+    return ImageBank(memory.reshape(-1, 3), starts[:n], noisy_offsets, sizes[:n, 0], sizes[:n, 1])

@@ -1,0 +1,132 @@
+"""Reading MATLAB files: version 5 with SciPy, version 7.3, which is HDF5, with h5py."""
+
+import functools
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nt_jax.errors import InputError
+
+_LOCK = threading.Lock()
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError("MATLAB 7.3 files need h5py: pip install h5py") from error
+    return h5py
+
+
+def _is_hdf5(path: Path) -> bool:
+    """HDF5 after MATLAB's header of 512 bytes, or from the start."""
+    with path.open("rb") as file:
+        head = file.read(520)
+    return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:])
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not a readable MATLAB file ({error})")
+
+
+def _to_8_bits(path: Path, array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind != "f":
+        raise InputError(f"{path}: holds {array.dtype}, not 8 bits or floats in [0, 1]")
+    if not (np.isfinite(array).all() and array.size and array.max() <= 2):
+        raise InputError(f"{path}: floats beyond [0, 1]")
+    return np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
+
+
+def _largest(arrays: dict[str, Any]) -> str:
+    """Name of the largest: files hold one array of images, and sometimes small things beside it."""
+    return max(arrays, key=lambda name: arrays[name].size)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_blocks(path: Path) -> np.ndarray:
+    import scipy.io
+
+    try:
+        if _is_hdf5(path):
+            with _h5py().File(path) as file:
+                arrays = {k: v for k, v in file.items() if hasattr(v, "shape") and len(v.shape) > 3}
+                array = arrays[_largest(arrays)][()].T if arrays else None  # MATLAB's order of axes
+        else:
+            contents = scipy.io.loadmat(path)
+            arrays = {k: v for k, v in contents.items() if getattr(v, "ndim", 0) > 3}
+            array = arrays[_largest(arrays)] if arrays else None
+    except InputError:
+        raise
+    except Exception as error:  # SciPy and h5py raise nearly anything on a damaged file
+        raise _unreadable(path, error) from error
+    if array is None or array.shape[-1] != 3:
+        raise InputError(f"{path}: holds no array of images [..., H, W, 3]")
+    return _to_8_bits(path, array)
+
+
+def read_blocks(path: Path) -> np.ndarray:
+    """The images of a file of equal-sized blocks; the last two files stay in memory.
+
+    Returns:
+      uint8 [..., H, W, 3].
+
+    Raises:
+      InputError: it holds no such array or cannot be read.
+    """
+    with _LOCK:  # or several threads would read the same file
+        return _read_blocks(path)
+
+
+def read_block(path: Path, index: tuple[int, ...]) -> np.ndarray:
+    """One of them, uint8 [H, W, 3]."""
+    return read_blocks(path)[index]
+
+
+def read_region(path: Path, name: str, y: int, x: int, height: int, width: int) -> np.ndarray:
+    """A part of an image [H, W, 3] in a 7.3 file; reads only that part.
+
+    Returns:
+      uint8 [height, width, 3]; floats in [0, 1] are rounded to 8 bits.
+
+    Raises:
+      InputError: the file has no such image or cannot be read.
+    """
+    try:
+        with _h5py().File(path) as file:
+            stored = file[name]  # axes are reversed: [3, W, H]
+            if stored.shape[2] < y + height or stored.shape[1] < x + width:
+                raise InputError(f"{path}: {stored.shape[2]}x{stored.shape[1]} is below its boxes")
+            array = stored[:, x : x + width, y : y + height].T
+    except InputError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return _to_8_bits(path, array)
+
+
+def read_boxes(path: Path) -> list[np.ndarray]:
+    """The bounding boxes of DND's info.mat.
+
+    Returns:
+      For each image int64 [boxes, 4]: y, x, height and width, from 0.
+
+    Raises:
+      InputError: the file has no boxes or cannot be read.
+    """
+    try:
+        with _h5py().File(path) as file:
+            info = file["info"]
+            references = np.asarray(info["boundingboxes"]).ravel()
+            corners = [np.asarray(info[reference]).T.astype(np.int64) for reference in references]
+    except InputError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if not corners or any(box.ndim != 2 or box.shape[1] != 4 for box in corners):
+        raise InputError(f"{path}: its bounding boxes are not [boxes, 4] for each image")
+    # MATLAB counts from 1 and includes the end: [first row, first column, last row, last column].
+    return [np.column_stack([b[:, :2] - 1, b[:, 2:] - b[:, :2] + 1]) for b in corners]

@@ -1,0 +1,39 @@
+"""DIV2K (Agustsson and Timofte 2017), BSDS500 (Arbeláez et al. 2011), any folder of photographs."""
+
+from pathlib import Path
+
+from nt_jax.data import sources
+from nt_jax.data.builders.listing import SPLITS, Listing, photo, split_of
+
+
+def list_photos(raw_dir: Path) -> Listing:
+    """Every image file; folders train, val and test are splits."""
+    found = sources.list_images(raw_dir)
+    return Listing([photo(path, raw_dir, split_of(path, raw_dir)) for path in found], [])
+
+
+def list_div2k(raw_dir: Path) -> Listing:
+    """`DIV2K_train_HR/*.png` and `DIV2K_valid_HR/*.png`, anywhere below a folder.
+
+    That may be the download folder of TFDS's own `div2k`, which extracts them by these names.
+    """
+    listed = []
+    for name, split in (("DIV2K_train_HR", "train"), ("DIV2K_valid_HR", "val")):
+        folders = [raw_dir] if raw_dir.name == name else sorted(raw_dir.rglob(name))
+        for folder in folders:
+            listed += [photo(path, raw_dir, split) for path in sources.list_images(folder)]
+    return Listing(listed, [])
+
+
+def list_bsds500(raw_dir: Path) -> Listing:
+    """`images/{train,val,test}/*.jpg` anywhere below a folder, or `{train,val,test}/*.jpg`."""
+    for root in (raw_dir, *sorted(raw_dir.rglob("images"))):
+        listed = [
+            photo(path, root, split)
+            for split in SPLITS
+            if (root / split).is_dir()
+            for path in sources.list_images(root / split)
+        ]
+        if listed:
+            return Listing(listed, [])
+    return Listing([], [])

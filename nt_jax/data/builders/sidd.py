@@ -1,0 +1,86 @@
+"""SIDD (Abdelhamed et al. 2018) and SIDD+ (NTIRE 2020), sRGB."""
+
+from functools import partial
+from pathlib import Path
+
+from nt_jax.data import sources
+from nt_jax.data.builders import matlab
+from nt_jax.data.builders.listing import Listing, Source, pair
+from nt_jax.errors import InputError
+
+
+def _partner(noisy: Path) -> Path:
+    """The clean version of a file or folder of noisy images: `noisy` in its name made `gt`."""
+    swaps = {"Noisy": "Gt", "noisy": "gt", "NOISY": "GT"}
+    for role, other in swaps.items():
+        if role in noisy.name:
+            return noisy.with_name(noisy.name.replace(role, other))
+    raise AssertionError(noisy)
+
+
+def _blocks(noisy: Path) -> Listing:
+    """The pairs of two MATLAB files of blocks: [N, H, W, 3], or [images, blocks of each, H, W, 3].
+
+    Both files stay in memory: 250 MB each.
+    """
+    clean = _partner(noisy)
+    if not clean.is_file():
+        return Listing([], [f"{noisy}: its clean partner {clean.name} is missing"])
+    try:
+        shape = matlab.read_blocks(noisy).shape
+        clean_shape = matlab.read_blocks(clean).shape
+    except InputError as error:
+        return Listing([], [str(error)])
+    if shape != clean_shape:
+        return Listing([], [f"{noisy}: {shape}, but its clean partner {clean.name} {clean_shape}"])
+    title = noisy.stem.replace("Noisy", "").replace("noisy", "").replace("__", "_")
+    rows, columns = shape[0], shape[1] if len(shape) == 5 else 0
+    found = []
+    for row in range(rows):
+        image = f"{title}/{row:04d}"
+        for column in range(columns or 1):
+            index = (row, column) if columns else (row,)
+            found.append(
+                Source(
+                    name=f"{image}_{column:02d}" if columns else image,
+                    split="val",
+                    files=(clean, noisy),
+                    clean=partial(matlab.read_block, clean, index),
+                    noisy=partial(matlab.read_block, noisy, index),
+                    image=image,
+                )
+            )
+    return Listing(found, [])
+
+
+def list_sidd(raw_dir: Path) -> Listing:
+    """SIDD-Medium, SIDD-Small and the validation blocks, any of them, anywhere below a folder.
+
+    `<instance>_<scene>_<phone>_<ISO>_<shutter>_<kelvin>_<L|N|H>/{GT,NOISY}_SRGB_010.PNG`, in
+    SIDD-Medium with `<instance>_` before it; ValidationNoisyBlocksSrgb.mat beside
+    ValidationGtBlocksSrgb.mat. Where the blocks are, all others are `train`, as published.
+    """
+    found, broken = sources.list_pairs(raw_dir)
+    listed = [pair(one, raw_dir) for one in found if sources.parse_capture(one.name).illuminant]
+    blocks = [_blocks(path) for path in sorted(raw_dir.rglob("ValidationNoisyBlocksSrgb.mat"))]
+    if not blocks and (alone := next(raw_dir.rglob("ValidationGtBlocksSrgb.mat"), None)):
+        broken.append(f"{alone}: its noisy partner ValidationNoisyBlocksSrgb.mat is missing")
+    if blocks:
+        listed = [source._replace(split=source.split or "train") for source in listed]
+    for block in blocks:
+        listed += block.sources
+        broken += block.broken
+    return Listing(listed, broken)
+
+
+def list_siddplus(raw_dir: Path) -> Listing:
+    """siddplus_valid_{noisy,gt}_srgb.mat, or folders of PNGs so named, or named noisy and gt."""
+    listings = [_blocks(path) for path in sorted(raw_dir.rglob("siddplus*noisy_srgb.mat"))]
+    listed = [source for listing in listings for source in listing.sources]
+    broken = [line for listing in listings for line in listing.broken]
+    folders = [raw_dir, *sorted(path for path in raw_dir.rglob("*") if path.is_dir())]
+    for noisy in [path for path in folders if "noisy" in path.name.lower()]:
+        found, problems = sources.match_folders(_partner(noisy), noisy)
+        listed += [pair(one, raw_dir, split="val") for one in found]
+        broken += problems
+    return Listing(listed, broken)

@@ -1,0 +1,77 @@
+"""Turns a data set, as downloaded, into a TFDS data set of tiles to train and evaluate on.
+
+  python -m nt_jax.prepare --dataset=sidd --raw_dir=SIDD_Medium_Srgb --data_dir=data
+  python -m nt_jax.main --config=configs/noisetransfer.py --config.data.pairs=data/sidd/train ...
+
+Data sets: sidd (Medium, Small, validation blocks), siddplus, dnd, polyu, div2k, bsds500; `pairs`
+and `photos` are any folders. Images above --tile pixels are cut into tiles of that size once.
+Splits are the published ones, or those of folders train, val and test; else whole scenes are held
+out for `val`: --val_scenes, or a tenth of the images. Wherever a folder of images is asked for,
+data/sidd means all splits and data/sidd/train one.
+
+Ended at any moment and started again, it goes on where it was.
+"""
+
+import argparse
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+from nt_jax.data import prepared
+from nt_jax.data.builders.run import LAYOUTS, prepare
+from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, run_command
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m nt_jax.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset", required=True, choices=LAYOUTS)
+    parser.add_argument(
+        "--raw_dir", required=True, type=Path, help="folder of the files as published"
+    )
+    parser.add_argument("--data_dir", required=True, type=Path, help="folder to write into")
+    parser.add_argument("--tile", default=512, type=int, help="largest side of a tile, in pixels")
+    parser.add_argument("--val_scenes", help="SCENE[,SCENE...] held out for `val`; empty for none")
+    parser.add_argument(
+        "--on_error",
+        default="fail",
+        choices=("fail", "skip"),
+        help="a broken image ends it before anything is written, or is left out and listed in"
+        " skipped.txt",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, layout or image.
+    """
+    args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    scenes = args.val_scenes
+    folder = prepare(
+        args.dataset,
+        args.raw_dir.expanduser(),
+        args.data_dir.expanduser(),
+        args.tile,
+        None if scenes is None else [name for name in scenes.split(",") if name],
+        args.on_error,
+    )
+    for split, tiles in prepared.read_index(folder)["splits"].items():
+        images = {tile["image"] for tile in tiles}
+        scenes = Counter(tile["scene"] or tile["image"] for tile in tiles)
+        print(
+            f"{folder.parent / split}: {len(tiles)} tiles of {len(images)} images,"
+            f" {len(scenes)} scenes",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    run_command(main)
