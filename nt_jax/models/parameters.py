@@ -82,7 +82,7 @@ def init_params(key: Array, layout: Layout) -> Stacks:
             bounds = np.array([_fan_in(path, shape) ** -0.5 for path in paths], np.float32)
             stacks[name] = draw.reshape(stacked) * bounds.reshape(-1, *[1] * len(shape))
         else:
-            stacks[name] = jnp.full(stacked, {"scale": 1.0, "shift": 0.0}[kind])
+            stacks[name] = jnp.full(stacked, {"scale": 1.0, "shift": 0.0}[kind], jnp.float32)
     return stacks
 
 

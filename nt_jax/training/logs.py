@@ -101,11 +101,11 @@ class Progress:
         self._last = now
         elapsed = max(now - self._begun, 1e-9)
         rate = (step - self._start) / elapsed
-        left = (self._stop - step) / max(rate, 1e-9)
+        left = _clock((self._stop - step) / rate) if rate else "?"
         waited = 100 * self.waited_s / elapsed
         if self._bar.disable:
             print(
-                f"step {step}/{self._stop}  {rate:.2f} steps/s  {_clock(left)} left"
+                f"step {step}/{self._stop}  {rate:.2f} steps/s  {left} left"
                 f"  data {waited:.1f} %  {text}",
                 flush=True,
             )
