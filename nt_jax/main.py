@@ -1,7 +1,9 @@
-"""Trains NoiseTransfer.
+"""Trains NoiseTransfer, or a denoiser: what the config describes.
 
   python -m nt_jax.main --config=configs/noisetransfer.py:small --workdir=runs/small \
     --config.data.photos=DIR --config.data.pairs=DIR
+  python -m nt_jax.main --config=configs/denoiser.py:generated-small --workdir=runs/denoiser \
+    --config.denoiser.model=runs/small --config.data.photos=DIR --config.data.pairs=DIR
 
 A workdir that holds a checkpoint is resumed.
 """
@@ -68,21 +70,20 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.training.loop import train_and_evaluate
+    from nt_jax.training.task import task_class
 
     use_compilation_cache()
     summary = train_and_evaluate(config, workdir)
-    print_summary(summary, workdir)
+    print_summary(summary, workdir, task_class(config).titles)
 
 
-def print_summary(summary: dict[str, Any], workdir: pathlib.Path) -> None:
+def print_summary(summary: dict[str, Any], workdir: pathlib.Path, titles: dict[str, str]) -> None:
     """Prints held-out scores at the start and at the end, and where the pictures are."""
-    rows = (("akld", "AKLD"), ("ks", "KS"), ("level_correlation", "noise-level correlation"))
-    print(f"\n{'held-out patches':<44}{'start':>9}{'end':>9}")
-    for suffix, reference in (("", "itself"), ("_other", "another image")):
-        for name, title in rows:
-            label = f"{title} (reference: {reference})"
-            start, end = (summary[when][f"eval/{name}{suffix}"] for when in ("start", "end"))
-            print(f"{label:<44}{start:>9.3f}{end:>9.3f}")
+    width = max(map(len, titles.values())) + 2
+    print(f"\n{'held-out patches':<{width}}{'start':>9}{'end':>9}")
+    for name, title in titles.items():
+        start, end = (summary[when][f"eval/{name}"] for when in ("start", "end"))
+        print(f"{title:<{width}}{start:>9.3f}{end:>9.3f}")
     print(f"\npictures: {workdir / 'samples'}    numbers: {workdir / 'metrics.jsonl'}")
 
 

@@ -13,10 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, InputError, run_command
-from nt_jax.inference.files import Job, embed_photos, make_folders, plan, run_job
+from nt_jax.inference.files import Job, embed_photos, make_folders, plan, run_jobs
 from nt_jax.inference.images import read_photo
 
 
@@ -76,14 +74,13 @@ def main(argv: list[str] | None = None) -> None:
     photos.clear()
     tiles = sum(len(model.windows(*job.size, args.tile)) for job in jobs)
     make_folders([job.target for job in jobs] + ([report] if report else []), args.output)
-    with tqdm(total=tiles, unit="tile", disable=not sys.stderr.isatty()) as bar:
-        for number, job in enumerate(jobs, start=1):
-            run_job(model, job, embedding, args.strength, args.tile, bar.update)
-            height, width = job.size
-            bar.write(
-                f"[{number}/{len(jobs)}] {job.target}  {width}x{height}  seed {job.seed}",
-                file=sys.stdout,
-            )
+    options = {"strength": args.strength, "tile": args.tile}
+    run_jobs(
+        jobs,
+        lambda job, pixels: model.transfer_tiles(pixels, embedding, seed=job.seed, **options),
+        total=tiles,
+        note=lambda job: f"  seed {job.seed}",
+    )
     if report:
         first = jobs[0]
         write_report(report, references[0], args.reference_clean, first.source, first.target)

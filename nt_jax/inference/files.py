@@ -1,15 +1,17 @@
-"""Transfer from files to files: which goes where, checks before anything is written, the work.
+"""From image files to image files: which goes where, checks before anything is written, the work.
 
 Imports neither JAX nor a model, so that wrong input is told at once.
 """
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from nt_jax.errors import InputError
 from nt_jax.inference.images import (
@@ -24,15 +26,16 @@ from nt_jax.inference.images import (
 
 if TYPE_CHECKING:
     from nt_jax.inference.model import Model
+    from nt_jax.inference.tiles import Tile
 
 
 class Job(NamedTuple):
-    """One clean image to be made noisy.
+    """One image to be worked on.
 
     Attributes:
-      source: the clean image.
+      source: the image.
       target: the file to write.
-      seed: of its random maps.
+      seed: of its random maps, where it is to be made noisy.
       size: its height and width.
     """
 
@@ -42,38 +45,38 @@ class Job(NamedTuple):
     size: tuple[int, int]
 
 
-def plan(clean: Path, output: Path, references: Sequence[Path], seed: int) -> list[Job]:
+def plan(source: Path, output: Path, references: Sequence[Path] = (), seed: int = 0) -> list[Job]:
     """What to do, one job an image, in the order of file names; the i-th has seed + i.
 
-    A folder's images keep their names and sub-folders. Every clean image is decoded once, so that
-    a broken one ends the command before anything is written.
+    A folder's images keep their names and sub-folders. Every image is decoded once, so that a
+    broken one ends the command before anything is written.
 
     Args:
-      clean: image file, or folder of images.
-      output: file, or folder where `clean` is one; a file may also go into an existing folder.
-      references: not to be overwritten, as the clean images.
+      source: image file, or folder of images.
+      output: file, or folder where `source` is one; a file may also go into an existing folder.
+      references: not to be overwritten, as the images themselves.
       seed: of the first image.
 
     Raises:
       InputError: an image is missing or broken, or `output` does not fit.
     """
-    if clean.is_dir():
+    if source.is_dir():
         if output.exists() and not output.is_dir():
-            raise InputError(f"{output} is a file, but {clean} is a folder; name an output folder")
-        pairs = [(clean / name, output / name) for name in find_images(clean, output)]
+            raise InputError(f"{output} is a file, but {source} is a folder; name an output folder")
+        pairs = [(source / name, output / name) for name in find_images(source, output)]
     elif output.is_dir():
-        pairs = [(clean, output / clean.name)]
+        pairs = [(source, output / source.name)]
     else:
-        pairs = [(clean, output)]
-    inputs = {path.resolve() for path in (*references, *(source for source, _ in pairs))}
+        pairs = [(source, output)]
+    inputs = {path.resolve() for path in (*references, *(image for image, _ in pairs))}
     jobs = []
-    for index, (source, target) in enumerate(pairs):
+    for index, (image, target) in enumerate(pairs):
         if target.resolve() in inputs:
             raise InputError(f"{target} would overwrite an input; choose another output")
-        photo = read_photo(source)
+        photo = read_photo(image)
         check_writable_as(target, photo)
         height, width = photo.pixels.shape[:2]
-        jobs.append(Job(source, target, seed + index, (height, width)))
+        jobs.append(Job(image, target, seed + index, (height, width)))
     return jobs
 
 
@@ -112,21 +115,29 @@ def embed_photos(model: "Model", photos: Sequence[Photo]) -> Any:
     return model.average(embeddings)
 
 
-def run_job(
-    model: "Model",
-    job: Job,
-    embedding: Any,
-    strength: float,
-    tile: int,
-    on_tile: Callable[[], None],
+def run_jobs(
+    jobs: Sequence[Job],
+    tiles: Callable[[Job, np.ndarray], Iterable["Tile"]],
+    total: int,
+    note: Callable[[Job], str] = lambda job: "",
 ) -> None:
-    """Reads, transfers and writes one image; calls `on_tile` after each tile."""
-    photo = read_photo(job.source)
-    grey = photo.pixels.ndim == 2
-    pixels = np.empty(photo.pixels.shape, photo.pixels.dtype)
-    for part in model.transfer_tiles(
-        photo.pixels, embedding, seed=job.seed, strength=strength, tile=tile
-    ):
-        pixels[part.rows, part.columns] = from_float(part.pixels, pixels.dtype, grey)
-        on_tile()
-    write_photo(job.target, replace(photo, pixels=pixels))
+    """Reads, works on and writes the images one after the other, with a bar and a line for each.
+
+    Args:
+      jobs: what to do.
+      tiles: (job, its pixels) -> the finished pieces of the image.
+      total: how many pieces there will be in all.
+      note: what to add to a job's line.
+    """
+    with tqdm(total=total, unit="tile", disable=not sys.stderr.isatty()) as bar:
+        for number, job in enumerate(jobs, start=1):
+            photo = read_photo(job.source)
+            grey = photo.pixels.ndim == 2
+            pixels = np.empty(photo.pixels.shape, photo.pixels.dtype)
+            for part in tiles(job, photo.pixels):
+                pixels[part.rows, part.columns] = from_float(part.pixels, pixels.dtype, grey)
+                bar.update()
+            write_photo(job.target, replace(photo, pixels=pixels))
+            height, width = job.size
+            line = f"[{number}/{len(jobs)}] {job.target}  {width}x{height}{note(job)}"
+            bar.write(line, file=sys.stdout)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,14 @@ from jax.typing import ArrayLike
 
 from nt_jax.arrays import as_images
 from nt_jax.errors import InputError
-from nt_jax.inference.images import SMALLEST_SIDE, to_float
+from nt_jax.inference.denoiser import Denoiser
+from nt_jax.inference.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import (
     ALIGNMENT,
+    DEFAULT_TILE,
+    Tile,
     Window,
+    over_tiles,
     receptive_radius,
     round_up,
     split,
@@ -30,22 +34,14 @@ from nt_jax.models.discriminator import Discriminator, bound_embedding
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
 from nt_jax.models.networks import Networks, embed, make_networks
 from nt_jax.models.parameters import Array, Tree
+from nt_jax.models.ridnet import RIDNet
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-DEFAULT_TILE = 512
 _SEEDS = 2**32
 
 # References larger than this are embedded by crops of this side, up to _CROPS along each axis.
 _CROP_SIDE = 256
 _CROPS = 4
-
-
-class Tile(NamedTuple):
-    """A finished piece of an image: rows, columns and its pixels, float32 [h, w, 3] in [0, 1]."""
-
-    rows: slice
-    columns: slice
-    pixels: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,32 +180,19 @@ class Model:
         seed: np.uint32,
         strength: np.float32,
     ) -> Iterator[Tile]:
-        height, width = clean.shape[:2]
-        for row, column in windows:
-            inputs = to_float(clean[row.start : row.stop, column.start : column.stop])
-            rows_seen, columns_seen = row.stop - row.start, column.stop - column.start
-            missing = rows_seen - inputs.shape[0], columns_seen - inputs.shape[1]
+        def add_noise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
+            height, width, _ = inputs.shape
+            origin = np.uint32(row.start), np.uint32(column.start)
             noise = _tile_function()(
                 self.networks.generator,
                 self.params["generator"],
-                np.pad(inputs, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")[None],
+                inputs[None],
                 embedding,
-                _stacked_maps(
-                    seed,
-                    (np.uint32(row.start), np.uint32(column.start)),
-                    rows_seen,
-                    columns_seen,
-                    self.blocks,
-                ),
+                _stacked_maps(seed, origin, height, width, self.blocks),
             )
-            rows = slice(row.keep_start, min(row.keep_stop, height))
-            columns = slice(column.keep_start, min(column.keep_stop, width))
-            kept = (
-                slice(rows.start - row.start, rows.stop - row.start),
-                slice(columns.start - column.start, columns.stop - column.start),
-            )
-            noisy = inputs[kept] + strength * np.asarray(noise)[0][kept]
-            yield Tile(rows, columns, np.clip(noisy, 0, 1))
+            return inputs + strength * np.asarray(noise)[0]
+
+        return over_tiles(clean, windows, add_noise)
 
     def windows(
         self, height: int, width: int, tile: int = DEFAULT_TILE
@@ -320,34 +303,6 @@ class Model:
         return array.astype(jnp.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Denoiser:
-    """A denoiser. Make one with `nt_jax.load_denoiser`.
-
-    Attributes:
-      network: the module.
-      params: its parameters.
-      metadata: what the denoiser's folder says about it.
-    """
-
-    network: Any
-    params: Tree
-    metadata: Mapping[str, Any]
-
-    def __call__(self, noisy: ArrayLike) -> Array:
-        """Denoises whole images: [H, W, 3] or [N, H, W, 3] -> the same shape, float32 in [0, 1].
-
-        Channel attention averages over the image, so it cannot be computed in tiles: memory grows
-        with the image.
-
-        Args:
-          noisy: uint8 or float in [0, 1].
-        """
-        images = as_images(noisy, "noisy")
-        clean = _denoise(self.network, self.params, images)
-        return clean if np.ndim(noisy) == 4 else clean[0]
-
-
 # --- Loading -------------------------------------------------------------------------------------
 
 
@@ -381,13 +336,14 @@ def load_denoiser(name: str | os.PathLike) -> Denoiser:
     Raises:
       InputError: there is no such denoiser, or it is of another kind or damaged.
     """
-    from nt_jax.models.ridnet import RIDNet
-
     nested = Path(name) / "denoiser"
     is_converted = name not in _bundled() and nested.is_dir()
     metadata, variables = _read(nested if is_converted else name)
     if metadata.get("kind") != "ridnet":
-        raise InputError(f"{name} is of kind {metadata.get('kind')}, not a denoiser")
+        raise InputError(
+            f"{name} is of kind {metadata.get('kind')}, not a denoiser; load a model with load "
+            "(--model)"
+        )
     try:
         network = RIDNet(**metadata["model"])
         params = variables["denoiser"]
@@ -470,12 +426,6 @@ def _discriminate(
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     _, outputs = _apply(discriminator, params, None, clean, embedding, noisy[:, None])
     return tuple(f[:, 0] for f in outputs.features), tuple(m[:, 0] for m in outputs.logits)
-
-
-@partial(jax.jit, static_argnums=0)
-@_float32
-def _denoise(network: Any, params: Tree, images: Array) -> Array:
-    return jnp.clip(_apply(network, params, images), 0, 1)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))

@@ -5,6 +5,7 @@ A window that holds this neighbourhood, or ends where the image ends, gives exac
 image's result inside, provided its random maps are the same there.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -12,23 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_jax.inference.images import to_float
 from nt_jax.models.generator import LEVEL_SCALES, blocks_of_levels
 from nt_jax.models.parameters import Array
 
 # The two stride-2 convolutions halve twice: sizes and positions of windows are multiples of this.
 ALIGNMENT = 4
+DEFAULT_TILE = 512
 
 
 class Window(NamedTuple):
     """One axis of a tile: the network sees [start, stop), of which [keep_start, keep_stop) counts.
 
-    Multiples of 4, within the image.
+    For the generator multiples of 4, within the image less what is beyond a multiple of 4.
     """
 
     start: int
     stop: int
     keep_start: int
     keep_stop: int
+
+
+class Tile(NamedTuple):
+    """A finished piece of an image: rows, columns and its pixels, float32 [h, w, 3] in [0, 1]."""
+
+    rows: slice
+    columns: slice
+    pixels: np.ndarray
 
 
 def round_up(size: int) -> int:
@@ -68,9 +79,9 @@ def split(size: int, tile: int, halo: int) -> list[Window]:
     """Windows of one axis, all of one length so that one compiled program serves them.
 
     Args:
-      size: length of the axis, a multiple of 4.
-      tile: what a window adds between its halos, a multiple of 4.
-      halo: a multiple of 4. Windows at the image's ends have none there and keep more instead.
+      size: length of the axis. Windows are multiples of 4 where all three arguments are.
+      tile: what a window adds between its halos.
+      halo: of both sides. Windows at the image's ends have none there and keep more instead.
     """
     length = tile + 2 * halo
     if size <= length:
@@ -82,6 +93,40 @@ def split(size: int, tile: int, halo: int) -> list[Window]:
         Window(start, start + length, low, high)
         for start, low, high in zip(starts, cuts, cuts[1:], strict=False)
     ]
+
+
+def over_tiles(
+    image: np.ndarray,
+    windows: list[tuple[Window, Window]],
+    function: Callable[[np.ndarray, Window, Window], np.ndarray],
+) -> Iterator[Tile]:
+    """Works through an image window by window, so that it is never held as float.
+
+    Args:
+      image: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1].
+      windows: (vertical, horizontal); reflection fills what they reach beyond the image.
+      function: (window's content float32 [h, w, 3], vertical, horizontal) -> its result, the same
+        shape.
+
+    Yields:
+      The pieces, clipped to [0, 1], which cover the image once.
+    """
+    height, width = image.shape[:2]
+    for row, column in windows:
+        inputs = to_float(image[row.start : row.stop, column.start : column.stop])
+        missing = (
+            row.stop - row.start - inputs.shape[0],
+            column.stop - column.start - inputs.shape[1],
+        )
+        padded = np.pad(inputs, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
+        result = function(padded, row, column)
+        rows = slice(row.keep_start, min(row.keep_stop, height))
+        columns = slice(column.keep_start, min(column.keep_stop, width))
+        kept = result[
+            rows.start - row.start : rows.stop - row.start,
+            columns.start - column.start : columns.stop - column.start,
+        ]
+        yield Tile(rows, columns, np.clip(kept, 0, 1))
 
 
 def seeded_maps(

@@ -9,20 +9,28 @@ import numpy as np
 
 from nt_jax.checkpointing import load_state
 from nt_jax.models.networks import layouts, make_networks
-from nt_jax.models.parameters import Tree, unstack
+from nt_jax.models.parameters import Tree, module_layout, unstack
+from nt_jax.models.ridnet import RIDNet
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize
 
 
 def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
     """Reads the newest checkpoint of a workdir: (metadata, parameter trees by network name).
 
-    Trees are spectrally normalised float32 NumPy arrays; the generator is its moving average where
-    the run keeps one.
+    Trees are float32 NumPy arrays, a NoiseTransfer model's spectrally normalised; the generator,
+    and the denoiser, is its moving average where the run keeps one.
 
     Raises:
       InputError: no workdir, or one without a readable checkpoint.
     """
     config, step, state = load_state(workdir)
+    if "denoiser" in config:
+        model = {"features": config["model"]["width"], "blocks": config["model"]["blocks"]}
+        params = state["params"] if state.get("average") is None else state["average"]
+        layout = module_layout(RIDNet(**model), (1, 16, 16, 3))
+        tree = jax.tree.map(np.asarray, unstack(params, layout))
+        return {"kind": "ridnet", "model": model, "step": step}, {"denoiser": tree}
+
     generator, discriminator = layouts(make_networks(SimpleNamespace(**config["model"])))
 
     def effective(params: str, vectors: str, layout: Any) -> Tree:

@@ -6,6 +6,7 @@ trains it on generated pairs (section 4.2). Convolutions have biases and no spec
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -17,6 +18,10 @@ from nt_jax.errors import InputError
 from nt_jax.models.layers import Array, Tree, kernel_of
 
 SQUEEZE = 16
+# How far a block and the two outer convolutions look: dilations 3 + 4 of the wider path, then five
+# convolutions of 3x3; attention, which averages over the image, apart.
+_BLOCK_RADIUS = 12
+_OUTER_RADIUS = 2
 
 
 class BiasedConv(nn.Module):
@@ -49,10 +54,11 @@ class EnhancedAttentionBlock(nn.Module):
     """EAM: two dilated paths merged, two residual blocks, channel attention."""
 
     dtype: Any = jnp.float32
+    pooled_axes: tuple[int, ...] = (1, 2)
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, H, W, C]."""
+    def __call__(self, x: Array, mean: Array | None = None) -> Array:
+        """[N, H, W, C] -> [N, H, W, C]; `mean` stands in for the average that attention takes."""
         channels = x.shape[-1]
 
         def conv(name: str, y: Array, features: int = channels, size: int = 3, dilation: int = 1):
@@ -68,7 +74,9 @@ class EnhancedAttentionBlock(nn.Module):
         y = nn.relu(conv("enhanced2", nn.relu(conv("enhanced1", x))))
         x = nn.relu(x + conv("enhanced3", y, size=1))
 
-        mean = x.astype(jnp.float32).mean((1, 2), keepdims=True)
+        if mean is None:
+            mean = x.astype(jnp.float32).mean(self.pooled_axes, keepdims=True)
+            self.sow("attention", "mean", mean)
         y = nn.relu(conv("squeeze", mean, features=channels // SQUEEZE, size=1))
         return x * nn.sigmoid(conv("excite", y, size=1))
 
@@ -80,23 +88,55 @@ class RIDNet(nn.Module):
       features: channels of every layer, a multiple of 16, the factor attention squeezes by.
       blocks: enhanced attention blocks.
       dtype: compute type; parameters are float32 and so is the output.
+      pooled_axes: what attention averages over; (0, 1, 2) pools the images of a batch.
     """
 
     features: int = 64
     blocks: int = 4
     dtype: Any = jnp.float32
+    pooled_axes: tuple[int, ...] = (1, 2)
+
+    @property
+    def radius(self) -> int:
+        """How many pixels away the image can change the output other than by attention."""
+        return _BLOCK_RADIUS * self.blocks + _OUTER_RADIUS
 
     @nn.compact
-    def __call__(self, noisy: Array) -> Array:
-        """Noisy [N, H, W, 3] in [0, 1] -> denoised [N, H, W, 3], float32, not clipped."""
+    def __call__(self, noisy: Array, means: Sequence[Array] | None = None) -> Array:
+        """Denoises images; with `means` given, a pixel depends on its neighbourhood only.
+
+        Args:
+          noisy: [N, H, W, 3] in [0, 1].
+          means: for each block, what its attention takes for the average of its channels,
+            [1 or N, 1, 1, features]; see `attention_means`.
+
+        Returns:
+          [N, H, W, 3], float32, not clipped.
+        """
         if self.features % SQUEEZE:
             raise InputError(f"RIDNet has {self.features} features: use a multiple of {SQUEEZE}")
         head = BiasedConv(self.features, dtype=self.dtype, name="head")(noisy)
         x = nn.relu(head)
         for index in range(self.blocks):
-            x = EnhancedAttentionBlock(self.dtype, name=f"block{index + 1}")(x)
+            block = EnhancedAttentionBlock(self.dtype, self.pooled_axes, name=f"block{index + 1}")
+            x = block(x, means[index] if means is not None else None)
         residual = BiasedConv(3, dtype=self.dtype, name="tail")(x + head)
         return noisy + residual.astype(jnp.float32)
+
+
+def attention_means(network: RIDNet, params: Tree, noisy: Array) -> tuple[Array, ...]:
+    """Averages over all pixels of all images that each block's attention sees, [1, 1, 1, features].
+
+    Args:
+      network: the module.
+      params: its parameters.
+      noisy: [N, H, W, 3] in [0, 1], pooled together.
+    """
+    pooled = network.clone(pooled_axes=(0, 1, 2))
+    _, sown = pooled.apply({"params": params}, noisy, mutable=["attention"])
+    return tuple(
+        sown["attention"][f"block{index + 1}"]["mean"][0] for index in range(network.blocks)
+    )
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -199,13 +199,15 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     step = checkpointer.latest_step()
     if step is None:
         return jax.jit(fresh, out_shardings=everywhere)()
+    saved_config = checkpointer.saved_config(step)
     for field in task.sections:
-        saved = checkpointer.saved_config(step).get(field)
-        if saved is None:
+        if field not in saved_config:
             raise InputError(
-                f"the checkpoint of step {step} is of another kind of model: its config has no"
-                f" section {field}; choose another workdir"
+                f"the checkpoint of step {step} is of another kind of model, without"
+                f" config.{field}; choose another workdir"
             )
+    for field in task.sections:
+        saved = saved_config[field]
         wanted = json.loads(config.to_json())[field]
         different = [name for name in wanted if saved.get(name) != wanted[name]]
         if different:

@@ -1,6 +1,6 @@
 """NoiseTransfer as a task of the training loop."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,15 +11,15 @@ from nt_jax.models.parameters import Array, Tree
 from nt_jax.training import heldout, moco
 from nt_jax.training.state import TrainState, init_state
 from nt_jax.training.steps import jit_train_step
-from nt_jax.training.task import Evaluation, Step, check_choice, check_positive
+from nt_jax.training.task import Evaluation, Step, Task, check_choice, check_positive
 
 _SAMPLES_OF_KIND = 2
 
 
-class NoiseTransferTask:
-    """Generator and discriminator; see `task.Task`."""
+class NoiseTransferTask(Task):
+    """Generator and discriminator."""
 
-    titles = {
+    titles: ClassVar = {
         "akld": "AKLD (reference: itself)",
         "ks": "KS (reference: itself)",
         "level_correlation": "noise-level correlation (reference: itself)",

@@ -1,7 +1,8 @@
 """What the training loop asks of the model it trains: a small interface, implemented twice."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -27,8 +28,8 @@ class Evaluation(NamedTuple):
     pictures: dict[str, np.ndarray]
 
 
-class Task(Protocol):
-    """A model and how it is trained; made from a config, it raises InputError if that is wrong.
+class Task(ABC):
+    """A model and how it is trained.
 
     A state is a pytree with a field `step`, the updates done.
 
@@ -50,17 +51,23 @@ class Task(Protocol):
     sections: ClassVar[tuple[str, ...]]
     inputs: tuple[str, ...]
 
-    def __init__(self, config: Any) -> None: ...
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Checks the config and reads what is evaluated on; raises InputError."""
 
+    @abstractmethod
     def init(self, key: Array) -> Any:
         """State before the first step."""
 
+    @abstractmethod
     def parameters(self, state: Any) -> dict[str, Tree]:
         """Trained parameters by network name."""
 
+    @abstractmethod
     def make_step(self, mesh: Mesh) -> Step:
         """The compiled step, batches split over the mesh's `data` axis, the state donated."""
 
+    @abstractmethod
     def evaluate(self, state: Any, key: Array) -> Evaluation:
         """Scores the state on the held-out patches."""
 

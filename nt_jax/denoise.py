@@ -1,0 +1,51 @@
+"""Removes the noise of photos, files to files.
+
+  python -m nt_jax.denoise --input=noisy.jpg --output=clean.png
+  python -m nt_jax.denoise --input=photos --output=clean_photos --denoiser=runs/denoiser
+
+PNG and TIFF with 8 or 16 bits, JPEG and WebP; the output's extension is its format, and a folder's
+images keep their names. Any size, in tiles; `nt_jax/inference/denoiser.py` tells what that means.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, run_command
+from nt_jax.inference.files import make_folders, plan, run_jobs
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m nt_jax.denoise", description=__doc__.split("\n")[0])
+    parser.add_argument("--input", required=True, type=Path, help="image or folder of images")
+    parser.add_argument("--output", required=True, type=Path, help="image, or folder for a folder")
+    parser.add_argument(
+        "--denoiser", default="small-ridnet", help="bundled name, workdir or model folder"
+    )
+    parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, denoiser or image.
+    """
+    args = _parser().parse_args(argv)
+    # Unwinds, so that no temporary file is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    jobs = plan(args.input, args.output)
+
+    from nt_jax.compilation import use_compilation_cache
+    from nt_jax.inference.model import load_denoiser
+
+    use_compilation_cache()
+    denoiser = load_denoiser(args.denoiser)
+    tiles = sum(len(denoiser.windows(*job.size, args.tile)) for job in jobs)
+    make_folders([job.target for job in jobs], args.output)
+    run_jobs(jobs, lambda _, pixels: denoiser.denoise_tiles(pixels, tile=args.tile), total=tiles)
+
+
+if __name__ == "__main__":
+    run_command(main)

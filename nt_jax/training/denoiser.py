@@ -1,0 +1,284 @@
+"""Training of the denoiser RIDNet on true or on generated noise (paper sections 4.3 and 4.4)."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
+
+from nt_jax import metrics
+from nt_jax.errors import InputError
+from nt_jax.inference.model import load
+from nt_jax.models.generator import sample_maps
+from nt_jax.models.networks import Networks, embed, generate_noise, make_networks
+from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout, stack, unstack
+from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.training import heldout, moco
+from nt_jax.training.state import make_optimizer
+from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task, check_choice
+
+_NOISES = ("generated", "real", "synthetic")
+_EVALUATION_BATCH = 8
+_SAMPLES_OF_KIND = 2
+
+
+class DenoiserState(flax.struct.PyTreeNode):
+    """What a denoiser's training carries from step to step.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: parameters, float32, stacked.
+      optimizer: optax state.
+      average: moving average of `params`, or None when `train.ema_decay` is 0.
+    """
+
+    step: Array
+    params: Stacks
+    optimizer: Any
+    average: Stacks | None
+
+
+class NoiseModel(flax.struct.PyTreeNode):
+    """A trained NoiseTransfer model as an argument of the step.
+
+    Attributes:
+      networks: the modules.
+      generator, key_encoder: spectrally normalised parameters.
+    """
+
+    networks: Networks = flax.struct.field(pytree_node=False)
+    generator: Tree
+    key_encoder: Tree
+
+
+def make_network(config: Any) -> RIDNet:
+    """The denoiser of a training config."""
+    return RIDNet(config.model.width, config.model.blocks, jnp.dtype(config.model.dtype))
+
+
+def layout_of(network: RIDNet) -> Layout:
+    """Parameter layout; it does not depend on the image size."""
+    return module_layout(network, (1, 16, 16, 3))
+
+
+def learning_rate(train: Any) -> optax.Schedule:
+    """The rate by updates done, halved at each step of `train.halve_at`."""
+    return optax.piecewise_constant_schedule(
+        train.learning_rate, dict.fromkeys(train.halve_at, 0.5)
+    )
+
+
+def init_state(config: Any, network: RIDNet, key: Array) -> DenoiserState:
+    """State before the first step."""
+    params = stack(init_ridnet(key, network), layout_of(network))
+    return DenoiserState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer=make_optimizer(config.train, learning_rate(config.train)).init(params),
+        average=jax.tree.map(jnp.copy, params) if config.train.ema_decay else None,
+    )
+
+
+def generate(model: NoiseModel, batch: Batch, key: Array) -> Array:
+    """Noisy versions of clean patches: clip(X + G(X, Dk(Yr), z)), [B, H, W, 3] (section 4.3).
+
+    Args:
+      model: what makes the noise.
+      batch: `clean` X and `reference` Yr, noisy patches of other images, [B, H, W, 3] in [0, 1].
+      key: PRNG key of the random maps z.
+    """
+    clean = batch["clean"]
+    count, height, width, _ = clean.shape
+    embedding = embed(model.networks, model.key_encoder, batch["reference"])
+    maps = sample_maps(key, count, height, width, model.networks.generator.blocks)
+    noise = generate_noise(model.networks, model.generator, clean, embedding, maps)
+    return jnp.clip(clean + noise, 0, 1)
+
+
+def l1_loss(denoised: Array, clean: Array) -> Array:
+    """Mean absolute difference."""
+    return jnp.abs(denoised - clean).mean()
+
+
+def train_step(
+    config: Any,
+    network: RIDNet,
+    state: DenoiserState,
+    model: NoiseModel | None,
+    batch: Batch,
+    key: Array,
+) -> tuple[DenoiserState, Metrics]:
+    """One update of the denoiser.
+
+    Args:
+      config: training config.
+      network: the denoiser.
+      state: state before the step.
+      model: what makes the noise; None where the batch has it.
+      batch: `clean`, and `reference` or, without a model, `noisy`; [B, H, W, 3] in [0, 1].
+      key: PRNG key of the generated noise.
+
+    Returns:
+      (state after the step, {name: float32 scalar}); loss and gradient are at the state before.
+    """
+    noisy = generate(model, batch, key) if model else batch["noisy"]
+    clean, noisy = (_crop(image, config.denoiser.crop) for image in (batch["clean"], noisy))
+
+    def loss_of(params: Stacks) -> Array:
+        denoised = network.apply({"params": unstack(params, layout_of(network))}, noisy)
+        return l1_loss(jnp.asarray(denoised), clean)
+
+    loss, gradient = jax.value_and_grad(loss_of)(state.params)
+    rate = learning_rate(config.train)
+    optimizer = make_optimizer(config.train, rate)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+        decay = moco.early_decay(config.train.ema_decay, state.step)
+        average = moco.moving_average(average, params, decay)
+    values = {
+        "loss": loss,
+        "gradient_norm": optax.tree.norm(gradient),
+        "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+    }
+    return DenoiserState(state.step + 1, params, optimizer_state, average), values
+
+
+def _crop(image: Array, margin: int) -> Array:
+    """Less `margin` pixels on each side, where a generator has seen the patch's border."""
+    _, height, width, _ = image.shape
+    return image[:, margin : height - margin, margin : width - margin]
+
+
+def jit_train_step(config: Any, network: RIDNet, model: NoiseModel | None, mesh: Mesh) -> Step:
+    """`train_step` jitted over the mesh's `data` axis, the state donated, all else replicated."""
+    everywhere = NamedSharding(mesh, P())
+    by_example = NamedSharding(mesh, P("data"))
+
+    def step(
+        state: DenoiserState, model: NoiseModel | None, batch: Batch, key: Array
+    ) -> tuple[DenoiserState, Metrics]:
+        return train_step(config, network, state, model, batch, key)
+
+    jitted = jax.jit(
+        step,
+        in_shardings=(everywhere, everywhere, by_example, everywhere),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+    model = jax.device_put(model, everywhere)
+    return lambda state, batch, key: jitted(state, model, batch, key)
+
+
+def make_denoise(network: RIDNet) -> Callable[[DenoiserState, ArrayLike], Array]:
+    """Jitted (state, noisy [N, P, P, 3]) -> denoised in [0, 1], by the average if there is one."""
+
+    @jax.jit
+    def denoise(params: Stacks, noisy: ArrayLike) -> Array:
+        tree = unstack(params, layout_of(network))
+        return jnp.clip(jnp.asarray(network.apply({"params": tree}, noisy)), 0, 1)
+
+    return lambda state, noisy: denoise(
+        state.params if state.average is None else state.average, noisy
+    )
+
+
+class DenoiserTask(Task):
+    """RIDNet on one kind of noise."""
+
+    titles: ClassVar = {
+        "noisy_psnr": "PSNR of the noisy patches, dB",
+        "psnr": "PSNR of the denoised, dB",
+        "noisy_ssim": "SSIM of the noisy patches",
+        "ssim": "SSIM of the denoised",
+    }
+    headline = ("noisy_psnr", "psnr", "noisy_ssim", "ssim")
+    curves = ("psnr", "ssim")
+    picture = "denoised"
+    shown = ("loss", "learning_rate")
+    sections = ("model", "denoiser")
+
+    def __init__(self, config: Any) -> None:
+        _check(config)
+        self.config = config
+        self._network = make_network(config)
+        layout_of(self._network)  # raises if the width does not fit
+        self._model = _load_model(config) if config.denoiser.noise == "generated" else None
+        self.inputs = ("clean", "reference") if self._model else ("clean", "noisy")
+        self._held_out = heldout.make_heldout(config)
+        self._noisy_scores = _scores(self._held_out, self._held_out.noisy, "noisy_")
+        self._denoise = make_denoise(self._network)
+
+    def init(self, key: Array) -> DenoiserState:
+        return init_state(self.config, self._network, key)
+
+    def parameters(self, state: DenoiserState) -> dict[str, Tree]:
+        return {"denoiser": state.params}
+
+    def make_step(self, mesh: Mesh) -> Step:
+        return jit_train_step(self.config, self._network, self._model, mesh)
+
+    def evaluate(self, state: DenoiserState, key: Array) -> Evaluation:
+        del key
+        held_out, parts = self._held_out, []
+        for start in range(0, len(held_out.noisy), _EVALUATION_BATCH):
+            rows = np.arange(start, start + _EVALUATION_BATCH) % len(held_out.noisy)
+            parts.append(np.asarray(self._denoise(state, held_out.noisy[rows])))
+        denoised = np.concatenate(parts)[: len(held_out.noisy)]
+        rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
+        pictures = {
+            "noisy": held_out.noisy[rows],
+            self.picture: denoised[rows],
+            "clean": held_out.clean[rows],
+            "difference x4": 0.5 + 4 * (denoised[rows] - held_out.clean[rows]),
+        }
+        return Evaluation(self._noisy_scores | _scores(held_out, denoised), pictures)
+
+
+def _scores(held_out: heldout.HeldOut, images: np.ndarray, prefix: str = "") -> dict[str, float]:
+    """{`eval/psnr`: the mean over kinds, `eval/KIND/psnr`: over patches; SSIM likewise}."""
+    results = {}
+    for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+        # In batches of one size, which is one program, in little memory.
+        starts = range(0, len(images), _EVALUATION_BATCH)
+        rows = [np.arange(start, start + _EVALUATION_BATCH) % len(images) for start in starts]
+        values = [np.asarray(metric(held_out.clean[row], images[row])) for row in rows]
+        scores = np.concatenate(values)[: len(images)]
+        kinds = np.array(held_out.kind)
+        by_kind = {kind: float(scores[kinds == kind].mean()) for kind in dict.fromkeys(kinds)}
+        results[f"eval/{prefix}{name}"] = float(np.mean(list(by_kind.values())))
+        results |= {f"eval/{kind}/{prefix}{name}": score for kind, score in by_kind.items()}
+    return results
+
+
+def _check(config: Any) -> None:
+    check_choice(config, "denoiser", "noise", _NOISES)
+    if config.denoiser.noise == "real" and not config.data.pairs:
+        raise InputError("training on real noise needs pairs: give --config.data.pairs=DIR")
+    if config.model.blocks < 1:
+        raise InputError(f"config.model.blocks={config.model.blocks} must be at least 1")
+    crop, patch = config.denoiser.crop, config.data.patch_size
+    if not 0 <= crop <= (patch - 8) // 2:
+        raise InputError(
+            f"config.denoiser.crop={crop} must be 0 or more and leave 8 pixels of"
+            f" config.data.patch_size={patch}"
+        )
+    if any(step < 1 for step in config.train.halve_at):
+        raise InputError(f"config.train.halve_at={config.train.halve_at}: steps begin at 1")
+
+
+def _load_model(config: Any) -> NoiseModel:
+    """Raises InputError if there is no such model."""
+    model = load(config.denoiser.model)
+    networks = make_networks(
+        SimpleNamespace(**model.metadata["model"]), jnp.dtype(config.model.dtype)
+    )
+    return NoiseModel(networks, model.params["generator"], model.params["key_encoder"])

@@ -1,0 +1,223 @@
+"""Denoising by tiles, and the command: files in, files out, wrong input."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage import data
+
+import nt_jax
+from nt_jax import denoise
+from nt_jax.checkpointing import save_model
+from nt_jax.errors import InputError
+from nt_jax.inference import denoiser as inference
+from nt_jax.inference.images import Photo, read_photo, write_photo
+from nt_jax.models.ridnet import RIDNet, attention_means, init_ridnet
+
+PIXELS = data.coffee()[:56, :72]
+NETWORK = RIDNet(16, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, init_ridnet(jax.random.key(0), NETWORK))
+    save_model(
+        folder, {"kind": "ridnet", "model": {"features": 16, "blocks": 1}}, {"denoiser": params}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def denoiser(folder):
+    return nt_jax.load_denoiser(folder)
+
+
+@pytest.fixture(scope="module")
+def expected(denoiser):
+    """Denoised image of PIXELS at 255 levels, unrounded."""
+    return 255 * np.asarray(denoiser(PIXELS))
+
+
+@pytest.fixture
+def run(folder):
+    def run(**flags):
+        flags = {"denoiser": folder} | flags
+        denoise.main([f"--{name}={value}" for name, value in flags.items()])
+
+    return run
+
+
+def everything(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def joined(tiles, shape):
+    result = np.full(shape, np.nan, np.float32)
+    for tile in tiles:
+        result[tile.rows, tile.columns] = tile.pixels
+    return result
+
+
+# --- Tiles ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_radius_is_what_the_gradient_reaches(blocks):
+    network = RIDNet(16, blocks)
+    size = 2 * network.radius + 5
+    middle = size // 2
+    image = jnp.full((1, size, size, 3), 0.5)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    # Positive weights: no contribution cancels another.
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes)
+    means = [jnp.ones((1, 1, 1, 16))] * blocks
+
+    @jax.jit
+    def reached(image):
+        return jax.grad(
+            lambda x: network.apply({"params": params}, x, means)[0, middle, middle, 0]
+        )(image)
+
+    rows, columns = np.nonzero(np.abs(reached(image)[0]).sum(-1))
+    assert np.abs(rows - middle).max() == np.abs(columns - middle).max() == network.radius
+
+
+def test_means_are_what_attention_averages(denoiser):
+    image = PIXELS[None] / np.float32(255)
+    means = attention_means(NETWORK, denoiser.params, image)
+    given = NETWORK.apply({"params": denoiser.params}, image, means)
+    own = NETWORK.apply({"params": denoiser.params}, image)
+    np.testing.assert_allclose(given, own, atol=1e-6)
+    pair = attention_means(NETWORK, denoiser.params, np.concatenate([image, image[:, ::-1]]))
+    assert [mean.shape for mean in pair] == [(1, 1, 1, 16)]
+    zero = NETWORK.apply({"params": denoiser.params}, image, [0 * mean for mean in means])
+    assert np.abs(zero - own).max() > 1e-3
+
+
+@pytest.mark.parametrize("tile", [16, 30])
+def test_tiles_give_the_whole_image(denoiser, expected, tile):
+    assert len(denoiser.windows(*PIXELS.shape[:2], tile)) > 1
+    result = joined(denoiser.denoise_tiles(PIXELS, tile=tile), PIXELS.shape)
+    np.testing.assert_allclose(255 * result, expected, atol=255e-5)
+
+
+def test_a_large_image_is_pooled_over_crops(denoiser, monkeypatch):
+    monkeypatch.setattr(inference, "_POOLED_WHOLE", 40 * 40)
+    monkeypatch.setattr(inference, "_CROP_SIDE", 16)
+    image = PIXELS[:45] / np.float32(255)
+    crops = [image[y : y + 16, x : x + 16] for y in (0, 9, 19, 29) for x in (0, 18, 37, 56)]
+    means = attention_means(NETWORK, denoiser.params, np.stack(crops))
+    expected = NETWORK.apply({"params": denoiser.params}, image[None], means)[0]
+    for tile in (16, 512):
+        result = joined(denoiser.denoise_tiles(image, tile=tile), image.shape)
+        np.testing.assert_allclose(result, np.clip(expected, 0, 1), atol=1e-5)
+    np.testing.assert_allclose(denoiser(np.stack([image] * 2))[1], result, atol=1e-6)
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def test_one_file(run, expected, tmp_path, capsys):
+    write_photo(tmp_path / "in.png", Photo(PIXELS))
+    run(input=tmp_path / "in.png", output=tmp_path / "out.png", tile=16)
+    result = read_photo(tmp_path / "out.png").pixels
+    assert np.abs(result - expected).max() <= 0.5 + 255e-5
+    assert np.abs(result.astype(int) - PIXELS).max() > 2
+    assert capsys.readouterr().out == f"[1/1] {tmp_path / 'out.png'}  72x56\n"
+
+
+def test_jpeg_to_jpeg(run, denoiser, tmp_path):
+    write_photo(tmp_path / "in.jpg", Photo(PIXELS))
+    run(input=tmp_path / "in.jpg", output=tmp_path / "out.jpg")
+    expected = denoiser(read_photo(tmp_path / "in.jpg").pixels)
+    assert np.abs(read_photo(tmp_path / "out.jpg").pixels - 255 * expected).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "grey"), [(np.uint8, True), (np.uint16, True), (np.uint16, False)]
+)
+def test_depth_grey_and_alpha_are_kept(run, denoiser, tmp_path, dtype, grey):
+    pixels = PIXELS.astype(dtype) * (257 if dtype == np.uint16 else 1)
+    pixels = pixels[..., 0] if grey else pixels
+    alpha = np.arange(pixels.shape[0] * pixels.shape[1]).reshape(pixels.shape[:2]).astype(dtype)
+    write_photo(tmp_path / "in.tif", Photo(pixels, alpha, b"profile"))
+    run(input=tmp_path / "in.tif", output=tmp_path / "out.png")
+    result = read_photo(tmp_path / "out.png")
+    assert (result.pixels.shape, result.pixels.dtype) == (pixels.shape, dtype)
+    np.testing.assert_array_equal(result.alpha, alpha)
+    assert result.icc_profile == b"profile"
+    largest = np.iinfo(dtype).max
+    image = pixels.astype(np.float32) / largest
+    expected = np.asarray(denoiser(np.repeat(image[..., None], 3, -1) if grey else image))
+    expected = expected @ [0.299, 0.587, 0.114] if grey else expected
+    assert np.abs(result.pixels - largest * expected).max() <= 0.5 + largest * 1e-5
+
+
+def test_exif_rotation_is_applied(run, tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=exif)
+    run(input=tmp_path / "in.jpg", output=tmp_path / "out.png")
+    assert read_photo(tmp_path / "out.png").pixels.shape == (72, 56, 3)
+
+
+def test_a_folder_keeps_names(run, expected, tmp_path):
+    photos, output = tmp_path / "photos", tmp_path / "made" / "clean"
+    names = ["b.png", "a/c.PNG", "a.tif"]
+    for name in names:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        write_photo(photos / name, Photo(PIXELS))
+    run(input=photos, output=output)
+    assert everything(output) == sorted(names)
+    for name in names:
+        assert np.abs(read_photo(output / name).pixels - expected).max() <= 0.5 + 255e-5
+
+
+# --- Wrong input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"input": "none.png"}, "none.png: no such file"),
+        ({"input": "text.png"}, "text.png is not a readable"),
+        ({"input": "empty"}, "no image found"),
+        ({"input": "photos", "output": "text.png"}, "is a file, but"),
+        ({"input": "photos/a.png", "output": "out.gif"}, "must end in"),
+        ({"input": "photos/a.png", "output": "photos/a.png"}, "overwrite an input"),
+        ({"input": "photos", "denoiser": "none"}, "no model none"),
+        ({"input": "photos", "tile": 8}, "tile: expected 16 or more"),
+        ({"input": "photos", "tile": "x"}, "--tile"),
+        ({"input": "photos", "nonsense": 1}, "--nonsense"),
+        ({}, "--input"),
+    ],
+)
+def test_wrong_input_says_so_and_writes_nothing(run, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "empty"):
+        (tmp_path / name).mkdir()
+    write_photo("photos/a.png", Photo(PIXELS))
+    (tmp_path / "text.png").write_text("no image")
+    before = everything(tmp_path)
+    with pytest.raises(InputError) as error:
+        run(**({"output": "new"} | flags))
+    assert message in str(error.value)
+    assert everything(tmp_path) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_process_ends_with_one_line_and_exit_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "nt_jax.denoise", "--input=none.png", f"--output={tmp_path}/o.png"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: none.png: no such file; check the path\n"

@@ -1,0 +1,335 @@
+"""Training of the denoiser: loss, schedule, step, generated noise, and runs end to end."""
+
+import json
+import pathlib
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from skimage import data
+from tiny_models import save_tiny
+
+import nt_jax
+from configs import noisetransfer
+from configs.denoiser import get_config
+from nt_jax.checkpointing import load_state
+from nt_jax.data.pipeline import make_loader
+from nt_jax.errors import DivergedError, InputError
+from nt_jax.inference.images import Photo, write_photo
+from nt_jax.main import print_summary
+from nt_jax.models.parameters import unstack
+from nt_jax.models.ridnet import RIDNet
+from nt_jax.training import denoiser, loop
+from nt_jax.training.loop import train_and_evaluate
+
+
+def mesh_of(devices: int) -> Mesh:
+    return Mesh(np.array(jax.devices()[:devices]), ("data",))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with mock.patch.object(loop, "data_mesh", return_value=mesh_of(1)):
+        yield
+
+
+@pytest.fixture(scope="module")
+def noise_model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def smoke(noise="gaussian", **train):
+    config = get_config(f"{noise}-smoke")
+    config.train.update(train)
+    return config
+
+
+def lines(workdir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+# --- Loss, schedule, step ------------------------------------------------------------------------
+
+
+def test_loss_by_hand():
+    denoised = jnp.array([[0.5, 0.25], [1.5, -0.25]])
+    clean = jnp.array([[0.25, 0.5], [1.0, 0.0]])
+    assert denoiser.l1_loss(denoised, clean) == (0.25 + 0.25 + 0.5 + 0.25) / 4
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        (0, 1e-4),
+        (749_999, 1e-4),
+        (750_000, 5e-5),
+        (849_999, 5e-5),
+        (850_000, 2.5e-5),
+        (950_000, 1.25e-5),
+        (999_999, 1.25e-5),
+    ],
+)
+def test_learning_rate_is_halved_after_epochs_150_170_190(done, expected):
+    assert denoiser.learning_rate(get_config("real").train)(done) == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """(config, network, batch, states before and after two steps, metrics of the second)."""
+    config = smoke(batch_size=2, l2=1e-2, halve_at=(1,))
+    network = denoiser.make_network(config)
+    rng = np.random.default_rng(0)
+    clean = rng.random((2, 24, 24, 3), np.float32)
+    noisy = clean + rng.normal(0, 0.1, clean.shape).astype(np.float32)
+    batch = {"clean": jnp.asarray(clean), "noisy": jnp.asarray(noisy)}
+    step = denoiser.jit_train_step(config, network, None, mesh_of(1))
+    states = [denoiser.init_state(config, network, jax.random.key(3))]
+    for number in range(2):
+        before = jax.tree.map(jnp.copy, states[-1])
+        state, metrics = step(before, batch, jax.random.key(number))
+        states.append(state)
+    return config, network, batch, states, metrics
+
+
+def test_steps_are_those_written_plainly(stepped):
+    _, network, batch, states, metrics = stepped
+    layout = denoiser.layout_of(network)
+    clean, noisy = (batch[name][:, 4:20, 4:20] for name in ("clean", "noisy"))
+
+    @jax.jit
+    def loss_and_gradient(tree):
+        def loss_of(tree):
+            return jnp.mean(jnp.abs(network.apply({"params": tree}, noisy) - clean))
+
+        return jax.value_and_grad(loss_of)(tree)
+
+    params = unstack(states[0].params, layout)
+    first = second = jax.tree.map(np.zeros_like, params)
+    average = params
+    for t, rate in ((1, 1e-3), (2, 5e-4)):
+        loss, gradient = loss_and_gradient(params)
+        gradient = jax.tree.map(lambda g, p: g + 1e-2 * p, gradient, params)
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
+        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, gradient)
+        params = jax.tree.map(
+            lambda p, m, v, t=t, rate=rate: (
+                p - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            ),
+            params,
+            first,
+            second,
+        )
+        decay = min(0.99, t / (9 + t))
+        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, params)
+    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert metrics["learning_rate"] == pytest.approx(5e-4)
+    for expected, stacks in ((params, states[2].params), (average, states[2].average)):
+        jax.tree.map(
+            lambda e, f: np.testing.assert_allclose(f, e, atol=2e-6),
+            expected,
+            unstack(stacks, layout),
+        )
+    assert int(states[2].step) == 2
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), states[0], states[2])
+    assert min(jax.tree.leaves(moved.params)) > 1e-4
+
+
+def test_two_devices_do_what_one_does(stepped):
+    config, network, batch, states, _ = stepped
+    step = denoiser.jit_train_step(config, network, None, mesh_of(2))
+    state, _ = step(jax.tree.map(np.asarray, states[0]), batch, jax.random.key(0))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, states[1].params
+    )
+
+
+def test_bfloat16_is_of_the_convolutions_only(stepped, noise_model):
+    config = smoke("generated")
+    config.denoiser.model, config.model.dtype = str(noise_model), "bfloat16"
+    network, model = denoiser.make_network(config), denoiser._load_model(config)
+    batch = {name: jnp.zeros((2, 24, 24, 3)) for name in ("clean", "reference")}
+    before = stepped[3][0]
+    trace = jax.make_jaxpr(
+        lambda state, batch: denoiser.train_step(
+            config, network, state, model, batch, jax.random.key(0)
+        ),
+        return_shape=True,
+    )
+    jaxpr, (after, metrics) = trace(before, batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.float32)}
+    assert metrics["loss"].dtype == jnp.float32
+    convolutions = [line for line in str(jaxpr).splitlines() if "conv_general_dilated[" in line]
+    assert convolutions
+    assert all("bf16" in line for line in convolutions)
+
+
+# --- Generated noise -----------------------------------------------------------------------------
+
+
+def test_generated_noise_is_the_models(noise_model):
+    config = smoke("generated")
+    config.denoiser.model = str(noise_model)
+    model = nt_jax.load(noise_model)
+    clean = data.astronaut()[None, :24, :24] / np.float32(255)
+    reference = data.coffee()[None, 40:64, :24] / np.float32(255)
+    key = jax.random.key(7)
+    batch = {"clean": jnp.asarray(clean), "reference": jnp.asarray(reference)}
+    found = jax.jit(denoiser.generate)(denoiser._load_model(config), batch, key)
+    noise = model.generate_noise(clean, model.embed(reference), model.sample_maps(key, (1, 24, 24)))
+    np.testing.assert_allclose(found, np.clip(clean + noise, 0, 1), atol=1e-6)
+    assert np.abs(found - clean).max() > 0.01
+
+
+def test_references_are_other_images(tmp_path):
+    for level, name in ((40, "a"), (120, "b"), (200, "c")):
+        for kind in ("gt", "noisy"):
+            image = np.full((32, 32, 3), level + (kind == "noisy"), np.uint8)
+            write_photo(tmp_path / f"{name}_{kind}.png", Photo(image))
+    config = get_config("generated-smoke")
+    config.data.pairs = str(tmp_path)
+    batches = make_loader(config.data, batch_size=64, seed=0, mesh=mesh_of(1))(0)
+    batch = next(batches)
+    clean, reference = (np.rint(255 * batch[n][:, 0, 0, 0]) for n in ("clean", "reference"))
+    pairs = set(zip(clean.tolist(), reference.tolist(), strict=True))
+    assert pairs == {(x, y + 1) for x in (40, 120, 200) for y in (40, 120, 200) if x != y}
+
+
+def test_other_images_need_two_pairs(tmp_path):
+    for kind in ("gt", "noisy"):
+        write_photo(tmp_path / f"a_{kind}.png", Photo(np.zeros((32, 32, 3), np.uint8)))
+    config = get_config("generated-smoke")
+    config.data.pairs = str(tmp_path)
+    with pytest.raises(InputError, match="two pairs or more"):
+        make_loader(config.data, batch_size=8, seed=0, mesh=mesh_of(1))
+
+
+def test_a_run_on_generated_noise(noise_model, tmp_path):
+    config = smoke("generated", steps=2)
+    config.denoiser.model = str(noise_model)
+    train_and_evaluate(config, tmp_path / "run")
+    assert np.isfinite(lines(tmp_path / "run")[-1]["loss"])
+
+
+# --- Runs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Workdir and summary of an uninterrupted run on strong Gaussian noise."""
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    return workdir, train_and_evaluate(learning(), workdir)
+
+
+def learning(steps=40):
+    config = smoke(steps=steps, learning_rate=3e-3, halve_at=(30,), checkpoint_every=10)
+    config.eval.every = 10
+    config.data.sigma_range = (50.0, 50.0)
+    return config
+
+
+def test_the_loss_falls_and_the_result_is_cleaner_than_the_input(finished):
+    workdir, summary = finished
+    losses = [line["loss"] for line in lines(workdir)[1:]]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert summary["end"]["eval/psnr"] > summary["end"]["eval/noisy_psnr"] + 1
+    assert summary["end"]["eval/gaussian/psnr"] == summary["end"]["eval/psnr"]
+    assert summary["end"]["eval/noisy_psnr"] == pytest.approx(15, abs=1)
+
+
+def test_a_run_leaves_its_files(finished, capsys):
+    workdir, summary = finished
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert [line["step"] for line in lines(workdir)] == list(range(41))
+    assert {p.name for p in (workdir / "samples").iterdir()} == {
+        "curves.png",
+        *(f"step_{step:07d}.png" for step in range(0, 41, 10)),
+    }
+    print_summary(summary, workdir, denoiser.DenoiserTask.titles)
+    assert "PSNR of the denoised, dB" in capsys.readouterr().out
+
+
+def test_resuming_changes_nothing(finished, tmp_path):
+    train_and_evaluate(learning(steps=20), tmp_path)
+    train_and_evaluate(learning(), tmp_path)
+    whole, resumed = (load_state(workdir)[2] for workdir in (finished[0], tmp_path))
+    assert jax.tree.structure(whole) == jax.tree.structure(resumed)
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    assert lines(tmp_path) == lines(finished[0])
+
+
+def test_the_workdir_loads_as_a_denoiser(finished):
+    workdir, summary = finished
+    loaded = nt_jax.load_denoiser(workdir)
+    assert loaded.network == RIDNet(16, 1)
+    assert loaded.metadata["step"] == 40
+    task = denoiser.DenoiserTask(learning())
+    held_out = task._held_out
+    scores = nt_jax.metrics.psnr(held_out.clean, loaded(held_out.noisy))
+    assert np.mean(scores) == pytest.approx(summary["end"]["eval/psnr"], abs=1e-3)
+
+
+def test_each_kind_says_what_it_is(finished, noise_model, tmp_path):
+    with pytest.raises(InputError, match="of kind ridnet, not a noise transfer model"):
+        nt_jax.load(finished[0])
+    with pytest.raises(InputError, match="of kind noisetransfer, not a denoiser"):
+        nt_jax.load_denoiser(noise_model)
+    with pytest.raises(InputError, match=r"another kind of model, without config\.variant"):
+        train_and_evaluate(noisetransfer.get_config("smoke"), finished[0])
+    config = learning()
+    config.model.blocks = 2
+    with pytest.raises(InputError, match=r"config\.model\.blocks=1, not 2"):
+        train_and_evaluate(config, finished[0])
+
+
+def test_a_non_finite_loss_ends_the_run(tmp_path):
+    def broken_loader(*args, **kwargs):
+        batches = make_loader(*args, **kwargs)
+        return lambda start: (b | {"noisy": b["noisy"] * np.nan} for b in batches(start))
+
+    with (
+        mock.patch.object(loop, "make_loader", broken_loader),
+        pytest.raises(DivergedError, match="step 1 is not finite"),
+    ):
+        train_and_evaluate(learning(), tmp_path)
+
+
+# --- Recipes and wrong configs -------------------------------------------------------------------
+
+
+def test_recipes():
+    for noise in ("generated", "real", "synthetic", "gaussian", "camera"):
+        config = get_config(noise)
+        assert config.train.l2 == (1e-5 if noise in ("generated", "real") else 1e-6)
+        assert (config.train.batch_size, config.train.steps) == (32, 1_000_000)
+        assert config.data.patch_size - 2 * config.denoiser.crop == 80
+        assert get_config(f"{noise}-small").denoiser == config.denoiser
+    assert get_config("smoke") == get_config("gaussian-smoke")
+    for wrong in ("salt", "real-big", "smoke-small"):
+        with pytest.raises(InputError, match=f"no config argument '{wrong}'"):
+            get_config(wrong)
+
+
+@pytest.mark.parametrize(
+    ("noise", "change", "message"),
+    [
+        ("real", {}, r"give --config\.data\.pairs"),
+        ("generated", {"denoiser.model": "nosuch"}, "no model nosuch"),
+        ("gaussian", {"denoiser.noise": "none"}, "choose from generated, real, synthetic"),
+        ("gaussian", {"denoiser.crop": 9}, "crop=9"),
+        ("gaussian", {"model.width": 24}, "24 features: use a multiple of 16"),
+        ("gaussian", {"model.blocks": 0}, "blocks=0"),
+        ("gaussian", {"model.dtype": "float16"}, "dtype='float16'"),
+        ("gaussian", {"train.batch_size": 0}, "batch_size=0"),
+        ("gaussian", {"train.halve_at": (0,)}, "halve_at"),
+        ("gaussian", {"data.noise_kinds": ("salt",)}, "salt"),
+    ],
+)
+def test_a_config_that_cannot_run_makes_no_workdir(noise, change, message, tmp_path):
+    config = smoke(noise)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
