@@ -35,6 +35,12 @@ def photo() -> np.ndarray:
     return skimage.data.astronaut()[:256, 100:356].astype(np.float32) / 255
 
 
+@pytest.fixture(scope="module")
+def patch(photo) -> np.ndarray:
+    """float32 [96, 96, 3], one shape for several tests."""
+    return photo[:96, :96]
+
+
 # --- The mosaic ----------------------------------------------------------------------------------
 
 
@@ -98,8 +104,8 @@ def test_white_saturates_the_sensor_and_grey_lies_below_by_the_gains():
     assert raw[0] == pytest.approx(0, abs=1e-4)
     assert raw[2] == pytest.approx(1, abs=1e-2)
     # The tone curve leaves 0.5 as it is; sRGB 0.5 is 0.214 in linear light.
-    assert raw[1] == pytest.approx(0.21404 / setting.gains, rel=1e-3)
-    assert np.asarray(gains[1, 0]) == pytest.approx(setting.gains, rel=1e-6)
+    assert raw[1] == pytest.approx(0.21404 / np.asarray(setting.gains), rel=1e-3)
+    assert np.asarray(gains[1, 0]) == pytest.approx(np.asarray(setting.gains), rel=1e-6)
 
 
 # --- Noise ---------------------------------------------------------------------------------------
@@ -121,14 +127,12 @@ def test_the_sensor_clips_at_black_and_white():
         assert clipped.mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_without_noise_an_8_bit_image_stays_as_it_is(photo):
-    assert np.asarray(add_noise(jax.random.key(4), photo, _setting(shot=0, read=0))) == (
-        pytest.approx(photo, abs=1e-6)
-    )
+def test_without_noise_an_8_bit_image_stays_as_it_is(patch):
+    result = np.asarray(add_noise(jax.random.key(4), patch, _setting(shot=0, read=0)))
+    assert result == pytest.approx(patch, abs=1e-6)
 
 
-def test_the_same_key_gives_the_same_noise(photo):
-    patch = photo[:32, :32]
+def test_the_same_key_gives_the_same_noise(patch):
     first, again, other = (add_noise(jax.random.key(k), patch, _setting()) for k in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -160,12 +164,12 @@ def test_it_looks_like_camera_noise(photo):
     assert levels[0] < 0.7 * levels.max()
 
 
-def test_a_level_can_be_matched(photo):
+def test_a_level_can_be_matched(patch):
     target = 20 / 255
     match = jax.jit(camera.match_level)
-    setting = match(jax.random.key(8), photo, _setting(shot=1e-4), target)
-    noise = add_noise(jax.random.key(9), photo, setting) - photo
-    assert noise.std() == pytest.approx(target, rel=0.02)
+    setting = match(jax.random.key(8), patch, _setting(shot=1e-4), target)
+    noise = add_noise(jax.random.key(9), patch, setting) - patch
+    assert noise.std() == pytest.approx(target, rel=0.05)
     before = _setting(shot=1e-4)
     slope = jnp.log(setting.read / before.read) / jnp.log(setting.shot / before.shot)
     assert slope == pytest.approx(2.18, rel=1e-4)

@@ -216,10 +216,11 @@ def sample_setting(
       options: what to draw from.
       quantile: float32 [] in [0, 1), how strong the noise is among all levels; None to draw it.
     """
-    uniform_key, normal_key, matrix_key = jax.random.split(key, 3)
-    u = jax.random.uniform(uniform_key, (7,))
-    normal = jax.random.normal(normal_key, (2,))
-    strength = u[0] if quantile is None else quantile
+    # One draw of all numbers, because each call of jax.random takes half a second to compile.
+    u = jax.random.uniform(key, (9 + len(_MATRIX_WEIGHTS),))
+    # Brooks et al. leave the normals unbounded; three deviations keep the gains positive.
+    normal = jnp.clip(math.sqrt(2) * jax.lax.erf_inv(2 * u[:2] - 1), -3, 3)
+    strength = u[2] if quantile is None else quantile
     if options.levels:
         i = jnp.floor(strength * len(options.levels)).astype(jnp.int32)
         shot, read = jnp.asarray(options.levels, jnp.float32)[i]
@@ -230,25 +231,23 @@ def sample_setting(
         read = jnp.exp(_READ_SLOPE * log_shot + _READ_OFFSET + _READ_DEVIATION * normal[0])
     quality = None
     if options.jpeg_quality:
-        quality = options.jpeg_quality[0] + u[1] * (
-            options.jpeg_quality[1] - options.jpeg_quality[0]
-        )
-    v = jax.random.uniform(matrix_key, (len(_MATRIX_WEIGHTS),)) * _MATRIX_WEIGHTS
-    xyz_to_camera = jnp.tensordot(v / v.sum(), _XYZ_TO_CAMERA, 1)
+        low, high = options.jpeg_quality
+        quality = low + u[3] * (high - low)
+    shares = u[9:] * _MATRIX_WEIGHTS
+    xyz_to_camera = jnp.tensordot(shares / shares.sum(), _XYZ_TO_CAMERA, 1)
     rgb_to_camera = jnp.matmul(xyz_to_camera, _RGB_TO_XYZ, precision=jax.lax.Precision.HIGHEST)
     red, blue = (
-        low + u[2] * (high - low) + _GAIN_SPREAD * (2 * u[i] - 1)
-        for i, (low, high) in ((3, _RED_GAIN), (4, _BLUE_GAIN))
+        low + u[4] * (high - low) + _GAIN_SPREAD * (2 * u[i] - 1)
+        for i, (low, high) in ((5, _RED_GAIN), (6, _BLUE_GAIN))
     )
-    # Brooks et al. leave the normal unbounded; three deviations keep the gain positive.
-    exposure = _EXPOSURE_MEAN + _EXPOSURE_DEVIATION * jnp.clip(normal[1], -3, 3)
+    exposure = _EXPOSURE_MEAN + _EXPOSURE_DEVIATION * normal[1]
     return CameraSetting(
         shot=shot,
         read=read,
         rgb_to_camera=rgb_to_camera / rgb_to_camera.sum(axis=1, keepdims=True),
         gains=jnp.stack([red, jnp.ones_like(red), blue]) / exposure,
-        tone=_TONE_RANGE[0] + u[5] * (_TONE_RANGE[1] - _TONE_RANGE[0]),
-        malvar=(u[6] < _MALVAR_SHARE).astype(jnp.float32),
+        tone=_TONE_RANGE[0] + u[7] * (_TONE_RANGE[1] - _TONE_RANGE[0]),
+        malvar=(u[8] < _MALVAR_SHARE).astype(jnp.float32),
         jpeg_quality=quality,
     )
 
@@ -433,15 +432,15 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: CameraSetting) -> jax.A
     Returns:
       float32 [H, W, 3], 8-bit levels in [0, 1].
     """
-    noise_key, phase_key, corner_key = jax.random.split(key, 3)
-    phase = jax.random.randint(phase_key, (2,), 0, 2)
+    noise_key, place_key = jax.random.split(key)
+    place = jnp.floor(jax.random.uniform(place_key, (4,)) * jnp.array([2, 2, 8, 8])).astype(int)
+    phase, corner = place[:2], place[2:]
     balanced, gains = unprocess(clean, setting)
     raw = mosaic(jnp.clip(balanced / gains, 0, 1), phase)
     noise = raw_noise(noise_key, raw, setting) * mosaic(gains, phase)
     noisy = process(balanced + demosaic(noise, phase, setting.malvar), setting)
     if setting.jpeg_quality is None:
         return _to_8_bits(noisy)
-    corner = jax.random.randint(corner_key, (2,), 0, 8)
     return jpeg(_to_8_bits(noisy), setting.jpeg_quality, corner)
 
 
