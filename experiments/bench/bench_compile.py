@@ -1,0 +1,69 @@
+"""Seconds to compile the training step and a tile of a transfer, with an empty and a warm cache.
+
+python experiments/bench/bench_compile.py --preset=full
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.bench import measure
+from experiments.bench.random_model import random_model
+from nt_jax.models.networks import make_networks
+from nt_jax.training.loop import data_mesh
+from nt_jax.training.state import init_state
+from nt_jax.training.steps import jit_train_step
+
+
+def main() -> None:
+    parser = measure.arguments(__doc__)
+    args = parser.parse_args()
+    config = measure.preset_config(args.preset, None, None)
+    networks = make_networks(config.model)
+    state = jax.eval_shape(lambda key: init_state(config, networks, key), jax.random.key(0))
+    shape = (config.train.batch_size, *[config.data.patch_size] * 2, 3)
+    batch = dict.fromkeys(
+        ("clean", "noisy", "reference"), jax.ShapeDtypeStruct(shape, np.dtype(np.float32))
+    )
+    model = random_model(config.model)
+    image, embedding = np.zeros((512, 512, 3), np.uint8), np.zeros(model.embedding_size, np.float32)
+
+    def step() -> None:
+        lowered = jit_train_step(config, networks, data_mesh()).lower(
+            state, batch, jax.random.key(0)
+        )
+        lowered.compile()
+
+    def transfer() -> None:
+        for _ in model.transfer_tiles(image, embedding):
+            pass
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        for name, function in (("step", step), ("transfer 512x512", transfer)):
+            cold = _timed(function)
+            jax.clear_caches()
+            rows.append({"what": name, "empty cache s": cold, "warm cache s": _timed(function)})
+    result: dict[str, Any] = {"median_s": rows[0]["empty cache s"], "rows": rows}
+    measure.report(rows, result | {"preset": args.preset}, args.json)
+
+
+def _timed(function: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()
