@@ -106,12 +106,12 @@ def test_steps_are_those_written_plainly(stepped):
 
         return jax.value_and_grad(loss_of)(tree)
 
-    params = unstack(states[0].params, layout)
+    params = jax.tree.map(np.asarray, unstack(states[0].params, layout))
     first = second = jax.tree.map(np.zeros_like, params)
     average = params
     for t, rate in ((1, 1e-3), (2, 5e-4)):
         loss, gradient = loss_and_gradient(params)
-        gradient = jax.tree.map(lambda g, p: g + 1e-2 * p, gradient, params)
+        gradient = jax.tree.map(lambda g, p: np.asarray(g) + 1e-2 * p, gradient, params)
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
         second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, gradient)
         params = jax.tree.map(

@@ -44,7 +44,7 @@ def make_heldout(config: Any) -> HeldOut:
     """Held-out patches of a training config: for each kind, noise levels spread over its range.
 
     Raises:
-      InputError: nothing to evaluate on, or photographs smaller than the patch.
+      InputError: nothing to evaluate on, photographs smaller than the patch, or an unknown kind.
     """
     size, count = config.eval.patch_size, config.eval.patches
     rows: list[tuple[Any, ...]] = []
@@ -52,6 +52,9 @@ def make_heldout(config: Any) -> HeldOut:
         patches = _patches(sources.load_photos(config.eval.photos), size, count)
         key = jax.random.key(config.seed)
         for kind in config.data.noise_kinds:
+            if kind not in noise.KINDS or kind == "real":
+                known = ", ".join(name for name in noise.KINDS if name != "real")
+                raise InputError(f"data.noise_kinds: unknown kind {kind!r}, known are {known}")
             rows += _synthetic_rows(kind, patches, config.data, jax.random.fold_in(key, len(rows)))
     if config.eval.pairs:
         rows += _real_rows(sources.load_pairs(config.eval.pairs), size, count)
