@@ -416,6 +416,20 @@ def test_broken_images_fail_by_name_or_are_skipped(damage, tmp_path, capsys):
     assert [pair.name for pair in sources.find_pairs(folder)] == ["a", "sub/c"]
 
 
+def test_the_same_images_twice_are_named(tmp_path):
+    sidd_blocks(tmp_path / "raw")
+    shutil.copytree(tmp_path / "raw", tmp_path / "raw" / "copy")
+    with pytest.raises(InputError, match="named ValidationBlocksSrgb/0000_00 like"):
+        run.prepare("sidd", tmp_path / "raw", tmp_path / "data")
+
+
+def test_siddplus_folders_without_a_partner_are_named(tmp_path):
+    siddplus_png(tmp_path / "raw")
+    (tmp_path / "raw" / "siddplus_test_noisy_srgb").mkdir()
+    with pytest.raises(InputError, match="its clean partner siddplus_test_gt_srgb is missing"):
+        run.prepare("siddplus", tmp_path / "raw", tmp_path / "data")
+
+
 def test_broken_matlab_files(tmp_path):
     raw = tmp_path / "raw"
     siddplus_mat(raw)

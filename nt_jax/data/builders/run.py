@@ -40,6 +40,16 @@ def _check(source: Source) -> str:
     return ""
 
 
+def _check_names(listed: list[Source]) -> None:
+    seen: dict[str, Source] = {}
+    for source in listed:
+        other = seen.setdefault(source.name, source)
+        if other is not source:
+            raise InputError(
+                f"{source.files[0]}: named {source.name} like {other.files[0]}: prepare them apart"
+            )
+
+
 def _check_all(
     listed: list[Source], broken: list[str], tile: int, work: Path, on_error: str
 ) -> tuple[list[Source], list[str]]:
@@ -100,6 +110,7 @@ def prepare(
     found = builder.list_images(raw_dir)
     if not found.sources and not found.broken:
         raise InputError(f"{raw_dir}: nothing of {dataset} found: need {LAYOUTS[dataset]}")
+    _check_names(found.sources)
     listed = assign_splits(found.sources, dataset, val_scenes)
     fingerprint = _fingerprint(listed, tile)
     folder = data_dir / dataset / str(builder.VERSION)
@@ -134,6 +145,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(builder: Any, work: Path) -> None:
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -141,5 +153,5 @@ def _write(builder: Any, work: Path) -> None:
     try:
         with contextlib.redirect_stdout(None):  # it speaks of downloading
             builder.download_and_prepare(file_format="tfrecord", download_dir=work)
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
         raise InputError(f"{builder.data_dir} cannot be written: {error}") from error

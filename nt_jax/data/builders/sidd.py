@@ -1,5 +1,6 @@
 """SIDD (Abdelhamed et al. 2018) and SIDD+ (NTIRE 2020), sRGB."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +11,11 @@ from nt_jax.errors import InputError
 
 
 def _partner(noisy: Path) -> Path:
-    """The clean version of a file or folder of noisy images: `noisy` in its name made `gt`."""
-    swaps = {"Noisy": "Gt", "noisy": "gt", "NOISY": "GT"}
-    for role, other in swaps.items():
-        if role in noisy.name:
-            return noisy.with_name(noisy.name.replace(role, other))
-    raise AssertionError(noisy)
+    """The clean version of a file or folder of noisy images: "noisy" in its name made "gt"."""
+    match = re.search("noisy", noisy.name, re.IGNORECASE)
+    assert match
+    partner = {"noisy": "gt", "NOISY": "GT"}.get(match[0], "Gt")
+    return noisy.with_name(noisy.name[: match.start()] + partner + noisy.name[match.end() :])
 
 
 def _blocks(noisy: Path) -> Listing:
@@ -33,7 +33,7 @@ def _blocks(noisy: Path) -> Listing:
         return Listing([], [str(error)])
     if shape != clean_shape:
         return Listing([], [f"{noisy}: {shape}, but its clean partner {clean.name} {clean_shape}"])
-    title = noisy.stem.replace("Noisy", "").replace("noisy", "").replace("__", "_")
+    title = re.sub("_?noisy", "", noisy.stem, flags=re.IGNORECASE)
     rows, columns = shape[0], shape[1] if len(shape) == 5 else 0
     found = []
     for row in range(rows):
@@ -74,12 +74,19 @@ def list_sidd(raw_dir: Path) -> Listing:
 
 
 def list_siddplus(raw_dir: Path) -> Listing:
-    """siddplus_valid_{noisy,gt}_srgb.mat, or folders of PNGs so named, or named noisy and gt."""
-    listings = [_blocks(path) for path in sorted(raw_dir.rglob("siddplus*noisy_srgb.mat"))]
+    """siddplus_valid_{noisy,gt}_srgb.mat; else folders of PNGs so named, or named noisy and gt."""
+    files = sorted(raw_dir.rglob("siddplus*noisy_srgb.mat"))
+    listings = [_blocks(path) for path in files]
     listed = [source for listing in listings for source in listing.sources]
     broken = [line for listing in listings for line in listing.broken]
-    folders = [raw_dir, *sorted(path for path in raw_dir.rglob("*") if path.is_dir())]
-    for noisy in [path for path in folders if "noisy" in path.name.lower()]:
+    if files:
+        return Listing(listed, broken)
+    for noisy in sorted(path for path in raw_dir.rglob("*") if path.is_dir()):
+        if "noisy" not in noisy.name.lower():
+            continue
+        if not _partner(noisy).is_dir():
+            broken.append(f"{noisy}: its clean partner {_partner(noisy).name} is missing")
+            continue
         found, problems = sources.match_folders(_partner(noisy), noisy)
         listed += [pair(one, raw_dir, split="val") for one in found]
         broken += problems
