@@ -1,0 +1,40 @@
+"""The table and pictures of a data set whose noise is known."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import dataset_statistics
+from nt_jax.errors import InputError
+
+
+def test_statistics_of_known_noise(tmp_path, capsys):
+    for i, (name, sigma) in enumerate((("S6_00100", 4.0), ("GP_00800", 12.0))):
+        folder = tmp_path / "pairs" / f"000{i}_001_{name}_00060_3200_N"
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(i)
+        clean = np.full((96, 96, 3), 100, np.uint8)
+        noisy = np.round(clean + rng.normal(2, sigma, clean.shape)).astype(np.uint8)
+        Image.fromarray(clean).save(folder / "GT_SRGB_010.PNG")
+        Image.fromarray(noisy).save(folder / "NOISY_SRGB_010.PNG")
+    output = tmp_path / "output"
+    dataset_statistics.main([f"--pairs={tmp_path / 'pairs'}", f"--output={output}"])
+    lines = (output / "statistics.md").read_text().splitlines()[5:]
+    assert capsys.readouterr().out.count("ISO 100") == 1
+    rows = {line.split(" | ")[1]: line.strip(" |").split(" | ") for line in lines}
+    assert [rows[part][2] for part in ("all", "ISO 100", "ISO 800")] == ["2", "1", "1"]
+    for part, std in (("ISO 100", 4), ("ISO 800", 12), ("all", 8)):
+        values = [float(cell) for cell in rows[part][3:15]]
+        assert values[:4] == pytest.approx([std] * 4, rel=0.05)
+        assert values[4:7] == pytest.approx([2] * 3, abs=0.4)
+        assert values[7:] == pytest.approx([0] * 5, abs=0.04)
+        levels = rows[part][15:]
+        assert float(levels[3]) == pytest.approx(std, rel=0.05)
+        assert {*levels[:3], *levels[4:]} == {"–"}
+    for name in ("statistics.png", f"batch_{tmp_path.name}_pairs.png"):
+        assert np.asarray(Image.open(output / name)).std() > 10
+
+
+def test_nothing_to_look_at(tmp_path):
+    with pytest.raises(InputError, match="name a folder"):
+        dataset_statistics.main([f"--output={tmp_path}"])
