@@ -10,11 +10,14 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from nt_jax.errors import InputError
 
@@ -23,6 +26,7 @@ MODEL_FILE = "model.json"
 CONFIG_FILE = "config.json"
 _VARIABLES = "variables"
 _CHECKPOINTS = "checkpoints"
+_UNREADABLE = "unreadable_checkpoints"
 
 
 def save_model(
@@ -88,24 +92,23 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_state(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[str, Any]]:
-    """Newest checkpoint of a training workdir: (config, step, state as nested dicts of NumPy).
+    """Newest readable checkpoint of a training workdir: (config, step, state as nested dicts).
+
+    Leaves are NumPy arrays. A checkpoint that cannot be read is passed over with a warning.
 
     Raises:
       InputError: no workdir, or one without a readable checkpoint.
     """
     workdir = pathlib.Path(workdir).absolute()
     config = read_config(workdir)
-    steps = checkpoint_steps(workdir)
-    if not steps:
-        raise InputError(f"{workdir} has no checkpoint yet; train longer or lower checkpoint_every")
-    step = steps[-1]
-    try:
-        state = _restore_numpy(workdir / _CHECKPOINTS / str(step) / "state")
-    except Exception as error:  # orbax raises many kinds on damaged files
-        raise InputError(
-            f"checkpoint {step} of {workdir} cannot be read: {_first_line(error)}"
-        ) from error
-    return config, step, state
+    failure = f"{workdir} has no checkpoint yet; train longer or lower checkpoint_every"
+    for step in reversed(checkpoint_steps(workdir)):
+        try:
+            return config, step, _restore_numpy(workdir / _CHECKPOINTS / str(step) / "state")
+        except Exception as error:  # orbax raises many kinds on damaged files
+            failure = f"checkpoint {step} of {workdir} cannot be read: {_first_line(error)}"
+            warnings.warn(failure, stacklevel=2)
+    raise InputError(failure)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -139,10 +142,16 @@ class Checkpointer:
     def __init__(self, workdir: pathlib.Path, config: dict[str, Any], keep: int) -> None:
         """Args: workdir of the run; its config; how many checkpoints to keep."""
         self._config = config
-        self._manager = ocp.CheckpointManager(
-            workdir.absolute() / _CHECKPOINTS,
+        self._workdir = workdir
+        self._folder = workdir.absolute() / _CHECKPOINTS
+        self._keep = keep
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self._folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+                preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
                 enable_async_checkpointing=True,
             ),
         )
@@ -150,38 +159,89 @@ class Checkpointer:
     def __enter__(self) -> "Checkpointer":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
-
-    def latest_step(self) -> int | None:
-        """Step of the newest finished checkpoint, None without any."""
-        return self._manager.latest_step()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._manager.close()
+        except Exception as error:
+            if kind is None:  # else this would hide what went wrong first
+                raise self._not_saved(error) from error
 
     def save(self, step: int, state: Tree) -> None:
-        """Starts saving `state` as the checkpoint of `step`, once the save before is done."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config)
-            ),
-            force=True,
-        )
+        """Starts saving `state` as the checkpoint of `step`, once the save before is done.
 
-    def restore(self, step: int, state: Tree) -> Tree:
-        """The state saved at `step`; `state` gives structure, shapes, dtypes and shardings."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state))
-        )
-        return restored["state"]
-
-    def saved_config(self, step: int) -> dict[str, Any]:
-        """The config saved with the checkpoint of `step`."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(config=ocp.args.JsonRestore())
-        )
-        return restored["config"]
+        Raises:
+          InputError: this save or the one before failed, on a full disk for instance.
+        """
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config)
+                ),
+                force=True,
+            )
+        except Exception as error:  # orbax raises many kinds
+            raise self._not_saved(error) from error
 
     def wait(self) -> None:
-        """Waits until the save under way is on disk; raises what went wrong with it."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Waits until the save under way is on disk; raises InputError if it failed."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:  # orbax raises many kinds
+            raise self._not_saved(error) from error
+
+    def _not_saved(self, error: Exception) -> InputError:
+        kept = checkpoint_steps(self._workdir)
+        return InputError(
+            f"a checkpoint could not be saved in {self._workdir} ({_first_line(error)}); "
+            + (f"that of step {kept[-1]} is kept; " if kept else "there is none yet; ")
+            + "make room, and the same command resumes"
+        )
+
+    def restore(
+        self, state: Tree, check: Callable[[int, dict[str, Any]], None]
+    ) -> tuple[int, Tree] | None:
+        """Step and state of the newest checkpoint that can be read; None without any checkpoint.
+
+        A damaged or foreign one is moved to `unreadable_checkpoints/`, with a warning.
+
+        Args:
+          state: gives structure, shapes, dtypes and shardings.
+          check: called with a checkpoint's step and config; raises if they do not fit.
+
+        Raises:
+          InputError: there are checkpoints, none of which can be read.
+        """
+        failure = ""
+        for step in sorted(checkpoint_steps(self._workdir), reverse=True):
+            try:
+                config = self._restore(step, config=ocp.args.JsonRestore())
+            except Exception as error:  # orbax raises many kinds on damaged files
+                failure = self._set_aside(step, error)
+                continue
+            check(step, config)
+            try:
+                return step, self._restore(step, state=ocp.args.StandardRestore(state))
+            except Exception as error:
+                failure = self._set_aside(step, error)
+        if failure:
+            raise InputError(f"{failure}; no other is left: choose another workdir to start anew")
+        return None
+
+    def _restore(self, step: int, **item: Any) -> Any:
+        ((name, arguments),) = item.items()
+        return self._manager.restore(step, args=ocp.args.Composite(**{name: arguments}))[name]
+
+    def _set_aside(self, step: int, error: Exception) -> str:
+        target = self._workdir / _UNREADABLE / str(step)
+        if jax.process_index() == 0:
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            (self._folder / str(step)).rename(target)
+        multihost_utils.sync_global_devices(f"set checkpoint {step} aside")
+        self._manager.close()
+        self._manager = self._open()
+        text = f"checkpoint {step} cannot be read ({_first_line(error)}), moved to {target}"
+        warnings.warn(text, stacklevel=3)
+        return text

@@ -5,13 +5,15 @@
   python -m nt_jax.main --config=configs/denoiser.py:generated-small --workdir=runs/denoiser \
     --config.denoiser.model=runs/small --config.data.photos=DIR --config.data.pairs=DIR
 
-A workdir that holds a checkpoint is resumed.
+A workdir that holds a checkpoint is resumed. On several processes run the same command in each,
+with --coordinator=HOST:PORT --num_processes=N --process_id=I, and a workdir that all of them can
+write; on SLURM and TPU pods without these flags.
 """
 
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
@@ -19,8 +21,18 @@ from ml_collections import config_flags
 from nt_jax.errors import InputError, run_command
 
 
-def parse() -> tuple[Any, pathlib.Path]:
-    """Config and workdir from `sys.argv`, where ml_collections looks for a config's fields.
+class Arguments(NamedTuple):
+    """What the command line says; the last three are None where not given."""
+
+    config: Any
+    workdir: pathlib.Path
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+
+
+def parse() -> Arguments:
+    """Arguments from `sys.argv`, where ml_collections looks for a config's fields.
 
     Raises:
       InputError: an unknown flag, config file, config argument, field, or value.
@@ -30,6 +42,9 @@ def parse() -> tuple[Any, pathlib.Path]:
         "config", None, "Recipe, as FILE.py or FILE.py:ARG.", flag_values=values
     )
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "How many processes train.", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Number of this one, from 0.", flag_values=values)
     try:
         rest = values(sys.argv)
         config = values.config
@@ -50,7 +65,10 @@ def parse() -> tuple[Any, pathlib.Path]:
     workdir = pathlib.Path(values.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir} is a file; name a folder")
-    return config, workdir
+    cluster = values.coordinator, values.num_processes, values.process_id
+    if any(value is not None for value in cluster) and None in cluster:
+        raise InputError("give --coordinator, --num_processes and --process_id together")
+    return Arguments(config, workdir, *cluster)
 
 
 def _input_error_behind(error: BaseException) -> str:
@@ -65,16 +83,21 @@ def _input_error_behind(error: BaseException) -> str:
 
 def main() -> None:
     """The command."""
-    config, workdir = parse()
+    arguments = parse()
     # TensorFlow's start-up messages say nothing about this run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import jax
+
     from nt_jax.compilation import use_compilation_cache
+    from nt_jax.training.cluster import join_cluster
     from nt_jax.training.loop import train_and_evaluate
     from nt_jax.training.task import task_class
 
     use_compilation_cache()
-    summary = train_and_evaluate(config, workdir)
-    print_summary(summary, workdir, task_class(config).titles)
+    join_cluster(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    summary = train_and_evaluate(arguments.config, arguments.workdir)
+    if jax.process_index() == 0:
+        print_summary(summary, arguments.workdir, task_class(arguments.config).titles)
 
 
 def print_summary(summary: dict[str, Any], workdir: pathlib.Path, titles: dict[str, str]) -> None:

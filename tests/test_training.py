@@ -27,7 +27,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 def parse(*arguments: str):
     """(config, workdir) of a command line."""
     with mock.patch.object(sys, "argv", ["main", *arguments]):
-        return command.parse()
+        return command.parse()[:2]
 
 
 def smoke(workdir: pathlib.Path, *options: str):

@@ -12,6 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 
+def say(text: str) -> None:
+    """Prints a line, once however many processes train."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
 class MetricsFile:
     """metrics.jsonl: one object a line with `step` and named numbers, a step at most once.
 
@@ -117,6 +123,28 @@ class Progress:
         self._bar.close()
 
 
+class Records:
+    """All that a run records of its steps."""
+
+    def __init__(self, workdir: pathlib.Path, start: int, stop: int) -> None:
+        """Args: folder of the run; first and last step."""
+        self.metrics_file = MetricsFile(workdir / "metrics.jsonl", start)
+        self.tensorboard = TensorBoard(workdir)
+        self.progress = Progress(start, stop)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes named numbers to metrics.jsonl and TensorBoard; nothing when there are none."""
+        if values:
+            self.metrics_file.write(step, values)
+            self.tensorboard.scalars(step, values)
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        self.metrics_file.close()
+        self.tensorboard.close()
+        self.progress.close()
+
+
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -128,7 +156,7 @@ def log_parameters(path: pathlib.Path, networks: dict[str, Any]) -> None:
     tables = []
     for name, params in networks.items():
         total = sum(leaf.size for leaf in jax.tree.leaves(params))
-        print(f"{name}: {total:,} parameters", flush=True)
+        say(f"{name}: {total:,} parameters")
         if importlib.util.find_spec("clu"):
             from clu import parameter_overview
 

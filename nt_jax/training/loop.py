@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -48,11 +49,17 @@ def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     saved = json.loads(config.to_json())
     with Checkpointer(workdir, saved, config.train.keep_checkpoints) as checkpointer:
         state = _restore_or_init(config, task, mesh, checkpointer)
-        (workdir / CONFIG_FILE).write_text(json.dumps(saved, indent=2) + "\n")
+        if jax.process_index() == 0:
+            _write_json(workdir / CONFIG_FILE, saved)
         run = _Run(config, workdir, task, mesh, checkpointer, state)
         try:
             with _Interrupts() as interrupts:
                 return run.train(loader, interrupts)
+        except OSError as error:  # a full disk, a folder that is gone
+            raise InputError(
+                f"{workdir} cannot be written ({error.strerror}); the last checkpoint is kept: make"
+                " room, and the same command resumes"
+            ) from error
         finally:
             run.close()
 
@@ -63,7 +70,10 @@ def data_mesh() -> Mesh:
 
 
 class _Run:
-    """One process's part of a training run, from the restored state on."""
+    """One process's part of a training run, from the restored state on.
+
+    All processes compute and save; the first alone writes logs and pictures.
+    """
 
     def __init__(
         self,
@@ -78,25 +88,25 @@ class _Run:
         self.checkpointer, self.state = checkpointer, state
         self.start = int(state.step)
         self.key = jax.random.fold_in(jax.random.key(config.seed), 1)
-        self.metrics_file = logs.MetricsFile(workdir / "metrics.jsonl", self.start)
-        self.tensorboard = logs.TensorBoard(workdir)
-        self.progress = logs.Progress(self.start, config.train.steps)
-        logs.log_parameters(workdir / "parameters.txt", task.parameters(state))
+        self.records: logs.Records | None = None
+        if jax.process_index() == 0:
+            self.records = logs.Records(workdir, self.start, config.train.steps)
+            logs.log_parameters(workdir / "parameters.txt", task.parameters(state))
 
     def close(self) -> None:
-        self.metrics_file.close()
-        self.tensorboard.close()
-        self.progress.close()
+        if self.records:
+            self.records.close()
 
     def train(self, loader: Any, interrupts: "_Interrupts") -> dict[str, Any]:
         config, train = self.config, self.config.train
         summary = _read_summary(self.workdir)
         if self.start == 0:
             summary = {"start": self.evaluate(0)}
-            self.write(0, summary["start"])
+            if self.records:
+                self.records.write(0, summary["start"])
             self.draw_curves()
         elif self.start >= train.steps:
-            print(f"{self.workdir} is already at step {self.start}", flush=True)
+            logs.say(f"{self.workdir} is already at step {self.start}")
             return summary
         step_function = self.task.make_step(self.mesh)
         begun = time.monotonic()
@@ -106,8 +116,8 @@ class _Run:
         for step in range(self.start + 1, train.steps + 1):
             waiting = time.monotonic()
             batch = next(batches)
-            if step > self.start + 1:
-                self.progress.waited_s += time.monotonic() - waiting
+            if self.records:
+                self.records.progress.waited_s += time.monotonic() - waiting
             images = {name: batch[name] for name in self.task.inputs}
             self.state, metrics = step_function(
                 self.state, images, jax.random.fold_in(self.key, step)
@@ -119,10 +129,11 @@ class _Run:
             if step == self.start + 1:
                 jax.block_until_ready(self.state)
                 seconds = time.monotonic() - begun
-                print(f"first step, compiled with its data: {seconds:.1f} s", flush=True)
-                self.progress.restart(step)
+                logs.say(f"first step, compiled with its data: {seconds:.1f} s")
+                if self.records:
+                    self.records.progress.restart(step)
             last = step == train.steps
-            stop = interrupts.received
+            stop = interrupts.agreed()
             due = last or step % config.eval.every == 0
             if due or stop or step % train.checkpoint_every == 0:
                 values = self.check(*pending)
@@ -132,8 +143,7 @@ class _Run:
                 if due:
                     self.draw_curves()
                 self.checkpointer.save(step, self.state)
-                summary_path = self.workdir / SUMMARY_FILE
-                _write_json(summary_path, summary)
+                self.save_summary(summary)
                 if stop:
                     self.checkpointer.wait()
                     raise PreemptedError(
@@ -143,8 +153,12 @@ class _Run:
         self.checkpointer.wait()
         summary |= {"end": evaluation, "steps": train.steps, "seed": config.seed}
         summary["seconds"] = summary.get("seconds", 0) + round(time.monotonic() - begun, 1)
-        _write_json(self.workdir / SUMMARY_FILE, summary)
+        self.save_summary(summary)
         return summary
+
+    def save_summary(self, summary: dict[str, Any]) -> None:
+        if self.records:
+            _write_json(self.workdir / SUMMARY_FILE, summary)
 
     def check(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
         """The numbers of a finished step; raises DivergedError if one is not finite."""
@@ -159,33 +173,32 @@ class _Run:
 
     def report(self, step: int, values: dict[str, float], extra: dict[str, float]) -> None:
         """Logs the numbers of a finished step."""
+        if not self.records:
+            return
         logged = values if step % self.config.train.log_every == 0 else {}
-        self.write(step, logged | extra)
+        self.records.write(step, logged | extra)
         shown = [name for name in self.task.shown if name in values]
-        self.progress.step(step, "  ".join(f"{name} {values[name]:.3f}" for name in shown))
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        if values:
-            self.metrics_file.write(step, values)
-            self.tensorboard.scalars(step, values)
+        text = "  ".join(f"{name} {values[name]:.3f}" for name in shown)
+        self.records.progress.step(step, text)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Scores the held-out patches and writes sample pictures."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
         results, pictures = self.task.evaluate(self.state, key)
-        samples = self.workdir / "samples"
-        samples.mkdir(exist_ok=True)
-        logs.save_grid(samples / f"step_{step:07d}.png", pictures)
-        picture = self.task.picture
-        self.tensorboard.images(step, {f"samples/{picture}": pictures[picture]})
+        if self.records:
+            samples = self.workdir / "samples"
+            samples.mkdir(exist_ok=True)
+            logs.save_grid(samples / f"step_{step:07d}.png", pictures)
+            picture = self.task.picture
+            self.records.tensorboard.images(step, {f"samples/{picture}": pictures[picture]})
         text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in self.task.headline)
-        print(f"held-out patches at step {step}: {text}", flush=True)
+        logs.say(f"held-out patches at step {step}: {text}")
         return results
 
     def draw_curves(self) -> None:
         """Draws the evaluations so far."""
         names = [f"eval/{name}" for name in self.task.curves]
-        if names:
+        if names and self.records:
             numbers = self.workdir / "metrics.jsonl"
             logs.save_curves(self.workdir / "samples" / "curves.png", numbers, names)
 
@@ -196,32 +209,31 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     def fresh() -> Any:
         return task.init(jax.random.key(config.seed))
 
-    step = checkpointer.latest_step()
-    if step is None:
-        return jax.jit(fresh, out_shardings=everywhere)()
-    saved_config = checkpointer.saved_config(step)
-    for field in task.sections:
-        if field not in saved_config:
-            raise InputError(
-                f"the checkpoint of step {step} is of another kind of model, without"
-                f" config.{field}; choose another workdir"
-            )
-    for field in task.sections:
-        saved = saved_config[field]
-        wanted = json.loads(config.to_json())[field]
-        different = [name for name in wanted if saved.get(name) != wanted[name]]
-        if different:
-            name = different[0]
-            raise InputError(
-                f"the checkpoint of step {step} has config.{field}.{name}={saved.get(name)},"
-                f" not {wanted[name]}; choose another workdir or set it back"
-            )
-    shapes = jax.eval_shape(fresh)
+    def check(step: int, saved: dict[str, Any]) -> None:
+        for section in task.sections:
+            if section not in saved:
+                raise InputError(
+                    f"the checkpoint of step {step} is of another kind of model: its config has no"
+                    f" section {section}; choose another workdir"
+                )
+            wanted = json.loads(config.to_json())[section]
+            for name in wanted:
+                if saved[section].get(name) != wanted[name]:
+                    raise InputError(
+                        f"the checkpoint of step {step} has config.{section}.{name}="
+                        f"{saved[section].get(name)}, not {wanted[name]}; choose another workdir"
+                        " or set it back"
+                    )
+
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(fresh),
     )
-    state = checkpointer.restore(step, abstract)
-    print(f"resumed from the checkpoint of step {step}", flush=True)
+    found = checkpointer.restore(abstract, check)
+    if found is None:
+        return jax.jit(fresh, out_shardings=everywhere)()
+    step, state = found
+    logs.say(f"resumed from the checkpoint of step {step}")
     return state
 
 
@@ -242,6 +254,12 @@ class _Interrupts:
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[int, Any] = {}
+
+    def agreed(self) -> int:
+        """The signal that any process received, so that all stop after the same step."""
+        if jax.process_count() == 1:
+            return self.received
+        return int(multihost_utils.process_allgather(np.int32(self.received)).max())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
