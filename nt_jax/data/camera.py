@@ -323,19 +323,19 @@ def process(balanced: jax.Array, setting: CameraSetting) -> jax.Array:
     return _tone(encoded, _tone_strength(setting))
 
 
-def _sites(height: int, width: int, phase: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _sites(shape: tuple[int, ...], phase: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(bool [H, 1], bool [1, W]): rows and columns of an RGGB mosaic that hold red.
 
     `phase`: int32 [2], 0 or 1, how far the first red pixel is from the corner.
     """
-    rows = (jnp.arange(height) + phase[0]) % 2 == 0
-    columns = (jnp.arange(width) + phase[1]) % 2 == 0
+    rows = (jnp.arange(shape[0]) + phase[0]) % 2 == 0
+    columns = (jnp.arange(shape[1]) + phase[1]) % 2 == 0
     return rows[:, None], columns[None, :]
 
 
 def mosaic(colours: jax.Array, phase: jax.Array) -> jax.Array:
     """The one colour that each pixel of an RGGB sensor records: [H, W, 3] -> [H, W]."""
-    rows, columns = _sites(*colours.shape[:2], phase)
+    rows, columns = _sites(colours.shape, phase)
     red, green, blue = (colours[..., i] for i in range(3))
     return jnp.where(rows & columns, red, jnp.where(rows | columns, green, blue))
 
@@ -345,9 +345,9 @@ def demosaic(raw: jax.Array, phase: jax.Array, malvar: jax.Array) -> jax.Array:
 
     `malvar`: 1 for Malvar, He and Cutler's linear filters, 0 for bilinear interpolation.
     """
-    rows, columns = _sites(*raw.shape, phase)
+    rows, columns = _sites(raw.shape, phase)
     padded = jnp.pad(raw, 2, mode="reflect")  # without the edge pixel, which keeps the pattern
-    kernels = np.concatenate([_BILINEAR, _LAPLACIAN])[:, None]
+    kernels = jnp.asarray(np.concatenate([_BILINEAR, _LAPLACIAN])[:, None])
     filtered = jax.lax.conv_general_dilated(
         padded[None, None], kernels, (1, 1), "VALID", precision=jax.lax.Precision.HIGHEST
     )[0]
