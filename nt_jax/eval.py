@@ -1,0 +1,100 @@
+"""Scores a generator, a denoiser or embeddings: a table, results.json and figures in a folder.
+
+  python -m nt_jax.eval generation --model=runs/small --pairs=PAIRS --output=scores
+  python -m nt_jax.eval generation --clean=A --noisy=B --generated=C --output=scores
+  python -m nt_jax.eval denoising --denoiser=runs/ridnet --pairs=PAIRS --output=scores
+  python -m nt_jax.eval denoising --denoiser=runs/ridnet --clean=PHOTOS --noise=gaussian --output=A
+  python -m nt_jax.eval embedding --model=runs/small --pairs=PAIRS --output=scores
+
+The second scores what any program made: three folders with equal file names. `--reference=self`
+shows the generator the scored noisy image itself, as published tables have it; `other` shows it
+another one of the same camera and ISO.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, InputError, run_command
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m nt_jax.eval", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    generation = commands.add_parser("generation", help="AKLD, KS, spatial structure, C2ST")
+    generation.add_argument("--reference", choices=("self", "other"), help="self by default")
+    generation.add_argument("--noisy", type=Path, help="folder of real noisy images")
+    generation.add_argument("--generated", type=Path, help="folder of another program's outputs")
+    denoising = commands.add_parser("denoising", help="PSNR and SSIM")
+    denoising.add_argument("--denoiser", default="small-ridnet", help="bundled name or folder")
+    denoising.add_argument("--noise", help="gaussian, poisson or poisson_gaussian, on --clean")
+    denoising.add_argument("--sigma", default="25", help="NUMBER or LOW:HIGH, 0 to 255 scale")
+    denoising.add_argument("--lam", default="30", help="photons at white, NUMBER or LOW:HIGH")
+    embedding = commands.add_parser("embedding", help="retrieval, noise level, PCA and t-SNE")
+    for command in (generation, embedding):
+        command.add_argument("--model", help="bundled name, workdir or model folder")
+    for command in (generation, denoising):
+        command.add_argument("--clean", type=Path, help="folder of clean images")
+    for command in (generation, denoising, embedding):
+        command.add_argument("--pairs", type=Path, help="folder of clean/noisy pairs")
+        command.add_argument("--output", required=True, type=Path, help="folder for the results")
+        command.add_argument("--seed", default=0, type=int, help="of everything random")
+        command.add_argument(
+            "--skip_broken", action="store_true", help="go on without images that cannot be read"
+        )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, model or image.
+    """
+    args = _parser().parse_args(argv)
+    # Unwinds, so that no temporary folder is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    from nt_jax.compilation import use_compilation_cache
+
+    use_compilation_cache()
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed: expected 0 to 2**32 - 1; got {args.seed}")
+    run = {"generation": _generation, "denoising": _denoising, "embedding": _embedding}
+    print(run[args.command](args) + f"\nresults: {args.output}")
+
+
+def _generation(args: argparse.Namespace) -> str:
+    from nt_jax.evaluation import generation
+
+    folders = (args.clean, args.noisy, args.generated)
+    shared = (args.output, args.seed, args.skip_broken)
+    if args.model and args.pairs and not any(folders):
+        return generation.run_pairs(args.model, args.pairs, args.reference or "self", *shared)
+    if all(folders) and not (args.model or args.pairs or args.reference):
+        return generation.run_folders(*folders, *shared)
+    raise InputError("give --model and --pairs [--reference], or --clean, --noisy and --generated")
+
+
+def _denoising(args: argparse.Namespace) -> str:
+    from nt_jax.evaluation import denoising
+
+    shared = (args.output, args.seed, args.skip_broken)
+    if args.pairs and not (args.clean or args.noise):
+        return denoising.run(args.denoiser, args.pairs, None, *shared)
+    if args.clean and args.noise and not args.pairs:
+        noise = denoising.make_noise(args.noise, args.sigma, args.lam)
+        return denoising.run(args.denoiser, args.clean, noise, *shared)
+    raise InputError("give --pairs, or --clean and --noise=gaussian|poisson|poisson_gaussian")
+
+
+def _embedding(args: argparse.Namespace) -> str:
+    from nt_jax.evaluation import embedding
+
+    if not (args.model and args.pairs):
+        raise InputError("give --model and --pairs")
+    return embedding.run(args.model, args.pairs, args.output, args.seed, args.skip_broken)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,257 @@
+"""How well a denoiser restores real or synthetic noisy images: PSNR and SSIM of each image.
+
+A denoised image is scored as a file of 8 bits would hold it: clipped and rounded. Real noisy images
+are files too; synthetic ones are clipped but not rounded, as in training. An image is denoised and
+scored whole, in tiles if it is large.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_jax import metrics
+from nt_jax.data import noise
+from nt_jax.data.sources import ImageFile, Pair, read_rgb
+from nt_jax.errors import InputError
+from nt_jax.evaluation import figures, report, statistics
+from nt_jax.evaluation.oracles import to_bytes
+from nt_jax.evaluation.samples import Broken, usable_pairs, usable_photos, whole_windows
+from nt_jax.evaluation.statistics import Estimate
+
+KINDS = ("gaussian", "poisson", "poisson_gaussian")
+DENOISED, NOISY = "denoised", "noisy input"
+_METRICS = {"psnr": (metrics.psnr, "PSNR, dB", 2), "ssim": (metrics.ssim, "SSIM", 4)}
+_EXAMPLES = 4
+
+
+class Scene(NamedTuple):
+    """An image to restore.
+
+    Attributes:
+      name: of the image.
+      clean: its file.
+      noisy: file; None where noise is still to be put on the clean image.
+      rows, columns: the part of it that counts.
+    """
+
+    name: str
+    clean: ImageFile
+    noisy: ImageFile | None
+    rows: slice
+    columns: slice
+
+
+class Noise(NamedTuple):
+    """Synthetic noise; each image draws its parameters uniformly from the ranges.
+
+    Attributes:
+      kind: one of `KINDS`.
+      sigma: range of the Gaussian part, on the 0 to 255 scale.
+      lam: range of the photon count at white.
+    """
+
+    kind: str
+    sigma: tuple[float, float]
+    lam: tuple[float, float]
+
+
+class Evaluation(NamedTuple):
+    """What came out.
+
+    Attributes:
+      images: names, in order.
+      scores: metric -> one value an image, by row.
+      skipped: what is wrong with each image that was left out.
+      examples: a few of (clean, noisy, denoised), uint8.
+    """
+
+    images: list[str]
+    scores: dict[str, dict[str, list[float]]]
+    skipped: tuple[str, ...]
+    examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def scenes_of_pairs(pairs: Sequence[Pair]) -> list[Scene]:
+    """The pairs, to restore the noisy images of."""
+    windows = whole_windows([pair.clean for pair in pairs])
+    return [
+        Scene(pair.name, pair.clean, pair.noisy, *window)
+        for pair, window in zip(pairs, windows, strict=True)
+    ]
+
+
+def scenes_of_photos(photos: Sequence[ImageFile]) -> list[Scene]:
+    """Clean images, to put synthetic noise on."""
+    return [
+        Scene(photo.stem, photo, None, *window)
+        for photo, window in zip(photos, whole_windows(photos), strict=True)
+    ]
+
+
+def make_noise(kind: str, sigma: str, lam: str) -> Noise:
+    """Synthetic noise from flags; `sigma` and `lam` are a number or LOW:HIGH.
+
+    Raises:
+      InputError: an unknown kind, or a range that is none.
+    """
+    if kind not in KINDS:
+        raise InputError(f"--noise={kind}: expected one of {', '.join(KINDS)}")
+    return Noise(kind, _range(sigma, "sigma", (0, 255)), _range(lam, "lam", (1, 1e6)))
+
+
+def _range(text: str, name: str, bounds: tuple[float, float]) -> tuple[float, float]:
+    try:
+        values = [float(part) for part in text.split(":")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2) or not bounds[0] <= values[0] <= values[-1] <= bounds[1]:
+        raise InputError(
+            f"--{name}={text}: expected a number or LOW:HIGH from {bounds[0]:g} to {bounds[1]:g}"
+        )
+    return values[0], values[-1]
+
+
+def evaluate(
+    denoise: Callable[[np.ndarray], Any],
+    scenes: Sequence[Scene],
+    broken: Broken,
+    synthetic: Noise | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Scores a denoiser and, beside it, its input.
+
+    Args:
+      denoise: noisy [H, W, 3], uint8 or float in [0, 1] -> float [H, W, 3].
+      scenes: from `scenes_of_pairs`, or from `scenes_of_photos` with `synthetic` noise.
+      broken: what to do about images that cannot be read.
+      synthetic: what to put on the clean images.
+      seed: of the synthetic noise; each image has its own.
+
+    Raises:
+      InputError: an image cannot be read, or none is left.
+    """
+    images: list[str] = []
+    scores: dict[str, dict[str, list[float]]] = {
+        row: {metric: [] for metric in _METRICS} for row in (DENOISED, NOISY)
+    }
+    examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for index, scene in report.progress(scenes, "image"):
+        try:
+            clean = read_rgb(scene.clean)[scene.rows, scene.columns]
+            noisy = read_rgb(scene.noisy)[scene.rows, scene.columns] if scene.noisy else None
+        except InputError as error:
+            broken.note(error)
+            continue
+        if noisy is None:
+            if synthetic is None:
+                raise InputError(f"{scene.name}: neither noisy image nor synthetic noise")
+            noisy = add_noise(clean, synthetic, jax.random.fold_in(jax.random.key(seed), index))
+        denoised = to_bytes(255 * np.asarray(denoise(noisy)))
+        for row, image in ((DENOISED, denoised), (NOISY, noisy)):
+            for name, (metric, *_) in _METRICS.items():
+                scores[row][name].append(float(metric(clean, image)[0]))
+        images.append(scene.name)
+        if len(examples) < _EXAMPLES:
+            shown = noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
+            examples.append((clean, shown, denoised))
+    if not images:
+        raise InputError("no usable image is left")
+    return Evaluation(images, scores, tuple(broken.skipped), examples)
+
+
+def add_noise(clean: np.ndarray, synthetic: Noise, key: jax.Array) -> np.ndarray:
+    """Synthetic noise on uint8 [H, W, 3]: float32 in [0, 1], clipped but not rounded."""
+    draw_key, noise_key = jax.random.split(key)
+    weights = tuple(float(kind == synthetic.kind) for kind in noise.KINDS)
+    setting = noise.sample_setting(draw_key, weights, synthetic.sigma, synthetic.lam)
+    return np.asarray(_add_noise(noise_key, clean, setting))
+
+
+@jax.jit
+def _add_noise(key: jax.Array, clean: jax.Array, setting: noise.NoiseSetting) -> jax.Array:
+    return noise.add_noise(key, clean.astype(jnp.float32) / 255, setting)
+
+
+def summarize(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
+    """Mean and interval of each metric by row."""
+    return {
+        row: {metric: statistics.mean(values) for metric, values in scores.items()}
+        for row, scores in evaluation.scores.items()
+    }
+
+
+def table(evaluation: Evaluation) -> str:
+    """The Markdown table: the denoiser and its input."""
+    rows = [
+        [row, *(report.cell(values[name], digits) for name, (_, _, digits) in _METRICS.items())]
+        for row, values in summarize(evaluation).items()
+    ]
+    return report.markdown_table(["images", *(title for _, title, _ in _METRICS.values())], rows)
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """What results.json holds: the denoiser's numbers, and those of both rows."""
+    rows = {row: report.as_json(values) for row, values in summarize(evaluation).items()}
+    scores = evaluation.scores
+    images = [
+        {"name": image}
+        | {metric: values[index] for metric, values in scores[DENOISED].items()}
+        | {f"noisy_{metric}": values[index] for metric, values in scores[NOISY].items()}
+        for index, image in enumerate(evaluation.images)
+    ]
+    return rows[DENOISED] | {"images": images, "rows": rows, "skipped": evaluation.skipped}
+
+
+def run(
+    denoiser_name: str,
+    folder: Path,
+    synthetic: Noise | None,
+    output: Path,
+    seed: int,
+    skip_broken: bool,
+) -> str:
+    """`eval denoising` of pairs, or of clean images with synthetic noise; returns the table.
+
+    Raises:
+      InputError: a wrong argument, denoiser or image.
+    """
+    report.check_output(output, [folder])
+    broken = Broken(skip_broken)
+    scenes = (
+        scenes_of_photos(usable_photos(folder, broken))
+        if synthetic
+        else scenes_of_pairs(usable_pairs(folder, broken))
+    )
+    from nt_jax.inference.model import load_denoiser
+
+    denoiser = load_denoiser(denoiser_name)
+    evaluation = evaluate(denoiser, scenes, broken, synthetic, seed)
+    asked: dict[str, Any] = {"denoiser": denoiser_name, "images": str(folder)}
+    if synthetic:
+        asked |= _describe(synthetic) | {"seed": seed}
+    notes = [
+        report.describe(len(evaluation.images), asked),
+        "Brackets: 95 % bootstrap intervals over images. Higher is better.",
+        *(f"Skipped: {error}" for error in evaluation.skipped),
+    ]
+    text = table(evaluation) + "\n" + "\n\n".join(notes) + "\n"
+    report.write_results(
+        output,
+        {"arguments": asked} | as_json(evaluation),
+        text,
+        {"examples": figures.restorations(evaluation.examples)},
+    )
+    return text
+
+
+def _describe(synthetic: Noise) -> dict[str, Any]:
+    described: dict[str, Any] = {"noise": synthetic.kind}
+    if "gaussian" in synthetic.kind:
+        described["sigma"] = "{:g}:{:g}".format(*synthetic.sigma)
+    if "poisson" in synthetic.kind:
+        described["lam"] = "{:g}:{:g}".format(*synthetic.lam)
+    return described

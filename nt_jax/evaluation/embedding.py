@@ -1,0 +1,169 @@
+"""What noise embeddings know: the camera and ISO, or the kind of noise, and the noise level."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from nt_jax.data.sources import Pair, read_rgb
+from nt_jax.errors import InputError
+from nt_jax.evaluation import figures, report, statistics
+from nt_jax.evaluation.samples import Broken, usable_pairs, whole_windows
+from nt_jax.evaluation.statistics import Estimate
+from nt_jax.evaluation.tsne import pca, tsne
+
+FEWEST_IMAGES = 4
+# Rank correlations of all pairs of images, drawn anew for each, take long.
+_RESAMPLES = 200
+_MOST_IMAGES = 2000
+
+
+class Embedded(NamedTuple):
+    """Noisy images and their embeddings.
+
+    Attributes:
+      names: N of them.
+      groups: camera and ISO, or the sub-folder, such as one named by a kind of noise; "" where
+        neither is known.
+      levels: standard deviation of the noise, 0 to 255 scale, [N].
+      embeddings: [N, E].
+    """
+
+    names: list[str]
+    groups: list[str]
+    levels: np.ndarray
+    embeddings: np.ndarray
+
+
+def embed_pairs(model: Any, pairs: Sequence[Pair], broken: Broken) -> Embedded:
+    """Embeds the noisy image of each pair.
+
+    Raises:
+      InputError: an image cannot be read and `broken` does not go on; fewer than 4 are left.
+    """
+    windows = whole_windows([pair.noisy for pair in pairs])
+    names, groups, levels, embeddings = [], [], [], []
+    for index, pair in report.progress(pairs, "image"):
+        try:
+            clean, noisy = (read_rgb(path)[windows[index]] for path in (pair.clean, pair.noisy))
+        except InputError as error:
+            broken.note(error)
+            continue
+        names.append(pair.name)
+        groups.append(_group(pair))
+        levels.append(float((noisy.astype(np.float32) - clean).std()))
+        embeddings.append(np.asarray(model.embed(noisy)))
+    if not FEWEST_IMAGES <= len(names) <= _MOST_IMAGES:
+        raise InputError(
+            f"this evaluation needs {FEWEST_IMAGES} to {_MOST_IMAGES} images; got {len(names)}"
+        )
+    return Embedded(names, groups, np.array(levels), np.stack(embeddings))
+
+
+def _group(pair: Pair) -> str:
+    """Camera and ISO, or the pair's sub-folder."""
+    return pair.group if pair.iso is not None else pair.name.rpartition("/")[0]
+
+
+def distances(embeddings: np.ndarray) -> np.ndarray:
+    """1 - cosine similarity, as the contrastive loss has it: [N, E] -> [N, N]."""
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return 1 - unit @ unit.T
+
+
+def retrieval(distance: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Is the nearest other image of the same group? Of images whose group has another.
+
+    Args:
+      distance: [N, N].
+      groups: N names; "" where it is not known.
+
+    Returns:
+      Whether it is [n], and the share of the others that are, which is chance [n]; None where no
+      group has two images or only one group is known.
+    """
+    labels = np.array(groups)
+    known = np.flatnonzero(labels != "")
+    same = labels[known][:, None] == labels[known]
+    asked = np.flatnonzero(same.sum(axis=1) > 1)
+    if len(asked) == 0 or same.all():
+        return None
+    others = distance[np.ix_(known, known)] + np.where(np.eye(len(known), dtype=bool), np.inf, 0)
+    hits = same[asked, others[asked].argmin(axis=1)].astype(float)
+    return hits, (same[asked].sum(axis=1) - 1) / (len(known) - 1)
+
+
+def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -> Estimate:
+    """Spearman's rank correlation of embedding distance and noise-level distance over all pairs.
+
+    The interval resamples images; pairs of an image with itself are left out. NaN where levels or
+    embeddings are all equal.
+    """
+    apart = np.abs(levels[:, None] - levels)
+
+    def statistic(rows: np.ndarray) -> float:
+        i, j = np.triu_indices(len(rows), k=1)
+        i, j = rows[i], rows[j]
+        different = i != j
+        x, y = distance[i, j][different], apart[i, j][different]
+        if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            return float("nan")
+        return float(scipy.stats.spearmanr(x, y).statistic)
+
+    return statistics.bootstrap(statistic, len(levels), seed, _RESAMPLES)
+
+
+def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool) -> str:
+    """`eval embedding`; returns the table.
+
+    Raises:
+      InputError: a wrong argument, model or image.
+    """
+    report.check_output(output, [pairs])
+    broken = Broken(skip_broken)
+    found = usable_pairs(pairs, broken)
+    from nt_jax.inference.model import load
+
+    embedded = embed_pairs(load(model_name), found, broken)
+    distance = distances(embedded.embeddings)
+    answers = retrieval(distance, embedded.groups)
+    estimates = {
+        "level_correlation": level_correlation(distance, embedded.levels, seed),
+        "retrieval": statistics.mean(answers[0].tolist(), seed) if answers else None,
+        "retrieval_chance": Estimate(float(answers[1].mean()), None) if answers else None,
+    }
+    titles = {
+        "level_correlation": "embedding distance and noise-level distance, Spearman's correlation",
+        "retrieval": "nearest neighbour is of the same camera and ISO (or folder), share",
+        "retrieval_chance": "the same by chance",
+    }
+    rows = [[titles[name], report.cell(value, 3)] for name, value in estimates.items()]
+    asked = {"model": model_name, "pairs": str(pairs), "seed": seed}
+    notes = [
+        report.describe(len(embedded.names), asked),
+        "Brackets: 95 % bootstrap intervals over images.",
+    ]
+    if answers is None:
+        notes.append("No two groups of images, by camera and ISO or by folder: no retrieval.")
+    notes += [f"Skipped: {error}" for error in broken.skipped]
+    text = report.markdown_table(["embedding", ""], rows) + "\n" + "\n\n".join(notes) + "\n"
+    maps = {"PCA": pca(embedded.embeddings), "t-SNE": tsne(embedded.embeddings)}
+    results = (
+        {"arguments": asked}
+        | report.as_json(estimates)
+        | {
+            "images": [
+                {"name": name, "group": group, "noise_level": level}
+                | {"pca": maps["PCA"][i].tolist(), "tsne": maps["t-SNE"][i].tolist()}
+                for i, (name, group, level) in enumerate(
+                    zip(embedded.names, embedded.groups, embedded.levels.tolist(), strict=True)
+                )
+            ],
+            "skipped": broken.skipped,
+        }
+    )
+    figure = figures.scatter(maps, embedded.levels, f"embeddings of {len(embedded.names)} images")
+    report.write_results(output, results, text, {"embedding": figure})
+    return text

@@ -1,0 +1,161 @@
+"""Pictures of an evaluation: examples, histograms, noise-level curves, spectra, embeddings."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nt_jax import metrics
+from nt_jax.evaluation.samples import Images
+
+_GAIN = 4
+_SIDE = 256
+_LEVEL_BINS = 16
+_SPECTRUM_BINS = 32
+# Too few values in a bin give a curve's point that means nothing.
+_FEWEST_VALUES = 200
+
+
+class Look:
+    """What one kind of noise looks like over a whole set of images, added up one by one."""
+
+    def __init__(self) -> None:
+        """Starts with no image."""
+        self._histogram = np.zeros(511, np.int64)  # of the values -255 ... 255
+        self._moments = np.zeros((3, 256))  # count, sum, sum of squares by clean intensity
+        self._spectra: list[np.ndarray] = []
+
+    def add(self, clean: np.ndarray, noisy: np.ndarray, bins: int) -> None:
+        """Adds an image, uint8 [H, W, 3], its spectrum with that many bins."""
+        noise = noisy.astype(np.int32) - clean
+        self._histogram += np.bincount((noise + 255).ravel(), minlength=511)
+        values = noise.ravel().astype(np.float64)
+        for moment, weights in zip(self._moments, (None, values, values**2), strict=True):
+            moment += np.bincount(clean.ravel(), weights, 256)
+        spectrum = metrics.radial_power_spectrum(noise.astype(np.float32), bins)
+        self._spectra.append(np.asarray(spectrum)[0])
+
+    def histogram(self) -> tuple[np.ndarray, np.ndarray]:
+        """Noise values, 0 to 255 scale, and the share of each."""
+        return np.arange(-255, 256), self._histogram / self._histogram.sum()
+
+    def level_curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clean intensities and the standard deviation there, both on the 0 to 255 scale."""
+        count, total, squares = self._moments.reshape(3, _LEVEL_BINS, -1).sum(axis=2)
+        known = count >= _FEWEST_VALUES
+        intensity = (np.arange(_LEVEL_BINS) + 0.5) * 256 / _LEVEL_BINS - 0.5
+        mean = total[known] / count[known]
+        variance = squares[known] / count[known] - mean**2
+        return intensity[known], np.sqrt(np.maximum(variance, 0))
+
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+        """Frequencies in cycles per pixel and the mean power, 0 to 255 scale squared."""
+        power = np.mean(self._spectra, axis=0)
+        return (np.arange(len(power)) + 0.5) / len(power) / 2, power
+
+
+def spectrum_bins(sizes: Iterable[tuple[int, int]]) -> int:
+    """As many bins as images of all these sizes can fill."""
+    return min(_SPECTRUM_BINS, *(max(size) // 2 for size in sizes))
+
+
+def examples(pictures: Sequence[tuple[Images, np.ndarray]]) -> Figure:
+    """Clean, reference, generated, true; below the latter two their noises, times 4."""
+    figure = Figure(figsize=(11, 5.6 * len(pictures)), layout="constrained")
+    axes = figure.subplots(2 * len(pictures), 4, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for index, (images, generated) in enumerate(pictures):
+        above, below = axes[2 * index : 2 * index + 2]
+        titles = {
+            "clean": images.clean,
+            "reference": images.reference,
+            "generated": generated,
+            "true": images.noisy,
+        }
+        for ax, (title, pixels) in zip(above, titles.items(), strict=True):
+            ax.imshow(_middle(pixels))
+            ax.set_title(title, fontsize=10)
+        for ax, pixels in zip(below[2:], (generated, images.noisy), strict=True):
+            noise = _middle(pixels).astype(np.float32) - _middle(images.clean)
+            ax.imshow(np.clip(0.5 + _GAIN * noise / 255, 0, 1))
+            ax.set_title(f"its noise ×{_GAIN}", fontsize=10)
+    return figure
+
+
+def restorations(pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
+    """Clean, noisy and denoised images."""
+    figure = Figure(figsize=(10, 3.6 * len(pictures)), layout="constrained")
+    axes = figure.subplots(len(pictures), 3, squeeze=False)
+    for row, images in zip(axes, pictures, strict=True):
+        for ax, title, pixels in zip(row, ("clean", "noisy", "denoised"), images, strict=True):
+            ax.imshow(_middle(pixels))
+            ax.set_title(title, fontsize=10)
+            ax.axis("off")
+    return figure
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+    top, left = (max(0, (side - _SIDE) // 2) for side in pixels.shape[:2])
+    return pixels[top : top + _SIDE, left : left + _SIDE]
+
+
+def histograms(looks: Mapping[str, Look]) -> Figure:
+    """Histogram of all noise values, a line a row."""
+    figure, ax = _axes("histogram of the noise", "noise, 0 to 255 scale", "share of values")
+    furthest = 1
+    for name, look in looks.items():
+        values, share = look.histogram()
+        inside = np.flatnonzero(share > 1e-5)
+        furthest = max(furthest, *np.abs(values[inside[[0, -1]]]))
+        ax.semilogy(values, np.where(share > 0, share, np.nan), _style(name), lw=1, label=name)
+    ax.set_xlim(-furthest, furthest)
+    ax.set_ylim(1e-5, None)
+    ax.legend(fontsize=9)
+    return figure
+
+
+def noise_levels(looks: Mapping[str, Look]) -> Figure:
+    """Noise-level curves, a line a row."""
+    figure, ax = _axes(
+        "noise-level curve", "clean intensity, 0 to 255 scale", "standard deviation, 0 to 255 scale"
+    )
+    for name, look in looks.items():
+        ax.plot(*look.level_curve(), _style(name), marker=".", label=name)
+    ax.set_ylim(0, None)
+    ax.legend(fontsize=9)
+    return figure
+
+
+def spectra(looks: Mapping[str, Look]) -> Figure:
+    """Radial power spectra, a line a row."""
+    figure, ax = _axes("power spectrum of the noise", "cycles per pixel", "power, 0 to 255 scale²")
+    for name, look in looks.items():
+        frequency, power = look.spectrum()
+        ax.semilogy(frequency, np.maximum(power, 1e-4), _style(name), label=name)
+    ax.legend(fontsize=9)
+    return figure
+
+
+def scatter(maps: Mapping[str, np.ndarray], level: np.ndarray, title: str) -> Figure:
+    """Points [N, 2] of each map, coloured by noise level [N] on the 0 to 255 scale."""
+    figure = Figure(figsize=(6 * len(maps), 5.2), layout="constrained")
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    for ax, (name, points) in zip(axes, maps.items(), strict=True):
+        drawn = ax.scatter(*points.T, c=level, s=24)
+        ax.set(title=name, xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=axes, label="standard deviation of the noise, 0 to 255 scale")
+    figure.suptitle(title)
+    return figure
+
+
+def _style(name: str) -> str:
+    return "k-" if name == "true" else "--" if name.startswith("oracle") else "-"
+
+
+def _axes(title: str, x: str, y: str):
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    ax = figure.subplots()
+    ax.set(title=title, xlabel=x, ylabel=y)
+    ax.grid(alpha=0.3)
+    return figure, ax

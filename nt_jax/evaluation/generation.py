@@ -1,0 +1,282 @@
+"""How close generated noise is to the real: metrics of each image, oracles beside, pictures.
+
+Everything is scored as a file of 8 bits would hold it: clipped to [0, 1] and rounded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nt_jax import metrics
+from nt_jax.errors import InputError
+from nt_jax.evaluation import c2st, figures, report, statistics
+from nt_jax.evaluation.oracles import ORACLES, Generate, to_bytes
+from nt_jax.evaluation.samples import (
+    Broken,
+    Images,
+    Sample,
+    other_references,
+    read_images,
+    samples_of_folders,
+    samples_of_pairs,
+    usable_pairs,
+)
+from nt_jax.evaluation.statistics import Estimate
+
+# A user's own generator: (clean, reference), uint8 [H, W, 3], and a key -> float in [0, 1] or
+# uint8 [H, W, 3]. The reference is a noisy image of any size.
+Method = Callable[[np.ndarray, np.ndarray, jax.Array], np.ndarray]
+
+# Title and digits of each metric's column.
+COLUMNS = {
+    "akld": ("AKLD", 3),
+    "ks": ("KS", 3),
+    "kld": ("KLD", 3),
+    "lag1_error": ("lag 1", 3),
+    "psd_error": ("spectrum, dB", 2),
+    "noise_level_error": ("level curve", 3),
+    "channel_correlation_error": ("channels", 3),
+    "c2st": ("C2ST", 3),
+}
+_METRICS = {name: getattr(metrics, name) for name in COLUMNS if name != "c2st"}
+GENERATED = "generated"
+_EXAMPLES = 4
+
+
+@jax.jit
+def _score(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> dict[str, jax.Array]:
+    return {name: metric(clean, noisy, generated)[0] for name, metric in _METRICS.items()}
+
+
+@jax.jit
+def _floor(clean: jax.Array, noisy: jax.Array, key: jax.Array) -> jax.Array:
+    return metrics.akld_floor(clean, noisy, key)[0]
+
+
+class Evaluation(NamedTuple):
+    """What came out.
+
+    Attributes:
+      images: names, in order.
+      scores: metric -> one value an image, by row; `c2st` is missing with fewer than 4 images.
+      floor: AKLD that a perfect generator would score, one an image.
+      skipped: what is wrong with each image that was left out.
+      looks: for the figures, by row, the true noise first.
+      examples: a few samples and what the first row made of them.
+    """
+
+    images: list[str]
+    scores: dict[str, dict[str, list[float]]]
+    floor: list[float]
+    skipped: tuple[str, ...]
+    looks: dict[str, figures.Look]
+    examples: list[tuple[Images, np.ndarray]]
+
+
+def by_reference(method: Method) -> Generate:
+    """A user's generator as a row of the table."""
+
+    def generate(images: Images, key: jax.Array) -> np.ndarray:
+        noisy = np.asarray(method(images.clean, images.reference, key))
+        return noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
+
+    return generate
+
+
+def from_files(images: Images, key: jax.Array) -> np.ndarray:
+    """What another program has made, as a row of the table."""
+    assert images.generated is not None
+    return images.generated
+
+
+def of_model(model: Any) -> Generate:
+    """A loaded NoiseTransfer model as a row of the table."""
+
+    def method(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
+        seed = int(jax.random.bits(key))
+        return model.transfer(clean, reference=reference, seed=seed)
+
+    return by_reference(method)
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    references: Sequence[Sample | None],
+    rows: Mapping[str, Generate],
+    broken: Broken,
+    seed: int = 0,
+) -> Evaluation:
+    """Scores each row on all samples.
+
+    Args:
+      samples: from `samples_of_pairs` or `samples_of_folders`.
+      references: a sample's reference; None for itself.
+      rows: what makes the noise, by name.
+      broken: what to do about images that cannot be read.
+      seed: of the generators, the oracles, the floor, the classifier test.
+
+    Raises:
+      InputError: an image cannot be read, or none is left.
+    """
+    looks = {name: figures.Look() for name in ("true", *rows)}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    floors: list[float] = []
+    examples: list[tuple[Images, np.ndarray]] = []
+    owners: list[str] = []
+    size = c2st.patch_size(min(min(sample.size) for sample in samples))
+    most = max(1, min(c2st.MAX_PATCHES, c2st.MAX_TOTAL // len(samples)))
+    patches: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "noisy", *rows)}
+    bins = figures.spectrum_bins(sample.size for sample in samples)
+    for index, sample in report.progress(samples, "image"):
+        try:
+            images = read_images(sample, references[index])
+        except InputError as error:
+            broken.note(error)
+            continue
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        made = {
+            name: generate(images, jax.random.fold_in(key, number))
+            for number, (name, generate) in enumerate(rows.items())
+        }
+        floors.append(float(_floor(images.clean, images.noisy, jax.random.fold_in(key, len(rows)))))
+        for name, generated in made.items():
+            scores = _score(images.clean, images.noisy, generated)
+            parts[name].append({metric: float(value) for metric, value in scores.items()})
+        everything = {"true": images.noisy} | made
+        for name, noisy in everything.items():
+            looks[name].add(images.clean, noisy, bins)
+        for name, pixels in ({"clean": images.clean, "noisy": images.noisy} | made).items():
+            patches[name].append(c2st.patches_of(pixels, size, most))
+        if len(examples) < _EXAMPLES and sample.image not in owners:
+            examples.append((images, next(iter(made.values()))))
+        owners.append(sample.image)
+    if not owners:
+        raise InputError("no usable image is left")
+    names = list(dict.fromkeys(owners))
+    scores = {
+        name: {metric: _by_image(owners, [p[metric] for p in rows_]) for metric in _METRICS}
+        for name, rows_ in parts.items()
+    }
+    if len(names) >= c2st.FEWEST_IMAGES:
+        counts = [len(block) for block in patches["clean"]]
+        image = np.repeat([names.index(owner) for owner in owners], counts)
+        stacks = {name: np.concatenate(blocks) for name, blocks in patches.items()}
+        for name in rows:
+            accuracy = c2st.c2st(stacks["clean"], stacks["noisy"], stacks[name], image, seed)
+            scores[name]["c2st"] = accuracy.tolist()
+    return Evaluation(
+        names, scores, _by_image(owners, floors), tuple(broken.skipped), looks, examples
+    )
+
+
+def _by_image(owners: Sequence[str], values: Sequence[float]) -> list[float]:
+    """Mean over the blocks of each image, in the order images first come."""
+    blocks: dict[str, list[float]] = {}
+    for owner, value in zip(owners, values, strict=True):
+        blocks.setdefault(owner, []).append(value)
+    return [float(np.mean(block)) for block in blocks.values()]
+
+
+def summarize(evaluation: Evaluation) -> dict[str, dict[str, Estimate | None]]:
+    """Mean and interval of each metric by row; the floor counts as a metric of each."""
+    summary: dict[str, dict[str, Estimate | None]] = {}
+    for name, scores in evaluation.scores.items():
+        summary[name] = {
+            metric: statistics.mean(scores[metric]) if metric in scores else None
+            for metric in COLUMNS
+        }
+        summary[name]["akld_floor"] = statistics.mean(evaluation.floor)
+    return summary
+
+
+def table(evaluation: Evaluation) -> str:
+    """The Markdown table: a row a generator, the AKLD floor last."""
+    rows = [
+        [name, *(report.cell(estimates[metric], digits) for metric, (_, digits) in COLUMNS.items())]
+        for name, estimates in summarize(evaluation).items()
+    ]
+    floor = report.cell(statistics.mean(evaluation.floor), COLUMNS["akld"][1])
+    rows.append(["floor: a second draw, estimated", floor, *["–"] * (len(COLUMNS) - 1)])
+    return report.markdown_table(["noise", *(title for title, _ in COLUMNS.values())], rows)
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """What results.json holds: the first row's numbers, and those of all rows."""
+    rows = {name: report.as_json(values) for name, values in summarize(evaluation).items()}
+    first, scores = next(iter(rows.values())), next(iter(evaluation.scores.values()))
+    images = [
+        {"name": image, "akld_floor": evaluation.floor[index]}
+        | {metric: values[index] for metric, values in scores.items()}
+        for index, image in enumerate(evaluation.images)
+    ]
+    return first | {"images": images, "rows": rows, "skipped": evaluation.skipped}
+
+
+def run_pairs(
+    model_name: str,
+    pairs: Path,
+    reference: str,
+    output: Path,
+    seed: int,
+    skip_broken: bool,
+) -> str:
+    """`eval generation` of a model on pairs; returns the table.
+
+    Args:
+      reference: `self`, the scored noisy image itself, as published tables have it; or `other`,
+        another noisy image of the same camera and ISO.
+
+    Raises:
+      InputError: a wrong argument, model or image.
+    """
+    report.check_output(output, [pairs])
+    broken = Broken(skip_broken)
+    samples = samples_of_pairs(usable_pairs(pairs, broken))
+    references = [None] * len(samples) if reference == "self" else other_references(samples)
+    from nt_jax.inference.model import load
+
+    rows = {GENERATED: of_model(load(model_name))} | ORACLES
+    evaluation = evaluate(samples, references, rows, broken, seed)
+    asked = {"model": model_name, "pairs": str(pairs), "reference": reference, "seed": seed}
+    return _write(evaluation, output, asked)
+
+
+def run_folders(
+    clean: Path, noisy: Path, generated: Path, output: Path, seed: int, skip_broken: bool
+) -> str:
+    """`eval generation` of any program's outputs; returns the table.
+
+    Raises:
+      InputError: a wrong argument or image.
+    """
+    report.check_output(output, [clean, noisy, generated])
+    broken = Broken(skip_broken)
+    samples = samples_of_folders(clean, noisy, generated, broken)
+    rows = {GENERATED: from_files} | ORACLES
+    evaluation = evaluate(samples, [None] * len(samples), rows, broken, seed)
+    asked = {"clean": str(clean), "noisy": str(noisy), "generated": str(generated), "seed": seed}
+    return _write(evaluation, output, asked)
+
+
+def _write(evaluation: Evaluation, output: Path, asked: dict[str, Any]) -> str:
+    count = len(evaluation.images)
+    notes = [
+        report.describe(count, asked),
+        "Brackets: 95 % bootstrap intervals over images. Lower is better; C2ST is the accuracy of "
+        "a small network at telling real from generated noise, 0.5 is chance.",
+    ]
+    if count < c2st.FEWEST_IMAGES:
+        notes.append(f"C2ST needs {c2st.FEWEST_IMAGES} images or more.")
+    notes += [f"Skipped: {error}" for error in evaluation.skipped]
+    text = table(evaluation) + "\n" + "\n\n".join(notes) + "\n"
+    pictures = {
+        "examples": figures.examples(evaluation.examples),
+        "histograms": figures.histograms(evaluation.looks),
+        "noise_levels": figures.noise_levels(evaluation.looks),
+        "spectra": figures.spectra(evaluation.looks),
+    }
+    report.write_results(output, {"arguments": asked} | as_json(evaluation), text, pictures)
+    return text

@@ -1,0 +1,139 @@
+"""The folder an evaluation writes: results.json, results.md and figures, all or nothing."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from nt_jax.errors import InputError
+from nt_jax.evaluation.statistics import Estimate
+
+_T = TypeVar("_T")
+_LINE_EVERY_S = 15.0
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Checks that results can go there, before the work.
+
+    Raises:
+      InputError: `output` is a file or an input folder, or nothing can be written there.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output={output} is a file; name a folder")
+    if output.resolve() in {path.resolve() for path in inputs}:
+        raise InputError(f"--output={output} is an input folder; choose another")
+    with _scratch(output):
+        pass
+
+
+@contextlib.contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """An empty folder beside `output`, removed afterwards, as are parents made for it."""
+    missing = [parent for parent in output.absolute().parents if not parent.exists()]
+    try:
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+    except OSError as error:
+        raise InputError(
+            f"--output={output} cannot be written: {error.strerror}; choose another"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):  # it is not empty, so it holds the output
+                parent.rmdir()
+
+
+def write_results(
+    output: Path, results: Mapping[str, Any], text: str, figures: Mapping[str, Figure]
+) -> None:
+    """Writes `results` as results.json, `text` as results.md and each figure as NAME.png.
+
+    Files of an earlier evaluation in `output` are replaced.
+
+    Raises:
+      InputError: they cannot be written.
+    """
+    with _scratch(output) as folder:
+        try:
+            content = json.dumps(results, indent=2, allow_nan=False)
+            (folder / "results.json").write_text(content + "\n", encoding="utf-8")
+            (folder / "results.md").write_text(text, encoding="utf-8")
+            for name, figure in figures.items():
+                figure.savefig(folder / f"{name}.png", dpi=110)
+            output.mkdir(exist_ok=True)
+            for path in sorted(folder.iterdir()):
+                os.replace(path, output / path.name)
+        except OSError as error:
+            raise InputError(
+                f"--output={output} cannot be written: {error.strerror or error}"
+            ) from error
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns also line up on a screen; the first is left-aligned."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = "|" + "|".join(
+        "-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)
+    )
+    return "\n".join([line(cells[0]), rule + "|", *map(line, cells[1:])]) + "\n"
+
+
+def cell(estimate: Estimate | None, digits: int) -> str:
+    """An estimate for a table: 0.123 [0.110, 0.140]; a dash where there is none."""
+    if estimate is None:
+        return "–"
+    text = f"{estimate.value:.{digits}f}"
+    if estimate.interval is None:
+        return text
+    low, high = estimate.interval
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def as_json(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, Any]]:
+    """Estimates as two objects by name, `mean` and `interval`; null where there is none."""
+    return {
+        "mean": {name: e.value if e else None for name, e in estimates.items()},
+        "interval": {
+            name: list(e.interval) if e and e.interval else None for name, e in estimates.items()
+        },
+    }
+
+
+def describe(count: int, arguments: Mapping[str, Any]) -> str:
+    """The line below a table that says what it was made from."""
+    return f"{count} images; {', '.join(f'{name} {value}' for name, value in arguments.items())}."
+
+
+def progress(items: Sequence[_T], unit: str) -> Iterator[tuple[int, _T]]:
+    """Numbers and items, with a bar on a terminal and a line now and then otherwise."""
+    begun = last = time.monotonic()
+    on_terminal = sys.stderr.isatty()
+    for index, item in enumerate(tqdm(items, unit=unit, disable=not on_terminal)):
+        yield index, item
+        now = time.monotonic()
+        if not on_terminal and now - last > _LINE_EVERY_S:
+            last = now
+            rate = (index + 1) / (now - begun)
+            left = (len(items) - index - 1) / rate
+            print(f"{unit} {index + 1}/{len(items)}  {rate:.2f} a second  {left:.0f} s left")

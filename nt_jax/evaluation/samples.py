@@ -1,0 +1,294 @@
+"""What is evaluated: clean/noisy pairs, or folders of triples, cut into samples of bounded size.
+
+An image of up to 512 pixels a side is one sample, whole, so that metrics are those of their
+definition. A larger one is cut into blocks of 256x256, as SIDD's validation images are: up to 4
+along each axis, evenly spaced, without overlap; its score is the mean over its blocks.
+
+Everything is compiled once for each size. Of a set of more than 32 sizes, samples are cut in the
+middle to sides of 16, 32, 48 or a multiple of 64, which leaves 121 sizes at most.
+
+Pixels are 8-bit RGB throughout, as `nt_jax.data.sources.read_rgb` gives them.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nt_jax.data.sources import (
+    EXTENSIONS,
+    ImageFile,
+    Pair,
+    find_pairs,
+    find_photos,
+    image_size,
+    list_images,
+    list_pairs,
+    read_rgb,
+)
+from nt_jax.errors import InputError
+
+SMALLEST_SIDE = 16
+LARGEST_WHOLE = 512
+BLOCK = 256
+_BLOCKS = 4
+_MANY_SIZES = 32
+_COARSE = 64
+
+_Window = tuple[slice, slice]
+# Name, group, clean, noisy, generated.
+_Files = tuple[str, str, ImageFile, ImageFile, ImageFile | None]
+
+# A block's neighbours come from the same files.
+_read = lru_cache(maxsize=4)(read_rgb)
+
+
+class Sample(NamedTuple):
+    """An image, or a block of one, with what it is scored against.
+
+    Attributes:
+      image: the image's name; its blocks share it, as do a prepared data set's tiles.
+      group: camera and ISO; the image's name where they are not known.
+      clean, noisy: files.
+      generated: file with generated noise; None where it is still to be made.
+      rows, columns: the part of the image.
+    """
+
+    image: str
+    group: str
+    clean: ImageFile
+    noisy: ImageFile
+    generated: ImageFile | None
+    rows: slice
+    columns: slice
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+class Images(NamedTuple):
+    """A sample's pixels, uint8 [H, W, 3] each.
+
+    Attributes:
+      clean, noisy: the scored pair.
+      reference: noisy image that a generator may look at; of any size.
+      generated: clean image with generated noise; None where it is still to be made.
+    """
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    reference: np.ndarray
+    generated: np.ndarray | None = None
+
+
+class Broken:
+    """What to do about an image that cannot be used: end on it, or name it and go on."""
+
+    def __init__(self, skip: bool) -> None:
+        """Args: whether to go on."""
+        self.skip = skip
+        self.skipped: list[str] = []
+
+    def note(self, error: InputError | str) -> None:
+        """Notes what is wrong with an image.
+
+        Raises:
+          InputError: it is not to be skipped.
+        """
+        if not self.skip:
+            raise InputError(f"{error}; --skip_broken goes on without it")
+        print(f"skipped: {error}", flush=True)
+        self.skipped.append(str(error))
+
+
+def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
+    """The pairs of a folder, in any layout of `nt_jax.data.sources.find_pairs`.
+
+    Raises:
+      InputError: there is none; an image has no partner or one of another size, is below 16 pixels
+        a side or cannot be read, and `broken` does not go on.
+    """
+    try:
+        pairs = find_pairs(folder)
+    except InputError:
+        if not broken.skip:
+            raise
+        pairs, problems = list_pairs(folder)
+        if not pairs:
+            raise
+        for problem in problems:
+            broken.note(problem)
+    return [pair for pair in pairs if _size(pair.clean, broken)]
+
+
+def usable_photos(folder: Path, broken: Broken) -> list[ImageFile]:
+    """The image files under a folder.
+
+    Raises:
+      InputError: there is none; an image is below 16 pixels a side or cannot be read, and `broken`
+        does not go on.
+    """
+    return [path for path in find_photos(folder) if _size(path, broken)]
+
+
+def _size(path: ImageFile, broken: Broken) -> tuple[int, int] | None:
+    """Height and width; None where the image cannot be used."""
+    try:
+        height, width = image_size(path)
+        if min(height, width) < SMALLEST_SIDE:
+            raise InputError(
+                f"{path} is {width}x{height}; an image needs at least "
+                f"{SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
+            )
+        return height, width
+    except InputError as error:
+        broken.note(error)
+        return None
+
+
+def samples_of_pairs(pairs: Sequence[Pair]) -> list[Sample]:
+    """Samples in the order of the pairs."""
+    return _cut(
+        [(pair.image or pair.name, pair.group, pair.clean, pair.noisy, None) for pair in pairs]
+    )
+
+
+def samples_of_folders(clean: Path, noisy: Path, generated: Path, broken: Broken) -> list[Sample]:
+    """Samples of three folders with equal file names; extensions may differ.
+
+    Raises:
+      InputError: a folder is missing or empty; an image has no partner, sizes differ within a
+        triple, an image is below 16 pixels a side or cannot be read, and `broken` does not go on.
+    """
+    folders = {folder: _by_name(folder, broken) for folder in (clean, noisy, generated)}
+    images: list[_Files] = []
+    for name in sorted(set().union(*folders.values())):
+        missing = [folder for folder, files in folders.items() if name not in files]
+        paths = [files[name] for files in folders.values() if name in files]
+        if missing:
+            broken.note(f"{missing[0]} has no image {name}, but there is {paths[0]}")
+            continue
+        sizes = [_size(path, broken) for path in paths]
+        if None in sizes:
+            continue
+        other = next((p for p, size in zip(paths, sizes, strict=True) if size != sizes[0]), None)
+        if other:
+            broken.note(f"{other}: its size differs from that of {paths[0]}")
+            continue
+        images.append((name, name, paths[0], paths[1], paths[2]))
+    if not images:
+        raise InputError(f"{clean}, {noisy} and {generated} have no usable image in common")
+    return _cut(images)
+
+
+def _by_name(folder: Path, broken: Broken) -> dict[str, Path]:
+    """Image files under a folder by relative path without extension."""
+    files: dict[str, Path] = {}
+    root = folder.expanduser()
+    for path in list_images(root):
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if name in files:
+            broken.note(f"{path} and {files[name]} have one name")
+        else:
+            files[name] = path
+    if not files:
+        raise InputError(f"{folder}: no image found, looked for {' '.join(sorted(EXTENSIONS))}")
+    return files
+
+
+def _cut(images: Sequence[_Files]) -> list[Sample]:
+    parts = _bounded([_windows(*image_size(clean)) for _, _, clean, *_ in images])
+    return [
+        Sample(*image, *window)
+        for image, windows in zip(images, parts, strict=True)
+        for window in windows
+    ]
+
+
+def whole_windows(images: Sequence[ImageFile]) -> list[_Window]:
+    """Rows and columns of whole images, cut in the middle where there are too many sizes."""
+    sizes = [image_size(image) for image in images]
+    whole = [[(slice(0, height), slice(0, width))] for height, width in sizes]
+    return [window for (window,) in _bounded(whole)]
+
+
+def _bounded(parts: list[list[_Window]]) -> list[list[_Window]]:
+    shapes = {(r.stop - r.start, c.stop - c.start) for windows in parts for r, c in windows}
+    if len(shapes) <= _MANY_SIZES:
+        return parts
+    return [[(_coarse(r), _coarse(c)) for r, c in windows] for windows in parts]
+
+
+def _windows(height: int, width: int) -> list[_Window]:
+    if max(height, width) <= LARGEST_WHOLE:
+        return [(slice(0, height), slice(0, width))]
+    return [(row, column) for row in _blocks(height) for column in _blocks(width)]
+
+
+def _blocks(side: int) -> list[slice]:
+    if side < 2 * BLOCK:
+        return [_middle(slice(0, side), min(side, BLOCK))]
+    count = min(_BLOCKS, side // BLOCK)
+    starts = [index * (side - BLOCK) // (count - 1) for index in range(count)]
+    return [slice(start, start + BLOCK) for start in starts]
+
+
+def _coarse(window: slice) -> slice:
+    side = window.stop - window.start
+    step = _COARSE if side >= _COARSE else SMALLEST_SIDE
+    return _middle(window, side // step * step)
+
+
+def _middle(window: slice, side: int) -> slice:
+    start = window.start + (window.stop - window.start - side) // 2
+    return slice(start, start + side)
+
+
+def other_references(samples: Sequence[Sample]) -> list[Sample]:
+    """For each sample, the next of the same camera and ISO that shows another image.
+
+    "Next" is in the order given, starting over at the end. The only image of its camera and ISO
+    gets its own next block, where it is cut into several.
+
+    Raises:
+      InputError: a sample is the only one of its camera and ISO.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        groups[sample.group].append(index)
+    references = []
+    for index, sample in enumerate(samples):
+        members = groups[sample.group]
+        turn = members.index(index) + 1
+        others = [samples[member] for member in (members[turn:] + members[: turn - 1])]
+        if not others:
+            raise InputError(
+                f"{sample.image}: no other image of the same camera and ISO to be its reference "
+                "(they are told from the names that SIDD and PolyU give); use --reference=self"
+            )
+        references.append(next((o for o in others if o.image != sample.image), others[0]))
+    return references
+
+
+def read_images(sample: Sample, reference: Sample | None = None) -> Images:
+    """Reads a sample and the noisy image of its reference; None: it is its own reference.
+
+    Raises:
+      InputError: a file is no readable image.
+    """
+
+    def part(path: ImageFile, of: Sample) -> np.ndarray:
+        return _read(path)[of.rows, of.columns]
+
+    noisy = part(sample.noisy, sample)
+    return Images(
+        clean=part(sample.clean, sample),
+        noisy=noisy,
+        reference=noisy if reference is None else part(reference.noisy, reference),
+        generated=None if sample.generated is None else part(sample.generated, sample),
+    )

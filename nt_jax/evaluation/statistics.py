@@ -1,0 +1,51 @@
+"""Means over images with bootstrap intervals."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_RESAMPLES = 2000
+_LEVEL = 95.0
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval; the interval is None where there is too little to tell."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+def mean(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Mean over images, its interval by resampling the images.
+
+    Args:
+      values: one an image; at least one.
+      seed: of the resampling.
+    """
+    array = np.asarray(values, np.float64)
+    return bootstrap(lambda rows: float(array[rows].mean()), len(array), seed)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float],
+    images: int,
+    seed: int = 0,
+    resamples: int = _RESAMPLES,
+) -> Estimate:
+    """A statistic of a set of images, with the percentile bootstrap (Efron, 1979) over images.
+
+    Args:
+      statistic: indices of images, int [images] -> number; NaN where those tell nothing.
+      images: how many there are.
+      seed: of the resampling.
+      resamples: how many sets are drawn.
+    """
+    value = statistic(np.arange(images))
+    if images < 2:
+        return Estimate(value, None)
+    draws = np.random.default_rng(seed).integers(0, images, (resamples, images))
+    values = np.array([statistic(rows) for rows in draws])
+    tail = (100 - _LEVEL) / 2
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return Estimate(value, (float(low), float(high)))

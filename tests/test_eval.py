@@ -1,0 +1,475 @@
+"""The evaluation commands, end to end on small images, and their parts."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+import skimage.metrics
+from PIL import Image
+from skimage import data
+from tiny_models import save_tiny
+
+import nt_jax
+from nt_jax import eval as command
+from nt_jax import metrics
+from nt_jax.checkpointing import save_model
+from nt_jax.data.sources import find_pairs, read_rgb
+from nt_jax.errors import InputError, run_command
+from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, statistics
+from nt_jax.evaluation.oracles import ORACLES, camera_model, level_curve, white
+from nt_jax.evaluation.report import markdown_table
+from nt_jax.evaluation.tsne import pca, tsne
+from nt_jax.models.ridnet import RIDNet, init_ridnet
+
+GENERATION_METRICS = {
+    *("akld", "akld_floor", "ks", "kld", "lag1_error", "psd_error", "noise_level_error"),
+    *("channel_correlation_error", "c2st"),
+}
+SIZE = (32, 48)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def add_noise(image, sigma, seed):
+    noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def crops(count, size=SIZE):
+    photo = data.astronaut()
+    return [photo[20 * i + 60 :, 20 * i + 100 :][: size[0], : size[1]] for i in range(count)]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Four pairs as SIDD has them, of two groups."""
+    folder = tmp_path / "pairs"
+    for index, clean in enumerate(crops(4)):
+        place = folder / f"Data/000{index}_00{index}_S6_{(100, 800)[index % 2]:05}_00100_3200_N"
+        write(place / "GT_SRGB_010.PNG", clean)
+        write(place / "NOISY_SRGB_010.PNG", add_noise(clean, (5, 20)[index % 2], index))
+    return folder
+
+
+@pytest.fixture
+def triples(tmp_path):
+    """Folders clean, noisy and generated of four images, of three sizes."""
+    for index, size in enumerate([(32, 48), (32, 48), (24, 31), (40, 33)]):
+        (clean,) = crops(1, size)
+        images = (clean, add_noise(clean, 12, index), add_noise(clean, 16, 9 + index))
+        for name, image in zip(("clean", "noisy", "generated"), images, strict=True):
+            write(tmp_path / name / f"sub/{index}.png", image)
+    return [tmp_path / name for name in ("clean", "noisy", "generated")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "ridnet"
+    shape = {"features": 16, "blocks": 1}
+    params = init_ridnet(jax.random.key(0), RIDNet(**shape))
+    save_model(folder, {"kind": "ridnet", "model": shape}, {"denoiser": params})
+    return folder
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The classifier test in a moment, of no power."""
+    monkeypatch.setattr(c2st, "_STEPS", 2)
+
+
+@pytest.fixture
+def evaluate(tmp_path, capsys):
+    """Runs a command; gives results.json and what was printed."""
+
+    def evaluate(name, *switches, **flags):
+        output = tmp_path / "scores"
+        flags = {"output": output} | flags
+        command.main([name, *(f"--{k}={v}" for k, v in flags.items()), *switches])
+        return json.loads((output / "results.json").read_text()), capsys.readouterr().out
+
+    return evaluate
+
+
+# --- Commands ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference", ["self", "other"])
+def test_generation_of_a_model(evaluate, model, pairs, tmp_path, short, reference):
+    results, printed = evaluate("generation", model=model, pairs=pairs, reference=reference)
+    assert list(results["rows"]) == ["generated", *ORACLES]
+    for row in results["rows"].values():
+        assert set(row["mean"]) == set(row["interval"]) == GENERATION_METRICS
+        assert all(low <= row["mean"][k] <= high for k, (low, high) in row["interval"].items())
+    assert results["mean"] == results["rows"]["generated"]["mean"]
+    assert len(results["images"]) == 4
+    for name in GENERATION_METRICS:
+        values = [image[name] for image in results["images"]]
+        assert results["mean"][name] == pytest.approx(np.mean(values))
+    assert results["arguments"]["reference"] == reference
+    table = (tmp_path / "scores/results.md").read_text()
+    assert table in printed
+    assert f"reference {reference}" in table
+    names = {path.name for path in (tmp_path / "scores").iterdir()}
+    pictures = {"examples.png", "histograms.png", "noise_levels.png", "spectra.png"}
+    assert names == {"results.json", "results.md"} | pictures
+    for picture in pictures:
+        with Image.open(tmp_path / "scores" / picture) as image:
+            assert min(image.size) > 400
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pairs", "scores"]
+
+
+def test_reference_other_is_used(model, pairs):
+    found = samples.samples_of_pairs(find_pairs(pairs))
+    seen = []
+
+    def method(clean, reference, key):
+        seen.append(reference)
+        return np.clip(clean / 255 + 0.1 * jax.random.normal(key, clean.shape), 0, 1)
+
+    rows = {"mine": generation.by_reference(method)}
+    broken = samples.Broken(skip=False)
+    result = generation.evaluate(found[:3], samples.other_references(found)[:3], rows, broken)
+    for index, other in enumerate((2, 3, 0)):
+        np.testing.assert_array_equal(seen[index], read_rgb(found[other].noisy))
+    assert "c2st" not in result.scores["mine"], "three images are too few"
+    assert generation.summarize(result)["mine"]["c2st"] is None
+
+
+def test_generated_folders_score_as_their_definition(evaluate, triples, short):
+    clean, noisy, generated = triples
+    results, _ = evaluate("generation", clean=clean, noisy=noisy, generated=generated)
+    assert [image["name"] for image in results["images"]] == [f"sub/{i}" for i in range(4)]
+    for index, image in enumerate(results["images"]):
+        images = [np.array(Image.open(folder / f"sub/{index}.png")) for folder in triples]
+        for name in ("akld", "ks", "kld", "lag1_error", "psd_error", "noise_level_error"):
+            expected = float(getattr(metrics, name)(*images)[0])
+            assert image[name] == pytest.approx(expected, rel=1e-4), name
+    again, _ = evaluate("generation", clean=clean, noisy=noisy, generated=generated)
+    assert again == results, "everything random hangs on the seed"
+
+
+def test_generated_files_may_have_another_extension(evaluate, triples, short):
+    clean, noisy, generated = triples
+    path = generated / "sub/0.png"
+    write(path.with_suffix(".tif"), np.array(Image.open(path)))
+    path.unlink()
+    results, _ = evaluate("generation", clean=clean, noisy=noisy, generated=generated)
+    assert len(results["images"]) == 4
+
+
+@pytest.mark.parametrize("source", ["pairs", "clean"])
+def test_denoising(evaluate, denoiser, pairs, tmp_path, source):
+    if source == "pairs":
+        results, printed = evaluate("denoising", denoiser=denoiser, pairs=pairs)
+        pair = find_pairs(pairs)[1]
+        clean, noisy = read_rgb(pair.clean), read_rgb(pair.noisy)
+    else:
+        for index, image in enumerate(crops(3)):
+            write(tmp_path / f"photos/{index}.png", image)
+        results, printed = evaluate(
+            "denoising", denoiser=denoiser, clean=tmp_path / "photos", noise="gaussian", sigma=25
+        )
+        clean = crops(2)[1]
+        key = jax.random.fold_in(jax.random.key(0), 1)
+        noisy = denoising.add_noise(clean, denoising.make_noise("gaussian", "25", "30"), key)
+        assert 24 < 255 * (noisy - clean / 255).std() < 25.5
+    assert set(results["mean"]) == {"psnr", "ssim"}
+    assert list(results["rows"]) == ["denoised", "noisy input"]
+    restored = np.rint(255 * np.asarray(nt_jax.load_denoiser(denoiser)(noisy))).astype(np.uint8)
+    expected = skimage.metrics.peak_signal_noise_ratio(clean, restored)
+    assert results["images"][1]["psnr"] == pytest.approx(expected, rel=1e-3)
+    assert results["images"][1]["noisy_ssim"] == pytest.approx(
+        float(metrics.ssim(clean, noisy)[0]), rel=1e-5
+    )
+    psnr = [image["psnr"] for image in results["images"]]
+    assert results["mean"]["psnr"] == pytest.approx(np.mean(psnr))
+    assert "| noisy input |" in printed
+    assert (tmp_path / "scores/examples.png").is_file()
+
+
+def test_synthetic_noise_hangs_on_seed_and_range():
+    clean = np.full((64, 64, 3), 128, np.uint8)
+    levels = []
+    for kind, sigma, lam in (("gaussian", "10:50", "30"), ("poisson", "25", "5:50")):
+        noise = denoising.make_noise(kind, sigma, lam)
+        draws = [denoising.add_noise(clean, noise, jax.random.key(i)) for i in range(8)]
+        again = denoising.add_noise(clean, noise, jax.random.key(3))
+        np.testing.assert_array_equal(again, draws[3])
+        levels.append([255 * draw.std() for draw in draws])
+    assert 9.5 < min(levels[0]) < 25 < 35 < max(levels[0]) < 51
+    expected = [255 * np.sqrt(128 / 255 / lam) for lam in (50, 5)]
+    assert 0.95 * expected[0] < min(levels[1]) < max(levels[1]) < 1.05 * expected[1]
+
+
+def test_embedding(evaluate, model, pairs, tmp_path):
+    results, printed = evaluate("embedding", model=model, pairs=pairs)
+    assert set(results["mean"]) == {"level_correlation", "retrieval", "retrieval_chance"}
+    assert results["mean"]["retrieval_chance"] == pytest.approx(1 / 3)
+    assert -1 <= results["mean"]["level_correlation"] <= 1
+    assert [image["group"] for image in results["images"]] == ["S6_00100", "S6_00800"] * 2 or [
+        image["group"] for image in results["images"]
+    ] == ["S6_100", "S6_800"] * 2
+    assert all(len(image["tsne"]) == len(image["pca"]) == 2 for image in results["images"])
+    assert "nearest neighbour" in printed
+    assert (tmp_path / "scores/embedding.png").is_file()
+
+
+# --- Wrong input ---------------------------------------------------------------------------------
+
+
+def flags_of(folders):
+    return [f"--{folder.name}={folder}" for folder in folders]
+
+
+BAD_FLAGS = {
+    "no command": [],
+    "unknown command": ["training"],
+    "no output": ["generation", "--model=m", "--pairs=p"],
+    "no source": ["generation", "--model=m", "--output=OUT"],
+    "both sources": ["generation", "--model=m", "--pairs=p", "--clean=c", "--output=OUT"],
+    "half a triple": ["generation", "--clean=c", "--noisy=n", "--output=OUT"],
+    "reference": ["generation", "--model=m", "--pairs=p", "--reference=any", "--output=OUT"],
+    "seed": ["generation", "--model=m", "--pairs=p", "--seed=-1", "--output=OUT"],
+    "missing folder": ["generation", "--model=m", "--pairs=/nowhere", "--output=OUT"],
+    "no noise": ["denoising", "--denoiser=d", "--clean=c", "--output=OUT"],
+    "noise": ["denoising", "--denoiser=d", "--clean=c", "--noise=salt", "--output=OUT"],
+    "sigma": [
+        *["denoising", "--denoiser=d", "--clean=c", "--noise=gaussian", "--output=OUT"],
+        "--sigma=50:0",
+    ],
+    "lam": [
+        *["denoising", "--denoiser=d", "--clean=c", "--noise=poisson", "--output=OUT"],
+        "--lam=0",
+    ],
+    "no model": ["embedding", "--pairs=p", "--output=OUT"],
+}
+
+
+def fails(arguments, tmp_path, capsys):
+    """The one line that a command ends with, exit code 2, without output."""
+    before = sorted(tmp_path.rglob("*"))
+    output = tmp_path / "made/scores"
+    arguments = [a.replace("OUT", str(output)) for a in arguments]
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: command.main(arguments))
+    assert exit_.value.code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("arguments", BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_wrong_flags(arguments, tmp_path, capsys):
+    fails(arguments, tmp_path, capsys)
+
+
+def test_wrong_model(pairs, denoiser, tmp_path, capsys):
+    for name in ("nowhere", denoiser):
+        arguments = ["generation", f"--model={name}", f"--pairs={pairs}", "--output=OUT"]
+        assert str(name) in fails(arguments, tmp_path, capsys)
+
+
+def test_wrong_output(triples, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file/below", triples[0]):
+        arguments = ["generation", *flags_of(triples), f"--output={output}"]
+        assert str(output) in fails(arguments, tmp_path, capsys)
+
+
+def spoil_missing(folder):
+    (folder / "sub/1.png").unlink()
+
+
+def spoil_size(folder):
+    write(folder / "sub/1.png", np.zeros((32, 40, 3), np.uint8))
+
+
+def spoil_garbage(folder):
+    (folder / "sub/1.png").write_bytes(b"no image")
+
+
+def spoil_truncated(folder):
+    path = folder / "sub/1.png"
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+@pytest.mark.parametrize("place", [0, 2], ids=["clean", "generated"])
+@pytest.mark.parametrize("spoil", [spoil_missing, spoil_size, spoil_garbage, spoil_truncated])
+def test_broken_triple_is_named(evaluate, triples, tmp_path, capsys, short, spoil, place):
+    spoil(triples[place])
+    arguments = ["generation", *flags_of(triples), "--output=OUT"]
+    error = fails(arguments, tmp_path, capsys)
+    assert "sub/1" in error
+    if spoil is not spoil_truncated or place == 0:
+        return
+    clean, noisy, generated = triples
+    results, printed = evaluate(
+        "generation", "--skip_broken", clean=clean, noisy=noisy, generated=generated
+    )
+    assert [image["name"] for image in results["images"]] == ["sub/0", "sub/2", "sub/3"]
+    assert results["mean"]["c2st"] is None
+    assert "C2ST needs 4 images" in printed
+    (problem,) = results["skipped"]
+    assert "sub/1.png" in problem
+
+
+def test_empty_folder(triples, tmp_path, capsys):
+    shutil.rmtree(triples[1] / "sub")
+    error = fails(["generation", *flags_of(triples), "--output=OUT"], tmp_path, capsys)
+    assert f"{triples[1]}: no image found" in error
+
+
+def test_too_small(triples, tmp_path, capsys):
+    for folder in triples:
+        write(folder / "sub/1.png", np.zeros((15, 40, 3), np.uint8))
+    error = fails(["generation", *flags_of(triples), "--output=OUT"], tmp_path, capsys)
+    assert "40x15" in error
+
+
+def test_broken_pair_is_skipped_on_request(evaluate, denoiser, pairs, tmp_path, capsys):
+    bad = find_pairs(pairs)[2].noisy
+    bad.write_bytes(bad.read_bytes()[:200])
+    arguments = ["denoising", f"--denoiser={denoiser}", f"--pairs={pairs}", "--output=OUT"]
+    assert bad.parent.name in fails(arguments, tmp_path, capsys)
+    results, printed = evaluate("denoising", "--skip_broken", denoiser=denoiser, pairs=pairs)
+    assert len(results["images"]) == 3
+    assert str(bad) in results["skipped"][0]
+    assert f"Skipped: {bad}" in printed
+
+
+def test_alone_in_its_group(pairs):
+    found = samples.samples_of_pairs(find_pairs(pairs))
+    with pytest.raises(InputError, match="no other image of the same camera and ISO"):
+        samples.other_references(found[:3])
+
+
+# --- Samples -------------------------------------------------------------------------------------
+
+
+def sizes_of_samples(tmp_path, sizes):
+    folder = tmp_path / "sizes"
+    for index, (height, width) in enumerate(sizes):
+        for role in ("gt", "noisy"):
+            write(folder / role / f"{index:02}.png", np.full((height, width, 3), index, np.uint8))
+    return samples.samples_of_pairs(find_pairs(folder))
+
+
+def test_large_images_are_cut_into_blocks(tmp_path):
+    found = sizes_of_samples(tmp_path, [(512, 17), (520, 300), (1100, 1024)])
+    assert found[0].size == (512, 17)
+    by_image = [[s for s in found if s.image == name] for name in ("00", "01", "02")]
+    assert [len(part) for part in by_image] == [1, 2, 16]
+    assert {s.size for s in found[1:]} == {(256, 256)}
+    assert by_image[1][0].columns == slice(22, 278)
+    covered = np.zeros((1100, 1024), int)
+    for sample in by_image[2]:
+        covered[sample.rows, sample.columns] += 1
+    assert covered.max() == 1
+    assert covered[[0, -1]].any(axis=1).all()
+    reference = samples.other_references(by_image[2])[3]
+    assert reference == by_image[2][4], "the only image of its group: its own next block"
+    assert samples.read_images(found[0]).clean.shape == (512, 17, 3)
+
+
+def test_many_sizes_are_cut_to_few(tmp_path):
+    found = sizes_of_samples(tmp_path, [(20 + i, 200 - i) for i in range(40)])
+    assert {s.size[0] for s in found} == {16, 32, 48}
+    assert {s.size[1] for s in found} == {128, 192}
+
+
+# --- Parts ---------------------------------------------------------------------------------------
+
+
+def test_bootstrap_agrees_with_scipy():
+    values = np.random.default_rng(0).gamma(2.0, size=30)
+    estimate = statistics.mean(values)
+    expected = scipy.stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert estimate.value == pytest.approx(values.mean())
+    np.testing.assert_allclose(estimate.interval, expected, rtol=0.03)
+    assert statistics.mean(values) == estimate
+    assert statistics.mean([0.5]).interval is None
+
+
+def test_oracles_have_what_they_claim():
+    rng = np.random.default_rng(0)
+    clean = np.tile(np.linspace(60, 200, 128).astype(np.uint8)[:, None, None], (1, 128, 3))
+    level = np.where(clean < 130, 5, 15) * np.array([1.0, 1.5, 0.5])
+    noisy = np.clip(np.rint(clean + level * rng.normal(size=clean.shape)), 0, 255).astype(np.uint8)
+    images = samples.Images(clean, noisy, noisy)
+    key = jax.random.key(0)
+    noise = noisy.astype(float) - clean
+    flat = white(images, key).astype(float) - clean
+    np.testing.assert_allclose(flat.std((0, 1)), noise.std((0, 1)), rtol=0.03)
+    np.testing.assert_allclose(flat[:60].std(), flat[-60:].std(), rtol=0.1)
+    curved = level_curve(images, key)
+    assert metrics.noise_level_error(clean, noisy, curved) < 0.03
+    assert metrics.noise_level_error(clean, noisy, white(images, key)) > 0.3
+    camera = camera_model(images, key)
+    assert camera.dtype == np.uint8
+    np.testing.assert_allclose((camera.astype(float) - clean).std(), noise.std(), rtol=0.05)
+    assert metrics.lag_autocorrelation(camera.astype(float) - clean, 1) > 0.1
+
+
+def test_retrieval_and_level_correlation():
+    rng = np.random.default_rng(0)
+    levels = np.array([2.0, 2.5, 10.0, 11.0, 30.0])
+    direction = np.stack([np.cos(levels / 30), np.sin(levels / 30)], axis=1)
+    distance = embedding.distances(3 * direction)
+    assert distance[0, 4] == pytest.approx(1 - np.cos(28 / 30))
+    estimate = embedding.level_correlation(distance, levels)
+    assert estimate.value == pytest.approx(1)
+    shuffled = embedding.level_correlation(distance, rng.permutation(levels))
+    i, j = np.triu_indices(5, 1)
+    permuted = np.random.default_rng(0).permutation(levels)
+    expected = scipy.stats.spearmanr(distance[i, j], abs(permuted[i] - permuted[j])).statistic
+    assert shuffled.value == pytest.approx(expected)
+    hits, chance = embedding.retrieval(distance, ["a", "a", "b", "b", ""])
+    np.testing.assert_array_equal(hits, 1)
+    np.testing.assert_allclose(chance, 1 / 3)
+    hits, _ = embedding.retrieval(distance, ["a", "b", "a", "b", "c"])
+    np.testing.assert_array_equal(hits, 0)
+    for groups in (["a"] * 5, [""] * 5, list("abcde")):
+        assert embedding.retrieval(distance, groups) is None
+
+
+def test_pca_is_that_of_the_covariance():
+    points = np.random.default_rng(0).normal(size=(40, 6)) * [5, 3, 1, 1, 0.5, 0.1]
+    variances = np.linalg.eigvalsh(np.cov(points.T, bias=True))[::-1]
+    np.testing.assert_allclose(pca(points).var(axis=0), variances[:2])
+
+
+def test_tsne_keeps_clusters_apart():
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(3), 15)
+    points = 4 * rng.normal(size=(3, 10))[label] + 0.3 * rng.normal(size=(45, 10))
+    placed = tsne(points)
+    assert placed.shape == (45, 2)
+    distance = np.linalg.norm(placed[:, None] - placed, axis=-1) + 1e9 * np.eye(45)
+    assert (label[distance.argmin(axis=1)] == label).all()
+    np.testing.assert_array_equal(placed, tsne(points))
+    assert np.isfinite(tsne(points[:4])).all()
+    assert np.isfinite(tsne(np.zeros((5, 3)))).all(), "all embeddings alike"
+
+
+def test_markdown_table():
+    table = markdown_table(["name", "b"], [["x", "1.25"], ["longer", "2"]])
+    assert table.splitlines() == [
+        "| name   |    b |",
+        "|--------|-----:|",
+        "| x      | 1.25 |",
+        "| longer |    2 |",
+    ]
