@@ -59,11 +59,12 @@ def base_config() -> ConfigDict:
     # Side of the training patches in pixels, a multiple of 4.
     data.patch_size = 96
     # Clean photographs for synthetic noise: folders, comma-separated, each with an optional
-    # `=WEIGHT` (default: its number of images), or `skimage`.
+    # `=WEIGHT` (default: its number of images), or `skimage`. A folder of images, or a split that
+    # nt_jax.prepare wrote: `data/div2k/train`.
     data.photos = "skimage"
     # Real pairs, written likewise; empty for none.
     data.pairs = ""
-    # Folder for all pixels as a memory-mapped file, when they do not fit into memory; empty: memory.
+    # Folder for the pixels of all images as a memory-mapped file; empty: they are kept in memory.
     data.cache = ""
     # Share of real pairs in a batch when mixing is `fixed`; without pairs every row is synthetic.
     data.real_fraction = 0.5

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -347,6 +348,19 @@ def test_damaged_shards_are_named(sidd, tmp_path):
     (shard.parent / prepared.INDEX).write_text("{")
     with pytest.raises(InputError, match="not readable: prepare the data again"):
         sources.find_pairs(tmp_path)
+
+
+def test_stopping_leaves_waiting_images_alone():
+    done = []
+
+    def work(i: int) -> None:
+        time.sleep(0.01)
+        done.append(i)
+
+    running = tiles.in_parallel(work, range(1000), 1000, "worked")
+    next(running)
+    running.close()
+    assert len(done) < 500
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 56), (32, 100), (33, 31), (96, 64), (1, 200)])

@@ -118,7 +118,8 @@ def in_parallel(
 ) -> Iterator[_R]:
     """`map` in threads with a progress bar on a terminal, plain lines otherwise."""
     begun = last = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         results = pool.map(function, items)
         bar = tqdm(results, what, total, unit="image", disable=not sys.stderr.isatty())
         for done, result in enumerate(bar, start=1):
@@ -129,3 +130,5 @@ def in_parallel(
                 rate = done / max(now - begun, 1e-9)
                 left = (total - done) / rate
                 print(f"{what} {done}/{total}  {rate:.1f} images/s  {left:.0f} s left", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # `with` would first work off all that waits
