@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from PIL import Image
 from nt_jax import metrics
 from nt_jax.data import camera
 from nt_jax.errors import InputError
+from nt_jax.training import heldout
 
 PHASES = [(0, 0), (0, 1), (1, 0), (1, 1)]
 SHOT, READ = 4e-3, 2e-5
@@ -300,3 +302,26 @@ def test_a_wrong_levels_file_is_one_line_with_the_place(tmp_path, content, messa
 def test_a_missing_levels_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.json: cannot be read: No such file"):
         camera.read_levels(tmp_path / "gone.json")
+
+
+def test_held_out_patches_of_camera_noise_go_from_weak_to_strong():
+    config = SimpleNamespace(
+        seed=0,
+        data=SimpleNamespace(
+            noise_kinds=("camera",),
+            sigma_range=(0, 70),
+            lam_range=(5, 100),
+            camera_levels="",
+            camera_jpeg_quality=(0, 0),
+        ),
+        eval=SimpleNamespace(photos="skimage-heldout", pairs="", patches=4, patch_size=64),
+    )
+    patches = heldout.make_heldout(config)
+    assert set(patches.kind) == {"camera"}
+    for noisy, clean in (
+        (patches.noisy, patches.clean),
+        (patches.reference, patches.reference_clean),
+    ):
+        levels = (noisy - clean).std((1, 2, 3))
+        assert np.all(np.diff(levels) > 0)
+        assert levels[-1] > 4 * levels[0]

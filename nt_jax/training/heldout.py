@@ -93,9 +93,9 @@ def _synthetic_rows(kind: str, patches: np.ndarray, data: Any, key: Array) -> li
     cameras = None
     if kind == "camera":
         options = camera.make_options(data)
-        cameras = jax.vmap(lambda key, quantile: camera.sample_setting(key, options, quantile))(
-            jax.random.split(key, count), jnp.asarray(spread, jnp.float32)
-        )
+        draw = jax.vmap(lambda key, quantile: camera.sample_setting(key, options, quantile))
+        camera_keys = jax.random.split(jax.random.fold_in(key, 1), count)
+        cameras = jax.jit(draw)(camera_keys, jnp.asarray(spread, jnp.float32))
     setting = noise.NoiseSetting(
         kind=jnp.full(count, noise.KINDS.index(kind)),
         sigma=jnp.asarray(sigma / 255, jnp.float32),
