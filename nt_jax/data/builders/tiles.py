@@ -129,6 +129,6 @@ def in_parallel(
                 last = now
                 rate = done / max(now - begun, 1e-9)
                 left = (total - done) / rate
-                print(f"{what} {done}/{total}  {rate:.1f} images/s  {left:.0f} s left", flush=True)
+                print(f"{what} {done}/{total}  {rate:.3g} images/s  {left:.0f} s left", flush=True)
     finally:
         pool.shutdown(cancel_futures=True)  # `with` would first work off all that waits
