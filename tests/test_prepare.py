@@ -20,6 +20,7 @@ from PIL import Image
 
 from nt_jax import prepare
 from nt_jax.data import pipeline, prepared, sources
+from nt_jax.data.bank import load_bank
 from nt_jax.data.builders import run, tiles
 from nt_jax.errors import InputError
 
@@ -617,14 +618,14 @@ def test_training_reads_prepared_data_from_memory_and_from_a_cache(loader, sidd,
 def test_cache_follows_the_images(tmp_path):
     pairs(tmp_path / "raw")
     found = sources.find_pairs(tmp_path / "raw")
-    bank = sources.load_bank([], found, 16, tmp_path / "cache")
-    assert np.array_equal(bank.pixels, sources.load_bank([], found, 16).pixels)
+    bank = load_bank([], found, 16, tmp_path / "cache")
+    assert np.array_equal(bank.pixels, load_bank([], found, 16).pixels)
     assert bank.pixels.ctypes.data % 64 == 0
     _write(tmp_path / "raw" / "a_noisy.png", _image(99))
-    changed = sources.load_bank([], found, 16, tmp_path / "cache")
-    assert np.array_equal(changed.pixels, sources.load_bank([], found, 16).pixels)
+    changed = load_bank([], found, 16, tmp_path / "cache")
+    assert np.array_equal(changed.pixels, load_bank([], found, 16).pixels)
     assert not np.array_equal(changed.pixels, bank.pixels)
     assert len(list((tmp_path / "cache").iterdir())) == 2
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
-        sources.load_bank([], found, 16, tmp_path / "file" / "cache")
+        load_bank([], found, 16, tmp_path / "file" / "cache")

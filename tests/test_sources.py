@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from nt_jax.data import sources
+from nt_jax.data.bank import load_bank
 from nt_jax.errors import InputError
 
 
@@ -201,7 +202,7 @@ def test_load_pairs_and_photos(tmp_path):
 def test_bank_lays_out_photos_then_pairs(tmp_path):
     photos = [_write(tmp_path / f"{i}.png", _image(i, 12 + i, 16)) for i in range(3)]
     _touch_pairs(tmp_path / "p", ["a_gt.png", "a_noisy.png"])
-    bank = sources.load_bank(photos, sources.find_pairs(tmp_path / "p"), 12)
+    bank = load_bank(photos, sources.find_pairs(tmp_path / "p"), 12)
 
     def image(offsets, i):
         size = bank.heights[i] * bank.widths[i]
@@ -215,7 +216,7 @@ def test_bank_lays_out_photos_then_pairs(tmp_path):
     assert np.array_equal(image(bank.noisy_offsets, 3), _image(1))
     assert len(bank.pixels) == (12 + 13 + 14 + 12 + 12) * 16
     with pytest.raises(InputError, match=r"0\.png: 16x12 is smaller than the patch of 13"):
-        sources.load_bank(photos, [], 13)
+        load_bank(photos, [], 13)
 
 
 def test_importing_the_data_package_leaves_tensorflow_alone():

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax.data import augment, camera, noise, sources
+from nt_jax.data.bank import load_bank
 from nt_jax.errors import InputError
 
 Batch = dict[str, jax.Array]
@@ -307,7 +308,7 @@ def _make_tables(config: Any, batch_size: int) -> Tables:
         real = clean
     later = np.searchsorted(usable, np.arange(len(clean)), side="right")
     start, size, members = _groups(config, pairs, n_photos)
-    bank = sources.load_bank(photos, pairs, patch, config.cache)
+    bank = load_bank(photos, pairs, patch, config.cache)
     real_rows = float(real_probability.sum())
     print(
         f"data: {n_photos} photographs, {len(pairs)} real pairs;"

@@ -1,12 +1,10 @@
 """Finding and reading the images to train and evaluate on: photographs, and clean/noisy pairs."""
 
-import hashlib
 import importlib.util
 import io
 import re
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,7 +15,6 @@ from PIL import Image, ImageOps
 from nt_jax.data import prepared
 from nt_jax.data.prepared import StoredImage
 from nt_jax.errors import InputError
-from nt_jax.outputs import replacing
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -37,8 +34,6 @@ SKIMAGE_SETS = {
     ),
     "skimage-heldout": ("chelsea.png", "coffee.png"),
 }
-
-_STALE_S = 3600.0  # a temporary file of a cache not written to for so long is nobody's
 
 _SIDD_FILE = re.compile(r"^(?:\d+_)?(gt|noisy)_srgb_(\d+)$")
 _SIDD_NAME = re.compile(  # anywhere in a pair's name, so crops of these images are known too
@@ -106,27 +101,6 @@ class Pair(NamedTuple):
     iso: int | None
     scene: str
     image: str = ""
-
-
-class ImageBank(NamedTuple):
-    """All pixels of several images in one flat array, for gathering patches by index.
-
-    Photographs come first, then the pairs. A pair's noisy image lies in the same array, in the
-    same row-major order as its clean one.
-
-    Attributes:
-      pixels: uint8 [pixels, 3], on a 64-byte boundary.
-      offsets: int64 [N], index of each (clean) image's first pixel.
-      noisy_offsets: int64 [N], the same of its noisy version; equal to `offsets` for photographs.
-      heights: int64 [N].
-      widths: int64 [N].
-    """
-
-    pixels: np.ndarray
-    offsets: np.ndarray
-    noisy_offsets: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -373,7 +347,8 @@ def parse_spec(spec: str) -> list[tuple[str, float | None]]:
     return sources
 
 
-def _in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """`map` in threads, as a list."""
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         return list(pool.map(function, items))
 
@@ -381,98 +356,12 @@ def _in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
 def load_photos(spec: str) -> list[tuple[str, np.ndarray]]:
     """Reads every photograph of a comma-separated list of folders: (name, uint8 [H, W, 3])."""
     paths = [path for folder, _ in parse_spec(spec) for path in find_photos(folder)]
-    return list(zip([path.stem for path in paths], _in_threads(read_rgb, paths), strict=True))
+    return list(zip([path.stem for path in paths], in_threads(read_rgb, paths), strict=True))
 
 
 def load_pairs(spec: str) -> list[tuple[Pair, np.ndarray, np.ndarray]]:
     """Reads every pair of a comma-separated list of folders: (pair, clean, noisy), uint8."""
     pairs = [pair for folder, _ in parse_spec(spec) for pair in find_pairs(folder)]
-    clean = _in_threads(lambda pair: read_rgb(pair.clean), pairs)
-    noisy = _in_threads(lambda pair: read_rgb(pair.noisy), pairs)
+    clean = in_threads(lambda pair: read_rgb(pair.clean), pairs)
+    noisy = in_threads(lambda pair: read_rgb(pair.noisy), pairs)
     return list(zip(pairs, clean, noisy, strict=True))
-
-
-def _aligned_empty(size: int) -> np.ndarray:
-    """uint8 [size] on a 64-byte boundary, so that TensorFlow can use it without a copy."""
-    memory = np.empty(size + 63, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size]
-
-
-def _cache_key(files: Sequence[ImageFile], sizes: np.ndarray) -> str:
-    """Differs when an image does: names, sizes in pixels and bytes, and times of change."""
-    digest = hashlib.sha256(sizes.tobytes())
-    for image in files:
-        path = image.shard if isinstance(image, StoredImage) else image
-        stat = path.stat()
-        offset = image.offset if isinstance(image, StoredImage) else 0
-        digest.update(f"{path.resolve()} {offset} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def _from_disk(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> np.ndarray:
-    """uint8 [size] in a file, filled once; later runs find it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"data.cache: {path.parent}: {error.strerror}") from error
-    if not path.exists():
-        for left in path.parent.glob(f".{path.name}.*.part"):  # by a run that was killed
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                left.unlink(missing_ok=True)
-        print(f"data: writing {size / 1e9:.1f} GB of pixels to {path}", flush=True)
-        with replacing(path) as temporary:
-            array = np.memmap(temporary, np.uint8, "w+", shape=(size,))
-            fill(array)
-            array.flush()
-    # Not read-only, which DLPack refuses, and not copy-on-write, which reserves as much memory.
-    return np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
-
-
-def load_bank(
-    photos: Sequence[ImageFile], pairs: Sequence[Pair], smallest_side: int, cache: str | Path = ""
-) -> ImageBank:
-    """Reads photographs and pairs into one bank.
-
-    Args:
-      photos: image files.
-      pairs: from `find_pairs`.
-      smallest_side: what height and width of every image must reach, in pixels: the patch size.
-      cache: folder to keep the pixels in as a memory-mapped file, for more than fit into memory;
-        "" for memory. A later call with the same images finds them there.
-
-    Raises:
-      InputError: an image is too small or cannot be read; the cache cannot be written.
-    """
-    clean = [*photos, *(pair.clean for pair in pairs)]
-    files = [*clean, *(pair.noisy for pair in pairs)]
-    sizes = np.array(_in_threads(image_size, files), np.int64).reshape(-1, 2)
-    for path, (height, width) in zip(files, sizes, strict=True):
-        if min(height, width) < smallest_side:
-            raise InputError(
-                f"{path}: {width}x{height} is smaller than the patch of {smallest_side}: "
-                "lower data.patch_size or leave the image out"
-            )
-    starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))])
-
-    def fill(memory: np.ndarray) -> None:
-        pixels = memory.reshape(-1, 3)
-
-        def fill_one(i: int) -> None:
-            image = read_rgb(files[i])
-            if image.shape[:2] != tuple(sizes[i]):
-                raise InputError(f"{files[i]}: turned by EXIF data after its pixels: save it again")
-            pixels[starts[i] : starts[i + 1]] = image.reshape(-1, 3)
-
-        _in_threads(fill_one, range(len(files)))
-
-    size = int(starts[-1]) * 3
-    if cache:
-        path = Path(cache).expanduser() / f"pixels-{_cache_key(files, sizes)}.bin"
-        memory = _from_disk(path, size, fill)
-    else:
-        memory = _aligned_empty(size)
-        fill(memory)
-    n = len(clean)
-    noisy_offsets = np.concatenate([starts[: len(photos)], starts[n : len(files)]])
-    return ImageBank(memory.reshape(-1, 3), starts[:n], noisy_offsets, sizes[:n, 0], sizes[:n, 1])
