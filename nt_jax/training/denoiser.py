@@ -174,7 +174,9 @@ def jit_train_step(config: Any, network: RIDNet, model: NoiseModel | None, mesh:
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )
-    model = jax.device_put(model, everywhere)
+    model = jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), model
+    )
     return lambda state, batch, key: jitted(state, model, batch, key)
 
 
@@ -203,7 +205,7 @@ class DenoiserTask(Task):
     headline = ("noisy_psnr", "psnr", "noisy_ssim", "ssim")
     curves = ("psnr", "ssim")
     picture = "denoised"
-    shown = ("loss", "learning_rate")
+    shown = ("loss",)
     sections = ("model", "denoiser")
 
     def __init__(self, config: Any) -> None:

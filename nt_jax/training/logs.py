@@ -167,7 +167,10 @@ def log_parameters(path: pathlib.Path, networks: dict[str, Any]) -> None:
 
 
 def save_curves(path: pathlib.Path, numbers: pathlib.Path, names: list[str]) -> None:
-    """Draws numbers of a metrics.jsonl over the steps, one panel each."""
+    """Draws numbers of a metrics.jsonl over the steps, one panel each.
+
+    Without step 0: an untrained network's numbers would set the scale.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -176,7 +179,7 @@ def save_curves(path: pathlib.Path, numbers: pathlib.Path, names: list[str]) -> 
     lines = [json.loads(line) for line in numbers.read_text().splitlines()]
     figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.2), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
-        points = [(line["step"], line[name]) for line in lines if name in line]
+        points = [(line["step"], line[name]) for line in lines if name in line and line["step"]]
         axis.plot(*zip(*points, strict=True), marker=".")
         axis.set(xlabel="step", title=name)
         axis.grid(alpha=0.3)

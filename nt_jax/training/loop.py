@@ -104,7 +104,6 @@ class _Run:
             summary = {"start": self.evaluate(0)}
             if self.records:
                 self.records.write(0, summary["start"])
-            self.draw_curves()
         elif self.start >= train.steps:
             logs.say(f"{self.workdir} is already at step {self.start}")
             return summary
@@ -210,12 +209,13 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
         return task.init(jax.random.key(config.seed))
 
     def check(step: int, saved: dict[str, Any]) -> None:
+        missing = [section for section in task.sections if section not in saved]
+        if missing:
+            raise InputError(
+                f"the checkpoint of step {step} is of another kind of model: its config has no"
+                f" section {missing[0]}; choose another workdir"
+            )
         for section in task.sections:
-            if section not in saved:
-                raise InputError(
-                    f"the checkpoint of step {step} is of another kind of model: its config has no"
-                    f" section {section}; choose another workdir"
-                )
             wanted = json.loads(config.to_json())[section]
             for name in wanted:
                 if saved[section].get(name) != wanted[name]:
