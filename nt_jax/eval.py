@@ -6,9 +6,8 @@
   python -m nt_jax.eval denoising --denoiser=runs/ridnet --clean=PHOTOS --noise=gaussian --output=A
   python -m nt_jax.eval embedding --model=runs/small --pairs=PAIRS --output=scores
 
-The second scores what any program made: three folders with equal file names. `--reference=self`
-shows the generator the scored noisy image itself, as published tables have it; `other` shows it
-another one of the same camera and ISO.
+The second scores what any program made: three folders with equal names. `--reference=self` shows
+the generator the scored noisy image itself, as published tables do; `other`, another of its group.
 """
 
 import argparse
@@ -36,13 +35,13 @@ def _parser() -> ArgumentParser:
         command.add_argument("--model", help="bundled name, workdir or model folder")
     for command in (generation, denoising):
         command.add_argument("--clean", type=Path, help="folder of clean images")
-    for command in (generation, denoising, embedding):
+    runs = {generation: _generation, denoising: _denoising, embedding: _embedding}
+    for command, run in runs.items():
+        command.set_defaults(run=run)
         command.add_argument("--pairs", type=Path, help="folder of clean/noisy pairs")
         command.add_argument("--output", required=True, type=Path, help="folder for the results")
         command.add_argument("--seed", default=0, type=int, help="of everything random")
-        command.add_argument(
-            "--skip_broken", action="store_true", help="go on without images that cannot be read"
-        )
+        command.add_argument("--skip_broken", action="store_true", help="pass over unusable images")
     return parser
 
 
@@ -60,13 +59,14 @@ def main(argv: list[str] | None = None) -> None:
     use_compilation_cache()
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed: expected 0 to 2**32 - 1; got {args.seed}")
-    run = {"generation": _generation, "denoising": _denoising, "embedding": _embedding}
-    print(run[args.command](args) + f"\nresults: {args.output}")
+    print(f"{args.run(args)}\nresults: {args.output}")
 
 
 def _generation(args: argparse.Namespace) -> str:
-    from nt_jax.evaluation import generation
-
+    try:
+        from nt_jax.evaluation import generation
+    except ModuleNotFoundError as error:  # optax trains the classifier test
+        raise InputError(f"{error.name} is not installed: pip install 'nt_jax[train]'") from error
     folders = (args.clean, args.noisy, args.generated)
     shared = (args.output, args.seed, args.skip_broken)
     if args.model and args.pairs and not any(folders):

@@ -29,7 +29,12 @@ def patches():
     return clean, image, noisy
 
 
-def test_second_draw_is_chance(patches):
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(c2st, "_STEPS", 150)
+
+
+def test_second_draw_is_chance(patches, quick):
     clean, image, noisy = patches
     accuracy = c2st.c2st(clean, noisy(1), noisy(2), image)
     assert accuracy.shape == (IMAGES,)
@@ -39,7 +44,7 @@ def test_second_draw_is_chance(patches):
 @pytest.mark.parametrize(
     "difference", [{"blur": 0.7}, {"factor": 1.5}], ids=["correlated", "louder"]
 )
-def test_difference_is_found(patches, difference):
+def test_difference_is_found(patches, quick, difference):
     clean, image, noisy = patches
     assert c2st.c2st(clean, noisy(1), noisy(2, **difference), image).mean() > 0.8
 

@@ -95,10 +95,10 @@ def retrieval(distance: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, 
     return hits, (same[asked].sum(axis=1) - 1) / (len(known) - 1)
 
 
-def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -> Estimate:
+def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -> Estimate | None:
     """Spearman's rank correlation of embedding distance and noise-level distance over all pairs.
 
-    The interval resamples images; pairs of an image with itself are left out. NaN where levels or
+    The interval resamples images; pairs of an image with itself are left out. None where levels or
     embeddings are all equal.
     """
     apart = np.abs(levels[:, None] - levels)
@@ -112,6 +112,8 @@ def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -
             return float("nan")
         return float(scipy.stats.spearmanr(x, y).statistic)
 
+    if np.isnan(statistic(np.arange(len(levels)))):
+        return None
     return statistics.bootstrap(statistic, len(levels), seed, _RESAMPLES)
 
 

@@ -235,7 +235,9 @@ def run_pairs(
     report.check_output(output, [pairs])
     broken = Broken(skip_broken)
     samples = samples_of_pairs(usable_pairs(pairs, broken))
-    references = [None] * len(samples) if reference == "self" else other_references(samples)
+    references: Sequence[Sample | None] = [None] * len(samples)
+    if reference == "other":
+        samples, references = other_references(samples, broken)
     from nt_jax.inference.model import load
 
     rows = {GENERATED: of_model(load(model_name))} | ORACLES

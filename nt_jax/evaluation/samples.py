@@ -102,8 +102,9 @@ class Broken:
         """
         if not self.skip:
             raise InputError(f"{error}; --skip_broken goes on without it")
-        print(f"skipped: {error}", flush=True)
-        self.skipped.append(str(error))
+        if str(error) not in self.skipped:  # an image may have many blocks
+            print(f"skipped: {error}", flush=True)
+            self.skipped.append(str(error))
 
 
 def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
@@ -249,30 +250,40 @@ def _middle(window: slice, side: int) -> slice:
     return slice(start, start + side)
 
 
-def other_references(samples: Sequence[Sample]) -> list[Sample]:
-    """For each sample, the next of the same camera and ISO that shows another image.
+def other_references(
+    samples: Sequence[Sample], broken: Broken
+) -> tuple[list[Sample], list[Sample]]:
+    """Samples, and for each the next of the same camera and ISO that shows another image.
 
     "Next" is in the order given, starting over at the end. The only image of its camera and ISO
     gets its own next block, where it is cut into several.
 
     Raises:
-      InputError: a sample is the only one of its camera and ISO.
+      InputError: a sample is the only one of its camera and ISO, and `broken` does not go on
+        without it, or none is left.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
         groups[sample.group].append(index)
-    references = []
+    kept, references = [], []
     for index, sample in enumerate(samples):
         members = groups[sample.group]
         turn = members.index(index) + 1
         others = [samples[member] for member in (members[turn:] + members[: turn - 1])]
         if not others:
-            raise InputError(
+            broken.note(
                 f"{sample.image}: no other image of the same camera and ISO to be its reference "
-                "(they are told from the names that SIDD and PolyU give); use --reference=self"
+                "(names as of SIDD and PolyU tell them); --reference=self needs none"
             )
+            continue
+        kept.append(sample)
         references.append(next((o for o in others if o.image != sample.image), others[0]))
-    return references
+    if not kept:
+        raise InputError(
+            "no two images of the same camera and ISO (names as of SIDD and PolyU tell them); "
+            "use --reference=self"
+        )
+    return kept, references
 
 
 def read_images(sample: Sample, reference: Sample | None = None) -> Images:

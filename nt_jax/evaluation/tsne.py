@@ -51,17 +51,17 @@ def _squared_distances(points: np.ndarray) -> np.ndarray:
 
 def _affinities(squares: np.ndarray, perplexity: float) -> np.ndarray:
     """Rows of neighbour probabilities, each of the wanted perplexity, by halving on its width."""
-    np_log = np.log(max(perplexity, 1.0))
+    wanted = np.log(max(perplexity, 1.0))
     nearest = squares + np.where(np.eye(len(squares), dtype=bool), np.inf, 0)
     nearest = nearest - nearest.min(axis=1, keepdims=True)
     finite = np.where(np.isfinite(nearest), nearest, 0)
-    scale = max(finite.mean(), 1e-300)
+    scale = finite.mean() or 1.0
     low, high = np.full(len(squares), -50.0), np.full(len(squares), 50.0)
     for _ in range(60):
         middle = (low + high) / 2
         rows = np.exp(-nearest * (np.exp(middle) / scale)[:, None])
         rows /= rows.sum(axis=1, keepdims=True)
         entropy = -(rows * np.log(np.maximum(rows, 1e-300))).sum(axis=1)
-        wide = entropy > np_log
+        wide = entropy > wanted
         low, high = np.where(wide, middle, low), np.where(wide, high, middle)
     return rows
