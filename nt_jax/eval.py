@@ -46,11 +46,7 @@ def _parser() -> ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the command.
-
-    Raises:
-      InputError: a wrong flag, model or image.
-    """
+    """Runs the command; raises InputError for a wrong flag, model or image."""
     args = _parser().parse_args(argv)
     # Unwinds, so that no temporary folder is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
