@@ -57,6 +57,7 @@ def test_without_checkpoints_there_is_nothing_to_restore(tmp_path):
         assert checkpointer.restore(SHAPES, accept) is None
 
 
+@pytest.mark.filterwarnings("ignore:checkpoint 8")
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(workdir):
     truncate(workdir / "checkpoints" / "6")
     (workdir / "checkpoints" / "8").mkdir()  # a foreign folder
