@@ -11,9 +11,8 @@ ARG is NOISE, NOISE-small or NOISE-smoke. NOISE is one of
   synthetic  Gaussian (sigma 0 to 50), Poisson (lambda 5 to 50) or both on photographs
   gaussian   Gaussian noise alone
   camera     noise of a camera's raw values, developed (not in the paper)
--small is for 2 CPU cores: a step takes 0.16 s of CPU time on given noise and 0.4 s on that of a
-generator of width 16, so its 6,000 steps some 10 and 20 minutes. -smoke takes seconds and needs no
-data but the model; `smoke` alone is gaussian-smoke, which needs none.
+-small is for 2 CPU cores. -smoke takes seconds and needs no data but the model; `smoke` alone is
+gaussian-smoke, which needs none.
 """
 
 from ml_collections import ConfigDict

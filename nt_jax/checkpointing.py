@@ -214,7 +214,7 @@ class Checkpointer:
           InputError: there are checkpoints, none of which can be read.
         """
         failure = ""
-        for step in sorted(checkpoint_steps(self._workdir), reverse=True):
+        for step in reversed(checkpoint_steps(self._workdir)):
             try:
                 config = self._restore(step, config=ocp.args.JsonRestore())
             except Exception as error:  # orbax raises many kinds on damaged files

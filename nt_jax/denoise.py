@@ -7,11 +7,9 @@ PNG and TIFF with 8 or 16 bits, JPEG and WebP; the output's extension is its for
 images keep their names. Any size, in tiles; `nt_jax/inference/denoiser.py` tells what that means.
 """
 
-import signal
-import sys
 from pathlib import Path
 
-from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, run_command
+from nt_jax.errors import ArgumentParser, run_command, unwind_on_sigterm
 from nt_jax.inference.files import make_folders, plan, run_jobs
 
 
@@ -33,8 +31,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, denoiser or image.
     """
     args = _parser().parse_args(argv)
-    # Unwinds, so that no temporary file is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    unwind_on_sigterm()
     jobs = plan(args.input, args.output)
 
     from nt_jax.compilation import use_compilation_cache

@@ -1,6 +1,7 @@
 """Errors that are the user's to mend, and how a command ends on them."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -29,6 +30,11 @@ class ArgumentParser(argparse.ArgumentParser):
 EXIT_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_PREEMPTED = 143
+
+
+def unwind_on_sigterm() -> None:
+    """Lets SIGTERM unwind the command with exit code 143, so that temporary files are removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
 
 
 def run_command(main: Callable[[], None]) -> None:

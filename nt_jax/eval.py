@@ -11,11 +11,9 @@ the generator the scored noisy image itself, as published tables do; `other`, an
 """
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 
-from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, InputError, run_command
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
 
 
 def _parser() -> ArgumentParser:
@@ -48,8 +46,7 @@ def _parser() -> ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Runs the command; raises InputError for a wrong flag, model or image."""
     args = _parser().parse_args(argv)
-    # Unwinds, so that no temporary folder is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    unwind_on_sigterm()
     from nt_jax.compilation import use_compilation_cache
 
     use_compilation_cache()

@@ -13,14 +13,12 @@ Ended at any moment and started again, it goes on where it was.
 """
 
 import argparse
-import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
 from nt_jax.data import prepared
 from nt_jax.data.builders.run import LAYOUTS, prepare
-from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, run_command
+from nt_jax.errors import ArgumentParser, run_command, unwind_on_sigterm
 
 
 def _parser() -> ArgumentParser:
@@ -53,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, layout or image.
     """
     args = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    unwind_on_sigterm()
     scenes = args.val_scenes
     folder = prepare(
         args.dataset,

@@ -9,11 +9,9 @@ the i-th image in the order of file names (i = 0, 1, ...) gets the random seed S
 reference.
 """
 
-import signal
-import sys
 from pathlib import Path
 
-from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, InputError, run_command
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
 from nt_jax.inference.files import Job, embed_photos, make_folders, plan, run_jobs
 from nt_jax.inference.images import read_photo
 
@@ -50,8 +48,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, model or image.
     """
     args = _parser().parse_args(argv)
-    # Unwinds, so that no temporary file is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    unwind_on_sigterm()
     references = [Path(name) for name in args.reference.split(",")]
     jobs = plan(args.clean, args.output, references, args.seed)
     photos = [read_photo(path) for path in references]
