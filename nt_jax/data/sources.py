@@ -1,10 +1,12 @@
 """Finding and reading the images to train and evaluate on: photographs, and clean/noisy pairs."""
 
+import contextlib
 import importlib.util
 import io
 import re
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,6 +22,12 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+# No others, whatever a file is called: for EPS Pillow would start Ghostscript.
+_PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+# Images of more pixels are decoded one at a time, as some threads of them would fill the memory.
+_LARGE = 32 * 1024**2
+_LARGE_LOCK = threading.Lock()
+_STRIP = 2**22  # pixels converted at a time
 
 # Colour photographs inside scikit-image's wheel. Scenes of the two sets are disjoint: the two
 # views of the motorcycle stay together. Left out: micrographs, drawings, and the Hubble field,
@@ -243,22 +251,30 @@ def _stored_pairs(folder: str | Path, tiles: list[prepared.StoredTile]) -> list[
     return pairs
 
 
-def find_pairs(folder: str | Path) -> list[Pair]:
+def find_pairs(folder: str | Path, problems: list[str] | None = None) -> list[Pair]:
     """Lists the clean/noisy pairs under a folder, sorted by name.
 
     Layouts: see `list_pairs`; or a folder that `prepare` wrote, or one of its splits (`DIR/train`).
 
+    Args:
+      folder: where.
+      problems: gets a line for each image that has no partner, or one of another size, or cannot
+        be read; without it the first such image raises.
+
     Raises:
-      InputError: the folder does not exist or holds no pair; an image has no partner, or one of
-        another size; a file cannot be read.
+      InputError: the folder does not exist or holds no pair; an image is unusable.
     """
     tiles = prepared.find_tiles(folder)
     if tiles is not None:
         return _stored_pairs(folder, tiles)
-    pairs, problems = list_pairs(folder)
-    if problems:
-        raise InputError(problems[0])
+    pairs, found = list_pairs(folder)
+    if problems is not None:
+        problems += found
+    elif found:
+        raise InputError(found[0])
     if not pairs:
+        if found:
+            raise InputError(f"{found[0]}; no pair in {folder} is usable")
         raise InputError(
             f"{folder}: no pair found: need SIDD's folders, NAME_gt/NAME_noisy or "
             "NAME_mean/NAME_real files, two folders gt and noisy, or a folder that prepare wrote"
@@ -266,12 +282,18 @@ def find_pairs(folder: str | Path) -> list[Pair]:
     return pairs
 
 
-def _open(path: ImageFile) -> Image.Image:
+@contextlib.contextmanager
+def _opened(path: ImageFile) -> Iterator[Image.Image]:
+    """Opens an image; whatever fails within is an InputError that names it."""
     try:
-        return Image.open(io.BytesIO(path.read()) if isinstance(path, StoredImage) else path)
+        file = io.BytesIO(path.read()) if isinstance(path, StoredImage) else path
+        with Image.open(file, formats=_PILLOW_FORMATS) as image:
+            yield image
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise many kinds on damaged files
         raise InputError(f"{path}: not a readable image ({error})") from error
 
 
@@ -287,7 +309,7 @@ def image_size(path: str | ImageFile) -> tuple[int, int]:
     """
     if isinstance(path, StoredImage):
         return path.height, path.width
-    with _open(_as_file(path)) as image:
+    with _opened(_as_file(path)) as image:
         width, height = image.size
         # Not image.getexif(), which decodes the whole of a PNG that has none before its pixels.
         orientation = Image.Image.getexif(image).get(0x0112, 1)
@@ -306,23 +328,31 @@ def read_rgb(path: str | ImageFile) -> np.ndarray:
     Raises:
       InputError: the file is no readable image.
     """
-    with _open(_as_file(path)) as image:
-        try:
+    with _opened(_as_file(path)) as image:
+        large = image.width * image.height > _LARGE
+        with _LARGE_LOCK if large else contextlib.nullcontext():
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "F":
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "F":
                 raise InputError(
                     f"{path}: floating-point images have no fixed range: save 8 or 16 bits"
                 )
-            if upright.mode.startswith("I"):  # 16-bit grey
-                levels = np.asarray(upright).astype(np.int64)
-                grey = np.clip((levels + 128) // 257, 0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=-1)
-            if upright.mode in ("P", "PA"):  # by way of RGBA, or Pillow warns about transparency
-                upright = upright.convert("RGBA")
-            return np.array(upright.convert("RGB"))
-        except (OSError, Image.DecompressionBombError, SyntaxError) as error:
-            raise InputError(f"{path}: not a readable image ({error})") from error
+            rgb = np.empty((image.height, image.width, 3), np.uint8)
+            rows = max(_STRIP // image.width, 1)
+            for top in range(0, image.height, rows):
+                bottom = min(top + rows, image.height)
+                rgb[top:bottom] = _rgb(image.crop((0, top, image.width, bottom)))
+            return rgb
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3], or [H, W, 1] where it is grey with 16 bits."""
+    if image.mode.startswith("I"):  # 16-bit grey
+        levels = np.asarray(image).astype(np.int64)
+        return np.clip((levels + 128) // 257, 0, 255).astype(np.uint8)[..., None]
+    if image.mode in ("P", "PA"):  # by way of RGBA, or Pillow warns about transparency
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
 
 
 def parse_spec(spec: str) -> list[tuple[str, float | None]]:
