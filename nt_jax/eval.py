@@ -2,12 +2,14 @@
 
   python -m nt_jax.eval generation --model=runs/small --pairs=PAIRS --output=scores
   python -m nt_jax.eval generation --clean=A --noisy=B --generated=C --output=scores
+  python -m nt_jax.eval generation --method=mine:add_noise --pairs=PAIRS --output=scores --baselines
   python -m nt_jax.eval denoising --denoiser=runs/ridnet --pairs=PAIRS --output=scores
   python -m nt_jax.eval denoising --denoiser=runs/ridnet --clean=PHOTOS --noise=gaussian --output=A
   python -m nt_jax.eval embedding --model=runs/small --pairs=PAIRS --output=scores
 
-The second scores what any program made: three folders with equal names. `--reference=self` shows
-the generator the scored noisy image itself, as published tables do; `other`, another of its group.
+The second scores any program's outputs: three folders with equal names; the third, a function
+(clean, reference, key) -> noisy. `--reference=self` shows the scored noisy image itself, as
+published tables do; `other`, another of its group.
 """
 
 import argparse
@@ -23,6 +25,8 @@ def _parser() -> ArgumentParser:
     generation.add_argument("--reference", choices=("self", "other"), help="self by default")
     generation.add_argument("--noisy", type=Path, help="folder of real noisy images")
     generation.add_argument("--generated", type=Path, help="folder of another program's outputs")
+    generation.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
+    generation.add_argument("--baselines", action="store_true", help="rows of simple noises too")
     denoising = commands.add_parser("denoising", help="PSNR and SSIM")
     denoising.add_argument("--denoiser", default="small-ridnet", help="bundled name or folder")
     denoising.add_argument("--noise", help="gaussian, poisson or poisson_gaussian, on --clean")
@@ -62,11 +66,13 @@ def _generation(args: argparse.Namespace) -> str:
         raise InputError(f"{error.name} is not installed: pip install 'nt_jax[train]'") from error
     folders = (args.clean, args.noisy, args.generated)
     shared = (args.output, args.seed, args.skip_broken)
-    if args.model and args.pairs and not any(folders):
-        return generation.run_pairs(args.model, args.pairs, args.reference or "self", *shared)
-    if all(folders) and not (args.model or args.pairs or args.reference):
-        return generation.run_folders(*folders, *shared)
-    raise InputError("give --model and --pairs [--reference], or --clean, --noisy and --generated")
+    generator = args.model or args.method
+    if generator and args.pairs and not any(folders):
+        shared = (args.reference or "self", *shared, args.method, args.baselines)
+        return generation.run_pairs(args.model, args.pairs, *shared)
+    if all(folders) and not (generator or args.pairs or args.reference):
+        return generation.run_folders(*folders, *shared, args.baselines)
+    raise InputError("give --model or --method, and --pairs; or --clean, --noisy and --generated")
 
 
 def _denoising(args: argparse.Namespace) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import types
 
 import jax
 import numpy as np
@@ -19,7 +21,8 @@ from nt_jax.checkpointing import save_model
 from nt_jax.data.sources import find_pairs, read_rgb
 from nt_jax.errors import InputError, run_command
 from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, statistics
-from nt_jax.evaluation.oracles import ORACLES, camera_model, level_curve, white
+from nt_jax.evaluation.baselines import BASELINES
+from nt_jax.evaluation.oracles import CEILING, ORACLES, camera_model, level_curve, white
 from nt_jax.evaluation.report import markdown_table
 from nt_jax.evaluation.tsne import pca, tsne
 from nt_jax.models.ridnet import RIDNet, init_ridnet
@@ -127,6 +130,24 @@ def test_generation_of_a_model(evaluate, model, pairs, tmp_path, short, referenc
         with Image.open(tmp_path / "scores" / picture) as image:
             assert min(image.size) > 400
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pairs", "scores"]
+
+
+def test_baselines_and_a_users_method(evaluate, pairs, short, monkeypatch):
+    module = types.ModuleType("someones")
+    module.copy = lambda clean, reference, key: clean
+    module.crop = lambda clean, reference, key: clean[1:]
+    monkeypatch.setitem(sys.modules, "someones", module)
+    flags = {"pairs": pairs, "method": "someones:copy"}
+    results, printed = evaluate("generation", "--baselines", **flags)
+    assert list(results["rows"]) == ["someones:copy", *BASELINES, CEILING, *ORACLES]
+    assert results["rows"][CEILING]["mean"]["akld"] == results["rows"][CEILING]["mean"]["ks"] == 0
+    assert results["rows"][CEILING]["mean"]["c2st"] == 0.5
+    level_error = {k: row["mean"]["noise_level_error"] for k, row in results["rows"].items()}
+    assert level_error["someones:copy"] == pytest.approx(1)
+    assert level_error["white Gaussian"] < 0.5
+    assert "| white Gaussian " in printed
+    with pytest.raises(InputError, match="a method gave"):
+        evaluate("generation", pairs=pairs, method="someones:crop")
 
 
 def test_reference_other_is_used(model, pairs):
@@ -240,6 +261,7 @@ BAD_FLAGS = {
     "both sources": ["generation", "--model=m", "--pairs=p", "--clean=c", "--output=OUT"],
     "half a triple": ["generation", "--clean=c", "--noisy=n", "--output=OUT"],
     "reference": ["generation", "--model=m", "--pairs=p", "--reference=any", "--output=OUT"],
+    "no method": ["generation", "--method=nowhere:f", "--pairs=p", "--output=OUT"],
     "seed": ["generation", "--model=m", "--pairs=p", "--seed=4294967296", "--output=OUT"],
     "missing folder": ["generation", "--model=m", "--pairs=/nowhere", "--output=OUT"],
     "no noise": ["denoising", "--denoiser=d", "--clean=c", "--output=OUT"],

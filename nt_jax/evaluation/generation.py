@@ -3,7 +3,7 @@
 Everything is scored as a file of 8 bits would hold it: clipped to [0, 1] and rounded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ import numpy as np
 from nt_jax import metrics
 from nt_jax.errors import InputError
 from nt_jax.evaluation import c2st, figures, report, statistics
-from nt_jax.evaluation.oracles import ORACLES, Generate, to_bytes
+from nt_jax.evaluation.baselines import BASELINES, Method, load_method
+from nt_jax.evaluation.oracles import CEILING, ORACLES, Generate, to_bytes, true_noise
 from nt_jax.evaluation.samples import (
     Broken,
     Images,
@@ -25,10 +26,6 @@ from nt_jax.evaluation.samples import (
     usable_pairs,
 )
 from nt_jax.evaluation.statistics import Estimate
-
-# A user's own generator: (clean, reference), uint8 [H, W, 3], and a key -> float in [0, 1] or
-# uint8 [H, W, 3]. The reference is a noisy image of any size.
-Method = Callable[[np.ndarray, np.ndarray, jax.Array], np.ndarray]
 
 # Title and digits of each metric's column.
 COLUMNS = {
@@ -77,13 +74,27 @@ class Evaluation(NamedTuple):
 
 
 def by_reference(method: Method) -> Generate:
-    """A user's generator as a row of the table."""
+    """A baseline or a user's generator as a row of the table; see `baselines.py`.
+
+    Raises:
+      InputError: when called, if the method gives no image of the clean one's size.
+    """
 
     def generate(images: Images, key: jax.Array) -> np.ndarray:
         noisy = np.asarray(method(images.clean, images.reference, key))
+        if noisy.shape != images.clean.shape:
+            raise InputError(f"a method gave {noisy.shape} for an image of {images.clean.shape}")
         return noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
 
     return generate
+
+
+def rows_of(methods: Mapping[str, Method], with_baselines: bool) -> dict[str, Generate]:
+    """Rows beside a generator's: of others, of the baselines and the ceiling, of the oracles."""
+    if with_baselines:
+        methods = {**methods, **BASELINES}
+    rows = {name: by_reference(method) for name, method in methods.items()}
+    return rows | ({CEILING: true_noise} if with_baselines else {}) | ORACLES
 
 
 def from_files(images: Images, key: jax.Array) -> np.ndarray:
@@ -216,38 +227,53 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def run_pairs(
-    model_name: str,
+    model_name: str | None,
     pairs: Path,
     reference: str,
     output: Path,
     seed: int,
     skip_broken: bool,
+    methods: Sequence[str] = (),
+    with_baselines: bool = False,
 ) -> str:
-    """`eval generation` of a model on pairs; returns the table.
+    """`eval generation` of generators on pairs; returns the table.
 
     Args:
+      model_name: NoiseTransfer model; None for none.
       reference: `self`, the scored noisy image itself, as published tables have it; or `other`,
         another noisy image of the same camera and ISO.
+      methods: other generators, each `package.module:function`; see `baselines.py`.
+      with_baselines: also rows of the baselines.
 
     Raises:
       InputError: a wrong argument, model or image.
     """
     report.check_output(output, [pairs])
+    others = {spec: load_method(spec) for spec in methods}
     broken = Broken(skip_broken)
     samples = samples_of_pairs(usable_pairs(pairs, broken))
     references: Sequence[Sample | None] = [None] * len(samples)
     if reference == "other":
         samples, references = other_references(samples, broken)
-    from nt_jax.inference.model import load
+    rows: dict[str, Generate] = {}
+    if model_name:
+        from nt_jax.inference.model import load
 
-    rows = {GENERATED: of_model(load(model_name))} | ORACLES
+        rows[GENERATED] = of_model(load(model_name))
+    rows |= rows_of(others, with_baselines)
     evaluation = evaluate(samples, references, rows, broken, seed)
     asked = {"model": model_name, "pairs": str(pairs), "reference": reference, "seed": seed}
-    return _write(evaluation, output, asked)
+    return _write(evaluation, output, {k: v for k, v in asked.items() if v is not None})
 
 
 def run_folders(
-    clean: Path, noisy: Path, generated: Path, output: Path, seed: int, skip_broken: bool
+    clean: Path,
+    noisy: Path,
+    generated: Path,
+    output: Path,
+    seed: int,
+    skip_broken: bool,
+    with_baselines: bool = False,
 ) -> str:
     """`eval generation` of any program's outputs; returns the table.
 
@@ -257,7 +283,7 @@ def run_folders(
     report.check_output(output, [clean, noisy, generated])
     broken = Broken(skip_broken)
     samples = samples_of_folders(clean, noisy, generated, broken)
-    rows = {GENERATED: from_files} | ORACLES
+    rows = {GENERATED: from_files} | rows_of({}, with_baselines)
     evaluation = evaluate(samples, [None] * len(samples), rows, broken, seed)
     asked = {"clean": str(clean), "noisy": str(noisy), "generated": str(generated), "seed": seed}
     return _write(evaluation, output, asked)

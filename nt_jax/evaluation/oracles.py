@@ -18,6 +18,11 @@ from nt_jax.evaluation.samples import Images
 Generate = Callable[[Images, jax.Array], np.ndarray]
 
 
+def true_noise(images: Images, key: jax.Array) -> np.ndarray:
+    """The scored noise itself, which no generator can know; a second draw scores the floor."""
+    return images.noisy
+
+
 def white(images: Images, key: jax.Array) -> np.ndarray:
     """White Gaussian noise with the true noise's standard deviation in each channel."""
     noise = images.noisy.astype(np.float32) - images.clean
@@ -58,6 +63,8 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 def _add(clean: np.ndarray, sigma: np.ndarray, key: jax.Array) -> np.ndarray:
     return to_bytes(clean + sigma * np.asarray(jax.random.normal(key, clean.shape)))
 
+
+CEILING = "true noise itself, the ceiling"
 
 # By the name of their row.
 ORACLES: dict[str, Generate] = {
