@@ -539,6 +539,54 @@ def test_one_photograph_is_not_enough(config, tmp_path):
         _loader(config(photos=str(tmp_path)))
 
 
+@pytest.fixture
+def hundreds(tmp_path):
+    """200 photographs and 200 pairs of them, all links to the same few files."""
+    folders = SimpleNamespace(photos=tmp_path / "photos", pairs=tmp_path / "pairs")
+    for i in range(4):
+        image = np.full((PATCH, PATCH, 3), 60 * i, np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    for folder, names in ((folders.photos, ("",)), (folders.pairs, ("_gt", "_noisy"))):
+        folder.mkdir()
+        for i in range(200):
+            for name in names:
+                (folder / f"{i:03d}{name}.png").symlink_to(tmp_path / f"{i % 4}.png")
+    return folders
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_run_goes_on_without_broken_images_and_says_so(
+    config, loader, hundreds, tmp_path, capsys
+):
+    fields = config(loader=loader, photos=str(hundreds.photos), pairs=str(hundreds.pairs))
+
+    def start(step):
+        pipeline.make_loader(
+            fields, batch_size=BATCH, seed=0, mesh=_mesh(1), record=tmp_path / "data.json"
+        )(step)
+        return capsys.readouterr().out
+
+    assert start(0).startswith("data: 200 photographs, 200 real pairs")
+    assert "not the images" not in start(5)
+    (hundreds.photos / "003.png").unlink()
+    (hundreds.photos / "003.png").write_text("no image")
+    (hundreds.pairs / "005_gt.png").unlink()
+    out = start(5)
+    assert f"skipped {hundreds.photos / '003.png'}: not a readable image" in out
+    assert f"skipped {hundreds.pairs / '005_noisy.png'}: its clean partner is missing" in out
+    assert "data: 199 photographs, 199 real pairs" in out
+    assert "not the images and weights that this run began with (398 images now, 400 then)" in out
+    assert "398 images now" in start(9)
+    assert "not the images" not in start(0) + start(5)
+
+
+def test_too_many_broken_images_end_the_run(config, hundreds):
+    for i in range(5):
+        (hundreds.pairs / f"{i:03d}_noisy.png").unlink()
+    with pytest.raises(InputError, match=r"000_gt.png: its noisy partner.*; 5 of 400 images"):
+        _loader(config(photos=str(hundreds.photos), pairs=str(hundreds.pairs)))
+
+
 def test_batch_must_fit_the_devices(config):
     with pytest.raises(InputError, match=r"train\.batch_size: 12 is no multiple of the 8 devices"):
         pipeline.make_loader(config(), batch_size=12, seed=0, mesh=_mesh(8))

@@ -1,7 +1,10 @@
 """Finding and reading photographs and pairs."""
 
+import errno
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -217,6 +220,105 @@ def test_bank_lays_out_photos_then_pairs(tmp_path):
     assert len(bank.pixels) == (12 + 13 + 14 + 12 + 12) * 16
     with pytest.raises(InputError, match=r"0\.png: 16x12 is smaller than the patch of 13"):
         load_bank(photos, [], 13)
+
+
+def _damage(path):
+    path.write_bytes(path.read_bytes()[:-40])  # the header stays readable
+    return path
+
+
+@pytest.fixture
+def many(tmp_path):
+    """150 photographs and 50 pairs, of 16x16 pixels."""
+    photos = [_write(tmp_path / f"{i:03d}.png", _image(i, 16, 16)) for i in range(150)]
+    for i in range(50):
+        for role in ("gt", "noisy"):
+            _write(tmp_path / "pairs" / f"{i:02d}_{role}.png", _image(i, 16, 16))
+    return SimpleNamespace(photos=photos, pairs=sources.find_pairs(tmp_path / "pairs"))
+
+
+def test_a_bank_goes_on_without_one_image_in_a_hundred(many, tmp_path, capsys):
+    whole = load_bank(many.photos, many.pairs, 16)
+    assert whole.usable.all()
+    assert capsys.readouterr().out == ""
+    _damage(many.photos[7])
+    _damage(many.pairs[3].noisy)
+    caches = ("", tmp_path / "cache", tmp_path / "cache")  # written, then found again
+    for cache in caches:
+        bank = load_bank(many.photos, many.pairs, 16, cache)
+        assert np.flatnonzero(~bank.usable).tolist() == [7, 153]
+        for name in ("offsets", "noisy_offsets"):
+            found = bank.pixels[getattr(bank, name)]
+            expected = whole.pixels[getattr(whole, name)[bank.usable]]
+            np.testing.assert_array_equal(found, expected)
+        assert len(bank.heights) == len(bank.widths) == 198
+        skipped = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+        assert len(skipped) == 2
+        assert skipped[0].startswith(f"data: skipped {many.photos[7]}: not ")
+    many.photos[8].unlink()
+    with pytest.raises(
+        InputError, match=r"008\.png: No such.*; 3 of 200 images.*prepare"
+    ) as caught:
+        load_bank(many.photos, many.pairs, 16, tmp_path / "other")
+    assert "\n" not in str(caught.value)
+    assert not any((tmp_path / "other").glob("*"))
+
+
+def test_problems_found_before_count(many, capsys):
+    load_bank(many.photos, many.pairs, 16, problems=["a: no partner", "b: no partner"])
+    assert capsys.readouterr().out == "data: skipped a: no partner\ndata: skipped b: no partner\n"
+    with pytest.raises(InputError, match=r"a: no partner; 3 of 202 images"):
+        load_bank(many.photos, many.pairs[1:], 16, problems=["a: no partner", "b", "c"])
+
+
+def test_a_cache_of_another_length_is_written_anew(many, tmp_path, capsys):
+    expected = load_bank(many.photos, [], 16).pixels
+    load_bank(many.photos, [], 16, tmp_path / "cache")
+    (cache,) = (tmp_path / "cache").iterdir()
+    for length in (0, 1000, cache.stat().st_size + 1):
+        os.truncate(cache, length)
+        bank = load_bank(many.photos, [], 16, tmp_path / "cache")
+        np.testing.assert_array_equal(bank.pixels, expected)
+        assert f"{cache} has {length} bytes, not" in capsys.readouterr().out
+    cache.unlink()
+    np.testing.assert_array_equal(bank.pixels, expected)  # its pages live as long as it is mapped
+
+
+def test_a_full_disk_under_the_cache(many, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+        load_bank(many.photos, [], 16, tmp_path / "cache")
+    assert not any((tmp_path / "cache").iterdir())
+
+
+def test_other_formats_are_not_tried_whatever_the_name(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
+    for read in (sources.image_size, sources.read_rgb):
+        with pytest.raises(InputError, match=r"a\.png: not a readable image"):
+            read(path)
+
+
+def test_strips_are_the_whole_image(tmp_path, monkeypatch):
+    image = _image(0, 50, 40)
+    kinds = {
+        "rgb.png": Image.fromarray(image),
+        "palette.png": Image.fromarray(image).quantize(16),
+        "deep.png": Image.fromarray(image[..., 0].astype(np.uint16) * 257),
+        "cmyk.jpg": Image.fromarray(image).convert("CMYK"),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, kind in kinds.items():
+        kind.save(tmp_path / name, exif=exif)
+    whole = {name: sources.read_rgb(tmp_path / name) for name in kinds}
+    monkeypatch.setattr(sources, "_STRIP", 70)
+    monkeypatch.setattr(sources, "LARGE", 100)
+    for name, expected in whole.items():
+        np.testing.assert_array_equal(sources.read_rgb(tmp_path / name), expected)
 
 
 def test_importing_the_data_package_leaves_tensorflow_alone():

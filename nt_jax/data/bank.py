@@ -1,6 +1,7 @@
 """All pixels of a training set in one array: in memory, or in a memory-mapped file."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from nt_jax.errors import InputError
 from nt_jax.outputs import replacing
 
 _STALE_S = 3600.0  # a temporary file of a cache not written to for so long is nobody's
+_BROKEN_SHARE = 0.01  # of the images, that training goes on without
 
 
 class ImageBank(NamedTuple):
@@ -28,6 +30,7 @@ class ImageBank(NamedTuple):
       noisy_offsets: int64 [N], the same of its noisy version; equal to `offsets` for photographs.
       heights: int64 [N].
       widths: int64 [N].
+      usable: bool [M], which of the M images asked for these N are.
     """
 
     pixels: np.ndarray
@@ -35,6 +38,15 @@ class ImageBank(NamedTuple):
     noisy_offsets: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
+    usable: np.ndarray
+
+
+class _Header(NamedTuple):
+    """What is known of an image before its pixels: size, and what changes when it does."""
+
+    height: int
+    width: int
+    identity: str
 
 
 def _aligned_empty(size: int) -> np.ndarray:
@@ -44,40 +56,92 @@ def _aligned_empty(size: int) -> np.ndarray:
     return memory[start : start + size]
 
 
-def _cache_key(files: Sequence[ImageFile], sizes: np.ndarray) -> str:
-    """Differs when an image does: names, sizes in pixels and bytes, and times of change."""
-    digest = hashlib.sha256(sizes.tobytes())
-    for image in files:
-        path = image.shard if isinstance(image, StoredImage) else image
+def _read_header(image: ImageFile) -> _Header:
+    path = image.shard if isinstance(image, StoredImage) else image
+    try:
         stat = path.stat()
-        offset = image.offset if isinstance(image, StoredImage) else 0
-        digest.update(f"{path.resolve()} {offset} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    offset = image.offset if isinstance(image, StoredImage) else 0
+    identity = f"{path.resolve()} {offset} {stat.st_size} {stat.st_mtime_ns}"
+    return _Header(*image_size(image), identity)
+
+
+def _cache_key(headers: Sequence[_Header]) -> str:
+    """Differs when an image does: names, sizes in pixels and bytes, and times of change."""
+    lines = "".join(f"{header}\n" for header in headers)
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def _from_disk(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> np.ndarray:
     """uint8 [size] in a file, filled once; later runs find it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        found = path.stat().st_size if path.exists() else None
+        if found is not None and found != size:  # mapped, what is missing would end the process
+            print(f"data: {path} has {found} bytes, not {size}: writing it anew", flush=True)
+        if found != size:
+            _write(path, size, fill)
+        # Not read-only, which DLPack refuses, and not copy-on-write, which reserves as much memory.
+        return np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
     except OSError as error:
         raise InputError(f"data.cache: {path.parent}: {error.strerror}") from error
-    if not path.exists():
-        for left in path.parent.glob(f".{path.name}.*.part"):  # by a run that was killed
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                left.unlink(missing_ok=True)
-        print(f"data: writing {size / 1e9:.1f} GB of pixels to {path}", flush=True)
-        with replacing(path) as temporary:
-            array = np.memmap(temporary, np.uint8, "w+", shape=(size,))
-            fill(array)
-            array.flush()
-    # Not read-only, which DLPack refuses, and not copy-on-write, which reserves as much memory.
-    return np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
+
+
+def _write(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> None:
+    for left in path.parent.glob(f".{path.name}.*.part"):  # by a run that was killed
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            left.unlink(missing_ok=True)
+    print(f"data: writing {size / 1e9:.1f} GB of pixels to {path}", flush=True)
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):  # on a full disk a mapped write ends the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(size)
+        array = np.memmap(temporary, np.uint8, "r+", shape=(size,))
+        fill(array)
+        array.flush()
+
+
+class _Broken:
+    """The images that cannot be used, and why: one line each."""
+
+    def __init__(self, lines: Sequence[str], total: int) -> None:
+        self.lines, self.total = list(lines), total
+        self.images: set[int] = set()
+
+    def add(self, image: int, line: str) -> None:
+        if image not in self.images:
+            self.images.add(image)
+            self.lines.append(line)
+
+    def check(self) -> None:
+        """Raises InputError if they are too many to go on without them."""
+        if len(self.lines) > _BROKEN_SHARE * self.total:
+            raise InputError(
+                f"{self.lines[0]}; {len(self.lines)} of {self.total} images cannot be used, more"
+                f" than {_BROKEN_SHARE:.0%}: mend or remove them; `python -m nt_jax.prepare"
+                " --on_error=skip` names all and leaves them out"
+            )
+
+
+def _header_or_problem(image: ImageFile) -> _Header | str:
+    try:
+        return _read_header(image)
+    except InputError as error:
+        return str(error)
 
 
 def load_bank(
-    photos: Sequence[ImageFile], pairs: Sequence[Pair], smallest_side: int, cache: str | Path = ""
+    photos: Sequence[ImageFile],
+    pairs: Sequence[Pair],
+    smallest_side: int,
+    cache: str | Path = "",
+    problems: Sequence[str] = (),
 ) -> ImageBank:
-    """Reads photographs and pairs into one bank.
+    """Reads photographs and pairs into one bank, without those that cannot be read.
+
+    Each of these is named in a line; a pair counts once.
 
     Args:
       photos: image files.
@@ -85,39 +149,87 @@ def load_bank(
       smallest_side: what height and width of every image must reach, in pixels: the patch size.
       cache: folder to keep the pixels in as a memory-mapped file, for more than fit into memory;
         "" for memory. A later call with the same images finds them there.
+      problems: lines about images that were found unusable before; counted with the others.
 
     Raises:
-      InputError: an image is too small or cannot be read; the cache cannot be written.
+      InputError: more than 1 % of the images cannot be used, or one is too small; the cache cannot
+        be written; there is too little memory.
     """
-    clean = [*photos, *(pair.clean for pair in pairs)]
-    files = [*clean, *(pair.noisy for pair in pairs)]
-    sizes = np.array(in_threads(image_size, files), np.int64).reshape(-1, 2)
-    for path, (height, width) in zip(files, sizes, strict=True):
+    n = len(photos) + len(pairs)
+    files = [*photos, *(pair.clean for pair in pairs), *(pair.noisy for pair in pairs)]
+    image_of = [*range(n), *range(len(photos), n)]
+    broken = _Broken(problems, n + len(problems))
+
+    headers = in_threads(_header_or_problem, files)
+    for i, header in enumerate(headers):
+        if isinstance(header, str):
+            broken.add(image_of[i], header)
+    for i, pair in enumerate(pairs, len(photos)):
+        clean, noisy = headers[i], headers[i + len(pairs)]
+        if i not in broken.images and clean[:2] != noisy[:2]:
+            broken.add(i, f"{pair.noisy}: its size differs from that of {pair.clean}")
+    broken.check()
+    listed = [i for i in range(len(files)) if image_of[i] not in broken.images]
+    kept = [header for i in listed if isinstance(header := headers[i], _Header)]
+    sizes = np.array([header[:2] for header in kept], np.int64).reshape(-1, 2)
+    for i, (height, width) in zip(listed, sizes, strict=True):
         if min(height, width) < smallest_side:
             raise InputError(
-                f"{path}: {width}x{height} is smaller than the patch of {smallest_side}: "
+                f"{files[i]}: {width}x{height} is smaller than the patch of {smallest_side}: "
                 "lower data.patch_size or leave the image out"
             )
     starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))])
+    size = int(starts[-1]) * 3
 
     def fill(memory: np.ndarray) -> None:
-        pixels = memory.reshape(-1, 3)
+        pixels = memory[:size].reshape(-1, 3)
 
-        def fill_one(i: int) -> None:
-            image = read_rgb(files[i])
+        def fill_one(i: int) -> str:
+            try:
+                image = read_rgb(files[listed[i]])
+            except InputError as error:
+                return str(error)
             if image.shape[:2] != tuple(sizes[i]):
-                raise InputError(f"{files[i]}: turned by EXIF data after its pixels: save it again")
+                return f"{files[listed[i]]}: turned by EXIF data after its pixels: save it again"
             pixels[starts[i] : starts[i + 1]] = image.reshape(-1, 3)
+            return ""
 
-        in_threads(fill_one, range(len(files)))
+        lines = in_threads(fill_one, range(len(listed)))
+        for i, line in enumerate(lines):
+            memory[size + i] = not line
+            if line:
+                broken.add(image_of[listed[i]], line)
+        broken.check()
 
-    size = int(starts[-1]) * 3
+    # After the pixels, a byte for each file: whether they could be read.
+    total = size + len(listed)
     if cache:
-        path = Path(cache).expanduser() / f"pixels-{_cache_key(files, sizes)}.bin"
-        memory = _from_disk(path, size, fill)
+        path = Path(cache).expanduser() / f"pixels-{_cache_key(kept)}.bin"
+        memory = _from_disk(path, total, fill)
+        for i in np.flatnonzero(memory[size:] == 0):
+            broken.add(image_of[listed[i]], f"{files[listed[i]]}: not readable, says {path}")
     else:
-        memory = _aligned_empty(size)
+        try:
+            memory = _aligned_empty(total)
+        except MemoryError as error:
+            raise InputError(
+                f"the images take {total / 1e9:.0f} GB, more than the memory: set data.cache to a"
+                " folder with as much room"
+            ) from error
         fill(memory)
-    n = len(clean)
-    noisy_offsets = np.concatenate([starts[: len(photos)], starts[n : len(files)]])
-    return ImageBank(memory.reshape(-1, 3), starts[:n], noisy_offsets, sizes[:n, 0], sizes[:n, 1])
+    broken.check()
+    for line in broken.lines:
+        print(f"data: skipped {line}", flush=True)
+
+    where = {number: i for i, number in enumerate(listed)}
+    usable = np.array([i not in broken.images for i in range(n)], bool)
+    clean = np.array([where[i] for i in np.flatnonzero(usable)], np.int64)
+    noisy = [where[i + len(pairs) * (i >= len(photos))] for i in np.flatnonzero(usable)]
+    return ImageBank(
+        pixels=memory[:size].reshape(-1, 3),
+        offsets=starts[clean],
+        noisy_offsets=starts[np.array(noisy, np.int64)],
+        heights=sizes[clean, 0],
+        widths=sizes[clean, 1],
+        usable=usable,
+    )

@@ -8,19 +8,25 @@ images as uint8 on the accelerator and crops inside jit. They share the arithmet
 crops (`_crops`) and everything after it (`augment.finish`); only their random numbers differ.
 """
 
+import functools
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax.data import augment, camera, noise, sources
 from nt_jax.data.bank import load_bank
 from nt_jax.errors import InputError
+from nt_jax.outputs import replacing
 
 Batch = dict[str, jax.Array]
 
@@ -284,15 +290,15 @@ def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.n
     return start, size, np.asarray(members or [0], np.int64)
 
 
-def _make_tables(config: Any, batch_size: int) -> Tables:
-    patch = int(config.patch_size)
-    if patch < 8:
-        raise _fail("patch_size", f"{patch} is too small, needs at least 8")
-    photos, photo_shares = _collect(config.photos, sources.find_photos)
-    pairs, pair_shares = _collect(config.pairs, sources.find_pairs)
-    if not photos and not pairs:
-        raise _fail("photos", "neither photos nor pairs are given: name a folder, or skimage")
-    n_photos = len(photos)
+def _choices(
+    config: Any,
+    batch_size: int,
+    photo_shares: np.ndarray,
+    pairs: list[sources.Pair],
+    pair_shares: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """How rows choose among the images: the fields of `Tables` that do not concern pixels."""
+    n_photos = len(photo_shares)
     real_probability = _real_probability(config, batch_size, n_photos, len(pairs))
     real = np.concatenate([np.zeros(n_photos), pair_shares])
     if real_probability.min() < 1:
@@ -308,31 +314,100 @@ def _make_tables(config: Any, batch_size: int) -> Tables:
         real = clean
     later = np.searchsorted(usable, np.arange(len(clean)), side="right")
     start, size, members = _groups(config, pairs, n_photos)
-    bank = load_bank(photos, pairs, patch, config.cache)
-    real_rows = float(real_probability.sum())
+    clean_cdf = _cumulated(clean)
+    return {
+        "real_probability": real_probability,
+        "real_cdf": _cumulated(real),
+        "clean_cdf": clean_cdf,
+        "clean_below": np.concatenate([np.zeros(1, np.float32), clean_cdf[:-1]]),
+        "next_clean": usable[later % len(usable)],
+        "group_start": start,
+        "group_size": size,
+        "group_members": members,
+        "blurred": np.arange(len(clean)) >= n_photos,
+    }
+
+
+def _make_tables(config: Any, batch_size: int) -> Tables:
+    patch = int(config.patch_size)
+    if patch < 8:
+        raise _fail("patch_size", f"{patch} is too small, needs at least 8")
+    problems: list[str] = []
+    photos, photo_shares = _collect(config.photos, sources.find_photos)
+    find_pairs = functools.partial(sources.find_pairs, problems=problems)
+    pairs, pair_shares = _collect(config.pairs, find_pairs)
+    if not photos and not pairs:
+        raise _fail("photos", "neither photos nor pairs are given: name a folder, or skimage")
+    # Once before the pixels are read, which takes long, for what is wrong with the config.
+    choices = _choices(config, batch_size, photo_shares, pairs, pair_shares)
+    bank = load_bank(photos, pairs, patch, config.cache, problems)
+    if not bank.usable.all():
+        usable_photo, usable_pair = np.split(bank.usable, [len(photos)])
+        photo_shares, pair_shares = photo_shares[usable_photo], pair_shares[usable_pair]
+        pairs = list(itertools.compress(pairs, usable_pair))
+        choices = _choices(config, batch_size, photo_shares, pairs, pair_shares)
+    real_rows = float(choices["real_probability"].sum())
     print(
-        f"data: {n_photos} photographs, {len(pairs)} real pairs;"
+        f"data: {len(photo_shares)} photographs, {len(pairs)} real pairs;"
         f" {real_rows:g} of {batch_size} rows in a batch are real",
         flush=True,
     )
-    clean_cdf = _cumulated(clean)
     return Tables(
         pixels=bank.pixels,
         offsets=bank.offsets,
         noisy_offsets=bank.noisy_offsets,
         heights=bank.heights,
         widths=bank.widths,
-        real_probability=real_probability,
-        real_cdf=_cumulated(real),
-        clean_cdf=clean_cdf,
-        clean_below=np.concatenate([np.zeros(1, np.float32), clean_cdf[:-1]]),
-        next_clean=usable[later % len(usable)],
-        group_start=start,
-        group_size=size,
-        group_members=members,
-        blurred=np.arange(len(clean)) >= n_photos,
         grid=np.arange(patch),
+        **choices,
     )
+
+
+def _digest(tables: Tables) -> str:
+    """Of the images, in their order, and their probabilities: what the crops of a row depend on.
+
+    Of the pixels only one in the middle of an image, and of a thousand images at most: reading all
+    from a disk would take too long.
+    """
+    digest = hashlib.sha256()
+    for name in (
+        *("offsets", "noisy_offsets", "heights", "widths", "real_cdf", "clean_cdf"),
+        *("group_start", "group_size", "group_members"),
+    ):
+        digest.update(np.ascontiguousarray(getattr(tables, name)).tobytes())
+    some = np.unique(np.linspace(0, len(tables.offsets) - 1, 1000).astype(np.int64))
+    middles = tables.heights[some] * tables.widths[some] // 2
+    for offsets in (tables.offsets, tables.noisy_offsets):
+        digest.update(tables.pixels[offsets[some] + middles].tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_processes_agree(digest: str) -> None:
+    own = np.frombuffer(digest.encode(), np.uint8)
+    everywhere = np.reshape(multihost_utils.process_allgather(own), (-1, len(own)))
+    if (everywhere != everywhere[0]).any():
+        raise InputError(
+            "the processes do not read the same images: give all the same folders, all readable"
+        )
+
+
+def _note_images(record: Path, now: dict[str, Any], start_step: int) -> None:
+    """Notes the images a run begins with; says so if one goes on with others."""
+    try:
+        before = json.loads(record.read_text()) if start_step else None
+    except (OSError, ValueError):
+        before = None
+    if isinstance(before, dict):
+        if before != now:
+            print(
+                f"data: not the images and weights that this run began with ({now['images']} images"
+                f" now, {before.get('images')} then): from here on its batches are not those of a"
+                " run that was never stopped",
+                flush=True,
+            )
+    elif jax.process_index() == 0:
+        with replacing(record) as temporary:
+            temporary.write_text(json.dumps(now) + "\n")
 
 
 class _Plan(NamedTuple):
@@ -465,7 +540,7 @@ _LOADERS = {"device": _device_batches, "tfdata": _tfdata_batches}
 
 
 def make_loader(
-    data_config: Any, *, batch_size: int, seed: int, mesh: Mesh
+    data_config: Any, *, batch_size: int, seed: int, mesh: Mesh, record: Path | None = None
 ) -> Callable[[int], Iterator[Batch]]:
     """Reads the images and returns `batches(start_step)`.
 
@@ -474,6 +549,8 @@ def make_loader(
       batch_size: rows of a global batch, a multiple of the mesh's `data` axis.
       seed: of all random choices, at least 0.
       mesh: has an axis `data`.
+      record: file of the run in which the images are noted, so that one that resumes with others
+        says so.
 
     Returns:
       A function from a step to an endless iterator of the global batches of that step, the next,
@@ -482,7 +559,7 @@ def make_loader(
       has none. Sharded over `data`.
 
     Raises:
-      InputError: a field of the config or an image is wrong; names it.
+      InputError: a field of the config is wrong, or more than 1 % of the images; names it.
     """
     if data_config.loader not in _LOADERS:
         known = ", ".join(_LOADERS)
@@ -494,6 +571,15 @@ def make_loader(
     tables = _make_tables(data_config, batch_size)
     by_shard = tables.real_probability.reshape(n_shards, -1)
     most_synthetic = int((by_shard < 1).sum(axis=1).max())
-    return _LOADERS[data_config.loader](
+    images = {"images": len(tables.offsets), "digest": _digest(tables)}
+    _check_processes_agree(images["digest"])
+    batches = _LOADERS[data_config.loader](
         _Plan(tables, augmentation, most_synthetic, batch_size, seed, mesh)
     )
+
+    def noted(start_step: int) -> Iterator[Batch]:
+        if record:
+            _note_images(record, images, start_step)
+        return batches(start_step)
+
+    return noted

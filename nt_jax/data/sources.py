@@ -24,8 +24,12 @@ _R = TypeVar("_R")
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 # No others, whatever a file is called: for EPS Pillow would start Ghostscript.
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+# A file can declare any size in a few bytes, and decoding takes 12 bytes a pixel, of WebP 20. The
+# largest cameras have 151 megapixels.
+_MAX_PIXELS = 155_000_000
+_MAX_PIXELS_WEBP = 100_000_000
 # Images of more pixels are decoded one at a time, as some threads of them would fill the memory.
-_LARGE = 32 * 1024**2
+LARGE = 32 * 1024**2
 _LARGE_LOCK = threading.Lock()
 _STRIP = 2**22  # pixels converted at a time
 
@@ -288,6 +292,12 @@ def _opened(path: ImageFile) -> Iterator[Image.Image]:
     try:
         file = io.BytesIO(path.read()) if isinstance(path, StoredImage) else path
         with Image.open(file, formats=_PILLOW_FORMATS) as image:
+            most = _MAX_PIXELS_WEBP if image.format == "WEBP" else _MAX_PIXELS
+            if image.width * image.height > most:
+                raise InputError(
+                    f"{path}: {image.width}x{image.height} is more than {most // 10**6} megapixels:"
+                    " cut it up"
+                )
             yield image
     except InputError:
         raise
@@ -329,7 +339,7 @@ def read_rgb(path: str | ImageFile) -> np.ndarray:
       InputError: the file is no readable image.
     """
     with _opened(_as_file(path)) as image:
-        large = image.width * image.height > _LARGE
+        large = image.width * image.height > LARGE
         with _LARGE_LOCK if large else contextlib.nullcontext():
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
