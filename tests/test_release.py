@@ -1,0 +1,55 @@
+"""Writing the model of a run as it is bundled, and the bundled ones."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import nt_jax
+from configs.noisetransfer import get_config
+from experiments.release_model import release
+from nt_jax.checkpointing import Checkpointer
+from nt_jax.models.networks import make_networks
+from nt_jax.training.state import init_state
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of the smoke recipe, stopped before its first step."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = get_config("smoke")
+    saved = json.loads(config.to_json())
+    networks = make_networks(config.model)
+    state = jax.jit(lambda: init_state(config, networks, jax.random.key(0)))()
+    with Checkpointer(workdir, saved, keep=1) as checkpointer:
+        checkpointer.save(7, state)
+    (workdir / "config.json").write_text(json.dumps(saved))
+    lines = [
+        {"step": 5, "loss_g": 1.0, "eval/akld": 0.5},
+        {"step": 6, "loss_g": 2.0},
+        {"step": 8, "loss_g": 2.0, "eval/akld": 0.1},  # after the checkpoint
+    ]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return workdir
+
+
+def test_a_released_model_makes_the_noise_of_its_run(workdir, tmp_path):
+    release(workdir, tmp_path / "model")
+    ours, run = nt_jax.load(tmp_path / "model"), nt_jax.load(workdir)
+    image = np.random.default_rng(0).random((32, 32, 3)).astype(np.float32)
+    expected = run.embed(image)
+    np.testing.assert_allclose(ours.embed(image), expected, atol=2e-3)
+    maps = run.sample_maps(jax.random.key(0), (1, 32, 32))
+    noise = run.generate_noise(image, expected, maps)
+    difference = np.abs(ours.generate_noise(image, expected, maps) - noise).max()
+    assert 0 < difference < 2e-3 * np.abs(noise).max() + 1e-4  # 16 bits were written, and suffice
+
+
+def test_a_released_model_tells_its_recipe_and_figures(workdir, tmp_path):
+    metadata = release(workdir, tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "model.json").read_text()) == metadata
+    assert metadata["recipe"]["losses"]["recon"] == 100.0
+    assert metadata["step"] == 7
+    assert metadata["held_out"] == {"step": 5, "eval/akld": 0.5}
+    assert set(nt_jax.load(tmp_path / "model").params) == {"generator", "key_encoder"}
