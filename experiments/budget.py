@@ -1,0 +1,382 @@
+"""What the paper's tables share: budgets, denoisers trained once, scores kept, tables written.
+
+A part that is finished is not done again: a denoiser's workdir, a score, a noisy image. The same
+command with the same --output goes on where it was.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs import denoiser
+from nt_jax.checkpointing import CONFIG_FILE, read_config
+from nt_jax.data.sources import ImageFile, read_rgb
+from nt_jax.errors import ArgumentParser, InputError
+from nt_jax.evaluation import denoising, generation, report, statistics
+from nt_jax.evaluation.baselines import Method
+from nt_jax.evaluation.samples import Broken
+from nt_jax.evaluation.statistics import Estimate
+from nt_jax.inference.model import load_denoiser
+from nt_jax.outputs import replacing
+from nt_jax.training.loop import SUMMARY_FILE, train_and_evaluate
+
+_CROP = 512
+_RESAMPLES = 2000
+
+
+class Budget(NamedTuple):
+    """How much is spent on a table.
+
+    Attributes:
+      recipe: what is added to the argument of `configs/denoiser.py`.
+      generator: argument of `configs/noisetransfer.py`.
+      images: how many of a set are scored; None for all.
+      trials: of random noise levels.
+      draws: noisy versions of each clean image that a method outside of the training step makes.
+    """
+
+    recipe: str
+    generator: str
+    images: int | None
+    trials: int
+    draws: int
+
+
+BUDGETS = {
+    "smoke": Budget("-smoke", "smoke", images=3, trials=2, draws=1),
+    "small": Budget("-small", "small", images=None, trials=10, draws=4),
+    "paper": Budget("", "paper", images=None, trials=10, draws=8),
+}
+
+
+class Options(NamedTuple):
+    """What a table runs with.
+
+    Attributes:
+      name: of the budget.
+      budget: it.
+      seeds: of the trainings, one each; the first is also that of everything else.
+      steps: of a training; None for the recipe's.
+      output: folder of the table.
+      runs: folder of the workdirs.
+    """
+
+    name: str
+    budget: Budget
+    seeds: tuple[int, ...]
+    steps: int | None
+    output: Path
+    runs: Path
+
+
+def make_parser(module: str, doc: str) -> ArgumentParser:
+    """Parser with the flags that all tables have."""
+    parser = ArgumentParser(
+        prog=f"python -m experiments.{module}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--budget", choices=tuple(BUDGETS), default="small")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the table")
+    parser.add_argument("--runs", type=Path, help="folder of the trainings; by default in output")
+    parser.add_argument("--seeds", default="0", help="comma-separated, a training each")
+    parser.add_argument("--steps", type=int, help="of a training, instead of the budget's")
+    parser.add_argument("--images", type=int, help="scored of a set, instead of the budget's")
+    parser.add_argument("--trials", type=int, help="of random levels, instead of the budget's")
+    return parser
+
+
+def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Options:
+    """The shared flags, checked.
+
+    Raises:
+      InputError: one is wrong, or nothing can be written to the output.
+    """
+    try:
+        seeds = tuple(int(seed) for seed in args.seeds.split(","))
+    except ValueError as error:
+        raise InputError(f"--seeds={args.seeds}: give numbers such as 0,1,2") from error
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise InputError(f"--seeds={args.seeds}: each once, from 0 to 2**32 - 1")
+    budget = BUDGETS[args.budget]
+    for name in ("steps", "images", "trials"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name}={value}: needs 1 or more")
+        if value is not None and name != "steps":
+            budget = budget._replace(**{name: value})
+    report.check_output(args.output, inputs)
+    runs = args.runs or args.output / "runs"
+    return Options(args.budget, budget, seeds, args.steps, args.output, runs)
+
+
+def split(folders: str) -> list[Path]:
+    """Folders of a comma-separated list."""
+    return [Path(folder.strip()) for folder in folders.split(",") if folder.strip()]
+
+
+# --- Parts that are done once --------------------------------------------------------------------
+
+
+def kept(path: Path, asked: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    """What `compute` gives, as JSON; read from `path` where it was asked the same before."""
+    asked = json.loads(json.dumps(asked))
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["asked"] == asked:
+            return found["answer"]
+    answer = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        content = json.dumps({"asked": asked, "answer": answer}, allow_nan=False)
+        temporary.write_text(content, encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))["answer"]
+
+
+def denoiser_config(
+    noise: str, options: Options, seed: int, fields: Mapping[str, Any]
+) -> ConfigDict:
+    """The recipe of `configs/denoiser.py` for that noise at the budget, some fields changed."""
+    config = denoiser.get_config(noise + options.budget.recipe)
+    shorten(config, options.steps)
+    config.seed = seed
+    config.update_from_flattened_dict(dict(fields))
+    return config
+
+
+def shorten(config: ConfigDict, steps: int | None) -> None:
+    """Sets the steps, where given, and the learning rate's schedule in proportion."""
+    if steps is None:
+        return
+    if "halve_at" in config.train:
+        halve_at = [max(1, round(at * steps / config.train.steps)) for at in config.train.halve_at]
+        config.train.halve_at = tuple(halve_at)
+    config.train.steps = steps
+
+
+def check_same(config: ConfigDict, workdir: Path) -> None:
+    """Raises InputError if the workdir was begun with another config."""
+    if not (workdir / CONFIG_FILE).exists():
+        return
+    before, now = _flat(read_config(workdir)), _flat(json.loads(config.to_json()))
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        raise InputError(
+            f"{workdir} was begun with config.{changed[0]}={before.get(changed[0])}, not "
+            f"{now[changed[0]]}; choose another --output or --runs, or remove it"
+        )
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains, or goes on, unless the workdir is finished; returns its summary.
+
+    Raises:
+      InputError: the workdir was begun with another config, or the config cannot run.
+      DivergedError: it became non-finite.
+      PreemptedError: a signal stopped it, after saving.
+    """
+    check_same(config, workdir)
+    summary_file = workdir / SUMMARY_FILE
+    if summary_file.exists():
+        summary = json.loads(summary_file.read_text(encoding="utf-8"))
+        if summary.get("steps") == config.train.steps:
+            print(f"{workdir}: finished before, {config.train.steps} steps", flush=True)
+            return summary
+    print(f"{workdir}: training, {config.train.steps} steps", flush=True)
+    return train_and_evaluate(config, workdir)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        inner = isinstance(value, Mapping)
+        values |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return values
+
+
+def curve(workdir: Path, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a number in the workdir's metrics.jsonl."""
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    points = {row["step"]: row[name] for row in map(json.loads, lines) if name in row}
+    return sorted(points), [points[step] for step in sorted(points)]
+
+
+def make_pairs(
+    folder: Path,
+    method: Method,
+    photos: Sequence[ImageFile],
+    reference_of: Callable[[int, np.random.Generator], np.ndarray],
+    draws: int,
+    seed: int,
+) -> Path:
+    """Pairs of clean images and a method's noisy ones, to train a denoiser on as on real pairs.
+
+    Args:
+      folder: gets `gt/NNNNN.png` and `noisy/NNNNN.png`; files that are there stay.
+      method: see `nt_jax.evaluation.baselines`.
+      photos: clean images; of larger ones a random 512x512 crop is used, another for each draw.
+      reference_of: a photo's number and a generator -> noisy image, uint8 [H, W, 3].
+      draws: noisy versions of each.
+      seed: of crops, references and noise.
+
+    Returns:
+      The folder.
+
+    Raises:
+      InputError: there it holds what was made of other images.
+    """
+    for role in ("gt", "noisy"):
+        (folder / role).mkdir(parents=True, exist_ok=True)
+    asked = {"photos": [str(photo) for photo in photos], "draws": draws, "seed": seed}
+    if kept(folder / "made_of.json", {}, lambda: asked) != asked:
+        raise InputError(
+            f"{folder} was made of other images; choose another --output or --runs, or remove it"
+        )
+    for index, photo in report.progress([*photos] * draws, "noisy image"):
+        name = f"{index:05}.png"
+        if (folder / "noisy" / name).exists():
+            continue
+        rng = np.random.default_rng((seed, index))
+        clean = crop(read_rgb(photo), rng)
+        reference = crop(reference_of(index % len(photos), rng), rng)
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        images = generation.by_reference(method)(
+            generation.Images(clean, reference, reference), key
+        )
+        for role, pixels in (("gt", clean), ("noisy", images)):
+            with replacing(folder / role / name) as temporary:
+                Image.fromarray(pixels).save(temporary, format="png")
+    return folder
+
+
+def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random part of at most 512x512 pixels."""
+    top, left = (int(rng.integers(max(side - _CROP, 0) + 1)) for side in image.shape[:2])
+    return image[top : top + _CROP, left : left + _CROP]
+
+
+class Scores(NamedTuple):
+    """Of each image: PSNR in dB and SSIM, denoised and noisy; and the images' names."""
+
+    images: list[str]
+    psnr: list[float]
+    ssim: list[float]
+    noisy_psnr: list[float]
+    noisy_ssim: list[float]
+
+
+def score(
+    workdir: Path,
+    steps: int,
+    place: str,
+    scenes: Sequence[denoising.Scene],
+    synthetic: denoising.Noise | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Scores of a trained denoiser, kept in its workdir as `scores/PLACE.json`.
+
+    Args:
+      workdir: finished.
+      steps: that it was trained for.
+      place: name of the set, the noise and the trial.
+      scenes: see `denoising.evaluate`, as the others.
+    """
+    names = [f"{scene.name} {scene.rows} {scene.columns}" for scene in scenes]
+    asked = {"steps": steps, "images": names, "synthetic": synthetic, "seed": seed}
+
+    def compute() -> list[Any]:
+        evaluated = denoising.evaluate(
+            load_denoiser(workdir), scenes, Broken(skip=False), synthetic, seed
+        )
+        denoised, noisy = (evaluated.scores[row] for row in (denoising.DENOISED, denoising.NOISY))
+        return [
+            evaluated.images,
+            *(row[metric] for row in (denoised, noisy) for metric in ("psnr", "ssim")),
+        ]
+
+    return Scores(*kept(workdir / "scores" / f"{place}.json", asked, compute))
+
+
+# --- Numbers -------------------------------------------------------------------------------------
+
+
+def mean(values: Sequence[Sequence[float]]) -> Estimate:
+    """Mean of [seeds or trials, images], its interval over images."""
+    return statistics.mean(np.mean(values, axis=0).tolist())
+
+
+def gap(ours: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> Estimate:
+    """Mean of ours - true, [seeds, images] each, pair by pair.
+
+    The interval is of 95 %, by drawing seeds and images anew (both, as both are samples of what
+    could have been); of one seed, images alone.
+    """
+    difference = np.asarray(ours, np.float64) - np.asarray(true, np.float64)
+    seeds, images = difference.shape
+    if images < 2:
+        return Estimate(float(difference.mean()), None)
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> np.ndarray:
+        return rng.integers(count, size=count)
+
+    draws = [difference[np.ix_(draw(seeds), draw(images))].mean() for _ in range(_RESAMPLES)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Estimate(float(difference.mean()), (float(low), float(high)))
+
+
+def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
+    """An estimate in results.json."""
+    if estimate is None:
+        return None
+    return {"mean": estimate.value, "interval": estimate.interval}
+
+
+def describe(options: Options, config: ConfigDict | None = None) -> str:
+    """The line below a table that says what was spent on it."""
+    budget = options.budget
+    devices = jax.devices()
+    parts = [
+        f"Budget `{options.name}`, seeds {', '.join(map(str, options.seeds))}, "
+        f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+    ]
+    if config:
+        model, training = config.model, config.train
+        parts.append(
+            f"each network: width {model.width}, blocks {model.blocks}, {training.steps} steps of "
+            f"{training.batch_size} patches of {config.data.patch_size} pixels a side"
+        )
+    if budget.images:
+        parts.append(f"at most {budget.images} images of a set")
+    return "; ".join(parts) + "."
+
+
+def write(
+    options: Options,
+    title: str,
+    tables: Mapping[str, str],
+    notes: Sequence[str],
+    results: Mapping[str, Any],
+    figures: Mapping[str, Any] | None = None,
+) -> str:
+    """Writes results.md, results.json and figures; returns the Markdown.
+
+    Args:
+      title: of the page.
+      tables: Markdown by heading.
+      notes: lines below.
+      results: for the JSON file.
+      figures: see `report.write_results`.
+    """
+    parts = [f"# {title}", *(f"## {name}\n\n{table}" for name, table in tables.items()), *notes]
+    text = "\n\n".join(part.strip() for part in parts) + "\n"
+    spent = {"budget": options.name, "seeds": options.seeds, "steps": options.steps}
+    report.write_results(options.output, spent | dict(results), text, figures or {})
+    return text

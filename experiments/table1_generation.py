@@ -1,0 +1,226 @@
+"""Table 1: AKLD and KS of generated noise, the published numbers beside ours.
+
+  python -m experiments.table1_generation --model=runs/small --pairs=SIDD_VAL,POLYU_VAL --output=DIR
+  python -m experiments.table1_generation --model=runs/small --photos=BSDS500 --output=DIR
+
+A table for each folder of --pairs, and for each kind of synthetic noise on --photos. Each generator
+is scored with two references: the scored image itself (`self`, as published) and another image with
+the same noise (`other`). --method=MODULE:FUNCTION adds a row of anybody's generator, see
+`nt_jax/evaluation/baselines.py`. Budgets: smoke scores 3 images of a set, the others all of them;
+nothing is trained.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from PIL import Image
+
+from experiments import budget
+from nt_jax.compilation import use_compilation_cache
+from nt_jax.data.sources import ImageFile, image_size, read_rgb
+from nt_jax.errors import InputError, run_command, unwind_on_sigterm
+from nt_jax.evaluation import denoising, generation, report
+from nt_jax.evaluation.baselines import load_method
+from nt_jax.evaluation.oracles import Generate, to_bytes
+from nt_jax.evaluation.samples import (
+    LARGEST_WHOLE,
+    Broken,
+    Sample,
+    other_references,
+    samples_of_pairs,
+    usable_pairs,
+    usable_photos,
+)
+from nt_jax.evaluation.statistics import Estimate
+from nt_jax.inference.model import load
+from nt_jax.outputs import replacing
+
+OURS = "NoiseTransfer"
+# AKLD and KS on SIDD's validation blocks, then on SIDD+ (paper, table 1).
+PUBLISHED = {
+    OURS: (".1655 / .0617", ".2324 / .1537"),
+    "DANet": (".2117 / .0732", ".4144 / .1468"),
+    "GDANet": (".2431 / .1079", ".4744 / .2557"),
+    "C2N": (".3138 / .1499", ".2882 / .1330"),
+    "CycleISP": (".6881 / .1743", ".9412 / .1743"),
+}
+SECOND_DRAW = "true noise, drawn again"
+REFERENCES = ("self", "other")
+COLUMNS = (
+    *(("akld", reference) for reference in REFERENCES),
+    *(("ks", reference) for reference in REFERENCES),
+    *(("c2st", reference) for reference in REFERENCES),
+    ("lag1_error", "self"),
+    ("channel_correlation_error", "self"),
+)
+# Range of sigma, 0 to 255 scale, and of photons at white: those of table 3.
+SIGMA, PHOTONS = (0.0, 50.0), (5.0, 50.0)
+
+
+def synthetic_samples(
+    kind: str, photos: Sequence[ImageFile], folder: Path, seed: int
+) -> list[Sample]:
+    """Photographs, the middle of large ones, with synthetic noise as files, of spread levels.
+
+    Two photographs in turn share a level, so that one can be the other's reference. Beside the
+    noisy image lies a second draw of the same noise: what a perfect generator would give.
+    """
+    samples = []
+    settings = -(-len(photos) // 2)
+    for index, photo in enumerate(photos):
+        number = min(index // 2, settings - 1)
+        spread = (number + 0.5) / settings
+        sigma, photons = (low + spread * (high - low) for low, high in (SIGMA, PHOTONS))
+        noise = denoising.Noise(kind, (sigma, sigma), (photons, photons))
+        files = [folder / f"{index:04}_{draw}.png" for draw in ("noisy", "again")]
+        for draw, file in enumerate(files):
+            if file.exists():
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            key = jax.random.fold_in(jax.random.key(seed), 2 * index + draw)
+            noisy = to_bytes(255 * denoising.add_noise(read_rgb(photo), noise, key))
+            with replacing(file) as temporary:
+                Image.fromarray(noisy).save(temporary, format="png")
+        window = tuple(
+            slice(start, start + min(side, LARGEST_WHOLE))
+            for side in image_size(photo)
+            for start in (max(0, side - LARGEST_WHOLE) // 2,)
+        )
+        samples.append(Sample(f"{index:04}", f"{number}", photo, *files, *window))
+    return samples
+
+
+def score(
+    samples: Sequence[Sample],
+    rows: Mapping[str, Generate],
+    options: budget.Options,
+    place: str,
+    asked: Mapping[str, Any],
+) -> dict[str, Any]:
+    """`rows` of the JSON of `eval generation` by reference, kept in the output."""
+    results = {}
+    for reference in REFERENCES:
+        broken = Broken(skip=reference == "other")
+        scored: Sequence[Sample] = samples
+        references: Sequence[Sample | None] = [None] * len(samples)
+        if reference == "other":
+            scored, references = other_references(samples, broken)
+        scored = scored[: options.budget.images]
+
+        def compute(
+            scored: Sequence[Sample] = scored, references: Sequence[Sample | None] = references
+        ) -> dict[str, Any]:
+            evaluated = generation.evaluate(
+                scored, references, rows, Broken(skip=False), options.seeds[0]
+            )
+            return generation.as_json(evaluated)
+
+        names = [f"{sample.image} {sample.rows} {sample.columns}" for sample in scored]
+        question = {**asked, "images": names, "rows": list(rows), "seed": options.seeds[0]}
+        path = options.output / "parts" / f"{place}_{reference}.json"
+        results[reference] = budget.kept(path, question, compute) | {"left_out": broken.skipped}
+    return results
+
+
+def _estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
+    value, interval = row["mean"][metric], row["interval"][metric]
+    return None if value is None else Estimate(value, tuple(interval) if interval else None)
+
+
+def table(results: Mapping[str, Any], real: bool) -> str:
+    """Markdown of one set: a row a generator and the floor; of real noise, what is published."""
+    titles = [f"{generation.COLUMNS[metric][0]}, {reference}" for metric, reference in COLUMNS]
+    rows = {}
+    for name in results["self"]["rows"]:
+        rows[name] = [
+            report.cell(
+                _estimate(results[reference]["rows"][name], metric),
+                generation.COLUMNS[metric][1],
+            )
+            for metric, reference in COLUMNS
+        ]
+    floor = [
+        report.cell(_estimate(next(iter(results[reference]["rows"].values())), "akld_floor"), 3)
+        for reference in REFERENCES
+    ]
+    rows["floor: a second draw, estimated"] = floor + ["–"] * (len(COLUMNS) - len(floor))
+    if not real:
+        return report.markdown_table(
+            ["noise", *titles], [[name, *row] for name, row in rows.items()]
+        )
+    for name in PUBLISHED:
+        if name not in rows:
+            rows[f"{name} (published)"] = ["–"] * len(COLUMNS)
+    cells = [
+        [name, *row, *PUBLISHED.get(name.removesuffix(" (published)"), ("–", "–"))]
+        for name, row in rows.items()
+    ]
+    published = ["published, SIDD validation", "published, SIDD+"]
+    return report.markdown_table(["noise", *titles, *published], cells)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs it.
+
+    Raises:
+      InputError: a wrong flag, model, folder or image.
+    """
+    parser = budget.make_parser("table1_generation", __doc__)
+    parser.add_argument("--model", help="bundled name, workdir or model folder")
+    parser.add_argument("--pairs", default="", help="folders of pairs, comma-separated")
+    parser.add_argument("--photos", type=Path, help="folder of clean images for synthetic noise")
+    parser.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
+    args = parser.parse_args(argv)
+    unwind_on_sigterm()
+    use_compilation_cache()
+    folders = budget.split(args.pairs)
+    if not (args.model or args.method) or not (folders or args.photos):
+        raise InputError("give --model or --method, and --pairs or --photos")
+    options = budget.parse_options(args, folders)
+
+    rows: dict[str, Generate] = {}
+    asked: dict[str, Any] = {"model": args.model}
+    if args.model:
+        model = load(args.model)
+        rows[OURS] = generation.of_model(model)
+        asked["step"] = model.metadata.get("step")
+    rows |= generation.rows_of({spec: load_method(spec) for spec in args.method}, True)
+
+    results = {}
+    for folder in folders:
+        samples = samples_of_pairs(usable_pairs(folder, Broken(skip=False)))
+        name = "_".join(folder.resolve().parts[-2:])
+        results[name] = score(samples, rows, options, name, {**asked, "pairs": str(folder)})
+    for kind in denoising.KINDS if args.photos else ():
+        photos = usable_photos(args.photos, Broken(skip=False))[: options.budget.images]
+        samples = synthetic_samples(kind, photos, options.output / "noisy" / kind, options.seeds[0])
+        with_truth = {name: rows[name] for name in rows} | {SECOND_DRAW: generation.from_files}
+        question = {**asked, "photos": str(args.photos)}
+        results[kind] = score(samples, with_truth, options, kind, question)
+    tables = {
+        name: table(result, real=name not in denoising.KINDS) for name, result in results.items()
+    }
+    notes = [
+        budget.describe(options),
+        f"Generator: {args.model}"
+        + (f", step {asked['step']}." if asked.get("step") is not None else "."),
+        *(
+            f"{name}: {len(result['self']['images'])} images; with `other` "
+            f"{len(result['other']['images'])}, as the rest have no other image of their camera and"
+            " ISO."
+            if result["other"]["left_out"]
+            else f"{name}: {len(result['self']['images'])} images."
+            for name, result in results.items()
+        ),
+        "Brackets: 95 % bootstrap intervals over images; lower is better, C2ST is best at 0.5. The "
+        "published columns are of other images (SIDD's validation blocks, SIDD+) with the scored "
+        "image as the reference.",
+    ]
+    text = budget.write(options, "Table 1: generated noise", tables, notes, {"sets": results})
+    print(f"{text}\nresults: {options.output}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,242 @@
+"""Table 2: denoisers of real noise, trained on generated and on true noise.
+
+  python -m experiments.table2_real_denoising --model=runs/small --pairs=SIDD_TRAIN \
+    --val=SIDD_VAL,POLYU_VAL --output=DIR [--rows=generated,real,...] [--seeds=0,1,2]
+
+A row is a RIDNet (`configs/denoiser.py`) trained on the clean images of --pairs with
+  generated         the model's noise, references are other pairs' noisy images
+  real              the true noise: the ceiling, from which gaps are taken
+  camera            the camera model's, at random levels
+  gaussian          white Gaussian noise, sigma 0 to 50
+  white, poisson_gaussian, extracted   the baselines of `nt_jax/evaluation/baselines.py`, made
+                    beforehand with other pairs' noisy images as references
+and --method=MODULE:FUNCTION, made likewise. All rows have the same network, patches, batch and
+steps. Budgets: smoke takes seconds a row; small is -small of the recipe, for 2 CPU cores; paper is
+the paper's schedule.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import budget
+from nt_jax.compilation import use_compilation_cache
+from nt_jax.data.sources import find_pairs, read_rgb
+from nt_jax.errors import InputError, run_command, unwind_on_sigterm
+from nt_jax.evaluation import baselines, denoising, report
+from nt_jax.evaluation.baselines import Method
+from nt_jax.evaluation.samples import Broken, usable_pairs
+from nt_jax.evaluation.statistics import Estimate
+
+TRUE = "real"
+# Rows whose noise the training step makes, by name of the recipe.
+RECIPES = {
+    "generated": "NoiseTransfer",
+    TRUE: "true noise (the ceiling)",
+    "camera": "camera model, random level",
+    "gaussian": "white Gaussian, random level",
+}
+# Rows whose noise is made beforehand.
+METHODS: dict[str, tuple[str, Method]] = {
+    "white": ("white Gaussian, reference's level", baselines.white),
+    "poisson_gaussian": ("Poisson-Gaussian, fitted", baselines.poisson_gaussian),
+    "extracted": ("extracted and masked (N2G)", baselines.extracted),
+}
+# PSNR and SSIM on SIDD's validation blocks, SIDD+ and DND (paper, table 2).
+PUBLISHED = {
+    "NoiseTransfer": ("38.57 / .9112", "36.30 / .9095", "39.15 / .9492"),
+    "true noise (the ceiling)": ("39.14 / .9155", "36.21 / .9057", "39.35 / .9502"),
+    "DANet": ("35.91 / .8762", "34.64 / .8600", "37.54 / .9292"),
+    "GDANet": ("36.58 / .8851", "35.22 / .8844", "37.13 / .9345"),
+    "C2N": ("31.87 / .7274", "34.22 / .8290", "35.41 / .9032"),
+    "CycleISP": ("38.09 / .9095", "35.49 / .9006", "38.95 / .9485"),
+}
+PUBLISHED_COLUMNS = ("published, SIDD validation", "published, SIDD+", "published, DND")
+# Of NoiseTransfer to true noise.
+PUBLISHED_GAPS = "-0.57, +0.09 and -0.20 dB"
+
+
+class Study(NamedTuple):
+    """Denoisers trained on real photographs.
+
+    Attributes:
+      titles: of the rows, by name.
+      workdirs: of each row, one a seed.
+      config: of the last training, for what the page says of all.
+    """
+
+    titles: dict[str, str]
+    workdirs: dict[str, list[Path]]
+    config: ConfigDict
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags that say what is trained."""
+    parser.add_argument("--model", help="for the row `generated`: bundled name or folder")
+    parser.add_argument("--pairs", required=True, type=Path, help="folder of pairs to train on")
+    parser.add_argument("--val", required=True, help="folders of other pairs, comma-separated")
+    rows = ",".join((*RECIPES, *METHODS))
+    parser.add_argument("--rows", default=rows, help="comma-separated, in this order")
+    parser.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
+
+
+def train_all(args: Namespace, options: budget.Options) -> Study:
+    """Trains the rows that are not trained yet.
+
+    Raises:
+      InputError: a wrong row, model, method or folder.
+    """
+    names = [name.strip() for name in args.rows.split(",") if name.strip()]
+    methods = METHODS | {spec: (spec, baselines.load_method(spec)) for spec in args.method}
+    names += args.method
+    for name in names:
+        if name not in RECIPES and name not in methods:
+            known = ", ".join((*RECIPES, *METHODS))
+            raise InputError(f"--rows: unknown row {name!r}, known are {known}")
+    if not names:
+        raise InputError("--rows: give one or more")
+    if "generated" in names and not args.model:
+        raise InputError("the row `generated` needs --model")
+    fields = {
+        "data.photos": "",
+        "data.pairs": str(args.pairs),
+        "eval.photos": "",
+        "eval.pairs": args.val,
+    }
+    titles, workdirs = {}, {}
+    for name in names:
+        titles[name] = methods[name][0] if name in methods else RECIPES[name]
+        folder_name = name.replace(":", ".")
+        workdirs[name] = [
+            options.runs / f"real-{folder_name}-{options.name}-seed{seed}" for seed in options.seeds
+        ]
+        for seed, workdir in zip(options.seeds, workdirs[name], strict=True):
+            changes: dict[str, Any] = dict(fields)
+            if name in methods:
+                folder = options.runs / f"noise-{folder_name}-{options.name}-seed{seed}"
+                changes["data.pairs"] = str(
+                    _make_noise(methods[name][1], args.pairs, folder, options.budget.draws, seed)
+                )
+            elif name == "generated":
+                changes["denoiser.model"] = args.model
+            recipe = TRUE if name in methods else name
+            config = budget.denoiser_config(recipe, options, seed, changes)
+            budget.train(config, workdir)
+    return Study(titles, workdirs, config)
+
+
+def _make_noise(method: Method, pairs_folder: Path, folder: Path, draws: int, seed: int) -> Path:
+    pairs = find_pairs(pairs_folder)
+    if len(pairs) < 2:
+        raise InputError(f"{pairs_folder}: one pair only; a reference is another pair's")
+
+    def reference_of(index: int, rng: np.random.Generator) -> np.ndarray:
+        other = (index + 1 + int(rng.integers(len(pairs) - 1))) % len(pairs)
+        return read_rgb(pairs[other].noisy)
+
+    clean = [pair.clean for pair in pairs]
+    return budget.make_pairs(folder, method, clean, reference_of, draws, seed)
+
+
+def score_all(study: Study, val: str, options: budget.Options) -> dict[str, dict[str, Any]]:
+    """Scores by set and row: a list of `budget.Scores`, one a seed."""
+    results: dict[str, dict[str, Any]] = {}
+    steps = int(study.config.train.steps)
+    for folder in budget.split(val):
+        scenes = denoising.scenes_of_pairs(usable_pairs(folder, Broken(skip=False)))
+        scenes = scenes[: options.budget.images]
+        place = "_".join(folder.resolve().parts[-2:])
+        results[place] = {
+            name: [budget.score(workdir, steps, place, scenes) for workdir in workdirs]
+            for name, workdirs in study.workdirs.items()
+        }
+    return results
+
+
+def gaps(scores: dict[str, list[budget.Scores]]) -> dict[str, Estimate]:
+    """PSNR of each row less that of the true noise's; none without that row."""
+    if TRUE not in scores:
+        return {}
+    true = [s.psnr for s in scores[TRUE]]
+    return {
+        name: budget.gap([s.psnr for s in rows], true)
+        for name, rows in scores.items()
+        if name != TRUE
+    }
+
+
+def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str:
+    """Markdown of one set."""
+    found = gaps(scores)
+    rows = [
+        [
+            titles[name],
+            report.cell(budget.mean([s.psnr for s in seeds]), 2),
+            report.cell(budget.mean([s.ssim for s in seeds]), 4),
+            report.cell(found.get(name), 2),
+            *PUBLISHED.get(titles[name], ["–"] * 3),
+        ]
+        for name, seeds in scores.items()
+    ]
+    first: Sequence[budget.Scores] = next(iter(scores.values()))
+    noisy = [
+        report.cell(budget.mean([first[0].noisy_psnr]), 2),
+        report.cell(budget.mean([first[0].noisy_ssim]), 4),
+    ]
+    rows.append(["noisy input", *noisy, *["–"] * 4])
+    rows += [
+        [f"{name} (published)", "–", "–", "–", *values]
+        for name, values in PUBLISHED.items()
+        if name not in titles.values()
+    ]
+    header = ["trained on", "PSNR, dB", "SSIM", "gap to true noise, dB", *PUBLISHED_COLUMNS]
+    return report.markdown_table(header, rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs it.
+
+    Raises:
+      InputError: a wrong flag, model, folder or image.
+      DivergedError: a training became non-finite.
+      PreemptedError: a signal stopped it; the same command goes on.
+    """
+    parser = budget.make_parser("table2_real_denoising", __doc__)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    unwind_on_sigterm()
+    use_compilation_cache()
+    options = budget.parse_options(args, [args.pairs, *budget.split(args.val)])
+    study = train_all(args, options)
+    scores = score_all(study, args.val, options)
+    tables = {place: table(study.titles, rows) for place, rows in scores.items()}
+    notes = [
+        budget.describe(options, study.config),
+        f"Trained on {args.pairs}; generator {args.model}; noise made beforehand: "
+        f"{options.budget.draws} of each clean image.",
+        "Brackets: 95 % intervals over images, of gaps over seeds and images. The published columns"
+        " are of other images and the paper's schedule; its gaps of NoiseTransfer to true noise are"
+        f" {PUBLISHED_GAPS}.",
+    ]
+    results = {
+        place: {
+            name: {
+                "psnr": budget.estimate_json(budget.mean([s.psnr for s in seeds])),
+                "ssim": budget.estimate_json(budget.mean([s.ssim for s in seeds])),
+                "gap": budget.estimate_json(gaps(rows).get(name)),
+                "psnr_by_seed": [float(np.mean(s.psnr)) for s in seeds],
+            }
+            for name, seeds in rows.items()
+        }
+        for place, rows in scores.items()
+    }
+    text = budget.write(options, "Table 2: real noise", tables, notes, {"sets": results})
+    print(f"{text}\nresults: {options.output}")
+
+
+if __name__ == "__main__":
+    run_command(main)

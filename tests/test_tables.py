@@ -1,0 +1,325 @@
+"""The paper's tables at the smallest budget, end to end, and what they share."""
+
+import json
+from unittest import mock
+
+import h5py
+import jax
+import numpy as np
+import pytest
+import scipy.io
+from jax.sharding import Mesh
+from PIL import Image
+from skimage import data
+from tiny_models import save_tiny
+
+from configs import denoiser as recipes
+from experiments import (
+    budget,
+    dnd_submission,
+    fig5_curves,
+    fig7_ablation,
+    table1_generation,
+    table2_real_denoising,
+    table3_synthetic_denoising,
+)
+from nt_jax.checkpointing import save_model
+from nt_jax.data.sources import find_pairs, read_rgb
+from nt_jax.errors import DivergedError, InputError
+from nt_jax.evaluation import c2st, denoising
+from nt_jax.evaluation.baselines import BASELINES
+from nt_jax.evaluation.oracles import ORACLES
+from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.training import loop
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """One of the eight fake devices: splitting the step over all makes it slow to compile."""
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    with mock.patch.object(loop, "data_mesh", return_value=mesh):
+        yield
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Three pairs as SIDD names them, of one camera and ISO."""
+    folder = tmp_path_factory.mktemp("data") / "pairs"
+    photo, rng = data.astronaut(), np.random.default_rng(0)
+    for i in range(3):
+        clean = photo[90 * i :, 100:][:SIDE, :SIDE]
+        noisy = np.clip(np.rint(clean + 15 * rng.normal(size=clean.shape)), 0, 255)
+        place = folder / f"Data/000{i}_00{i}_S6_00800_00100_3200_N"
+        write(place / "GT_SRGB_010.PNG", clean)
+        write(place / "NOISY_SRGB_010.PNG", noisy.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for i in range(3):
+        write(folder / f"{i}.png", data.coffee()[100 * i :, 150:][:SIDE, :SIDE])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def options_of(output, *flags):
+    args = budget.make_parser("table", "").parse_args([f"--output={output}", *flags])
+    return budget.parse_options(args)
+
+
+def results_of(output):
+    return json.loads((output / "results.json").read_text())
+
+
+def untrained():
+    """Fails where something is trained."""
+    return mock.patch.object(budget, "train_and_evaluate", side_effect=AssertionError("trained"))
+
+
+# --- Tables --------------------------------------------------------------------------------------
+
+
+def test_table1(model, pairs, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(c2st, "_STEPS", 2)
+    output = tmp_path / "table"
+    flags = [f"--model={model}", f"--pairs={pairs}", f"--output={output}", "--budget=smoke"]
+    table1_generation.main(flags)
+    text = (output / "results.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "Budget `smoke`, seeds 0" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| NoiseTransfer ")]
+    assert ".1655 / .0617" in row
+    assert ".2324 / .1537" in row
+    assert "| DANet (published) " in text
+    (scored,) = results_of(output)["sets"].values()
+    for reference in ("self", "other"):
+        rows = scored[reference]["rows"]
+        assert next(iter(rows)) == "NoiseTransfer"
+        assert set(BASELINES) | set(ORACLES) < set(rows)
+        assert rows["white Gaussian"]["mean"]["akld"] < rows["NoiseTransfer"]["mean"]["akld"]
+    with mock.patch.object(table1_generation.generation, "evaluate", side_effect=AssertionError):
+        table1_generation.main(flags)  # nothing is scored again
+    assert (output / "results.md").read_text() == text
+
+
+def test_synthetic_samples_of_table1(photos, tmp_path):
+    files = sorted(photos.iterdir())
+    found = table1_generation.synthetic_samples("gaussian", [*files, files[0]], tmp_path, 0)
+    assert [sample.group for sample in found] == ["0", "0", "1", "1"]
+    for sample, sigma in zip(found, (12.5, 12.5, 37.5, 37.5), strict=True):
+        clean, first, second = (
+            read_rgb(file).astype(float) for file in (sample.clean, sample.noisy, sample.generated)
+        )
+        inside = (clean > 100) & (clean < 150)
+        for noisy in (first, second):
+            assert (noisy - clean)[inside].std() == pytest.approx(sigma, rel=0.15)
+        correlation = np.corrcoef((first - clean)[inside], (second - clean)[inside])[0, 1]
+        assert abs(correlation) < 0.1
+
+
+@pytest.fixture(scope="module")
+def table2(pairs, tmp_path_factory):
+    """Flags, output and results of a finished table."""
+    output = tmp_path_factory.mktemp("tables") / "table2"
+    flags = [f"--pairs={pairs}", f"--val={pairs}", "--budget=smoke", "--rows=real,white"]
+    table2_real_denoising.main([*flags, f"--output={output}"])
+    return flags, output
+
+
+def test_table2(table2):
+    _, output = table2
+    (rows,) = results_of(output)["sets"].values()
+    assert list(rows) == ["real", "white"]
+    difference = rows["white"]["psnr"]["mean"] - rows["real"]["psnr"]["mean"]
+    assert rows["white"]["gap"]["mean"] == pytest.approx(difference, abs=1e-5)
+    assert rows["real"]["gap"] is None
+    text = (output / "results.md").read_text()
+    assert "39.14 / .9155" in text, "true noise, published"
+    assert "| NoiseTransfer (published) " in text, "a row that was not asked for"
+    assert "width 16, blocks 1, 6 steps of 8 patches of 24 pixels" in text
+
+
+def test_a_finished_table_trains_and_scores_nothing(table2):
+    flags, output = table2
+    before = (output / "results.json").read_text()
+    with untrained(), mock.patch.object(denoising, "evaluate", side_effect=AssertionError):
+        table2_real_denoising.main([*flags, f"--output={output}"])
+    assert (output / "results.json").read_text() == before
+
+
+def test_another_config_in_the_same_folder_is_refused(table2):
+    flags, output = table2
+    with untrained(), pytest.raises(InputError, match=r"was begun with config\.train\.halve_at"):
+        table2_real_denoising.main([*flags, f"--output={output}", "--steps=12"])
+
+
+def test_fig5_uses_the_tables_runs(table2, tmp_path):
+    flags, output = table2
+    with untrained():
+        fig5_curves.main([*flags, f"--output={tmp_path / 'fig5'}", f"--runs={output / 'runs'}"])
+    curve = results_of(tmp_path / "fig5")["curves"]["real"]
+    assert list(curve) == ["3", "6"]
+    assert (tmp_path / "fig5/curves.png").is_file()
+
+
+def test_made_pairs_are_the_methods(table2, pairs):
+    _, output = table2
+    made = find_pairs(output / "runs/noise-white-smoke-seed0")
+    real = find_pairs(pairs)
+    for ours, true in zip(made, real, strict=True):
+        np.testing.assert_array_equal(read_rgb(ours.clean), read_rgb(true.clean))
+        noise = read_rgb(ours.noisy).astype(float) - read_rgb(ours.clean)
+        assert 10 < noise.std() < 20
+        assert not np.array_equal(read_rgb(ours.noisy), read_rgb(true.noisy))
+    with pytest.raises(InputError, match="was made of other images"):
+        budget.make_pairs(output / "runs/noise-white-smoke-seed0", None, [], None, 1, 0)
+
+
+def test_table3_scores_every_column_with_the_same_noise(photos, tmp_path):
+    """Without training: two denoisers of random parameters."""
+    workdirs = {}
+    for number, name in enumerate(("generated", "synthetic")):
+        folder = tmp_path / name
+        params = init_ridnet(jax.random.key(number), RIDNet(16, 1))
+        metadata = {"kind": "ridnet", "model": {"features": 16, "blocks": 1}}
+        save_model(folder, metadata, {"denoiser": params})
+        workdirs[name] = [folder]
+    options = options_of(tmp_path / "out", "--budget=smoke", "--images=2")
+    scores = table3_synthetic_denoising.score_all(workdirs, 6, photos, options)
+    assert list(scores) == list(table3_synthetic_denoising.COLUMNS)
+    for column, rows in scores.items():
+        ours, true = (rows[name][0] for name in workdirs)
+        assert ours.shape == (4, 2)
+        np.testing.assert_array_equal(ours[2:], true[2:])
+        assert (ours[0] != true[0]).all()
+        trials = len(list((tmp_path / "generated/scores").glob(f"{column.split()[0]}*")))
+        assert trials == 3, "one of the fixed level, two of random ones"
+    assert scores["Gaussian 25"]["synthetic"][0][2] == pytest.approx(20.3, abs=0.6)
+    found = {column: table3_synthetic_denoising.estimates(rows) for column, rows in scores.items()}
+    tables = table3_synthetic_denoising.tables(found)
+    assert list(tables) == ["PSNR, dB", "SSIM", "gap to true noise, dB"]
+    assert "31.27" in tables["PSNR, dB"]
+    assert "-0.21" in tables["gap to true noise, dB"]
+    gap = found["Poisson 30"]["generated"]["gap"].value
+    ours, true = (scores["Poisson 30"][name][0][0] for name in workdirs)
+    assert gap == pytest.approx((ours - true).mean())
+
+
+def test_fig7_notes_divergence(tmp_path):
+    def pretend(config, workdir):
+        workdir.mkdir(parents=True)
+        (workdir / "config.json").write_text(config.to_json())
+        lines = [
+            {"step": step} | dict.fromkeys(fig7_ablation.METRICS, 1 / (1 + step)) for step in (0, 3)
+        ]
+        text = "\n".join(map(json.dumps, lines))
+        (workdir / "metrics.jsonl").write_text(text)
+        if not config.losses.noise_d:
+            raise DivergedError("step 5 is not finite")
+        return {}
+
+    flags = ["--budget=smoke", f"--output={tmp_path / 'fig7'}"]
+    with mock.patch.object(budget, "train", side_effect=pretend) as train:
+        fig7_ablation.main(flags)
+    weights = [
+        (c.losses.noise_d, c.losses.noise_g, c.losses.noise_fm)
+        for c, _ in (call.args for call in train.call_args_list)
+    ]
+    assert weights == [(1, 1, 100), (1, 0, 0), (0, 1, 100)]
+    text = (tmp_path / "fig7/results.md").read_text()
+    assert "step 5 is not finite" in text
+    assert "1 of 1 | diverged after 14 of 60 epochs" in text
+    assert results_of(tmp_path / "fig7")["runs"]["full"][0]["diverged"] is None
+
+
+# --- DND -----------------------------------------------------------------------------------------
+
+
+def test_dnd_submission(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.random((48, 40, 3)).astype(np.float32)
+    box = np.array([[1, 1, 24, 32], [17, 9, 40, 40]], np.float64)
+    root = tmp_path / "dnd"
+    (root / "images_srgb").mkdir(parents=True)
+    with h5py.File(root / "info.mat", "w", userblock_size=512) as file:
+        info = file.create_group("info")
+        references = np.empty((1, 2), h5py.ref_dtype)
+        for i in range(2):
+            file[f"#refs#/{i}"] = box.T
+            references[0, i] = file[f"#refs#/{i}"].ref
+        info.create_dataset("boundingboxes", data=references, dtype=h5py.ref_dtype)
+    for i in (1, 2):
+        with h5py.File(root / f"images_srgb/000{i}.mat", "w") as file:
+            file["InoisySRGB"] = image.T
+    flags = [f"--dnd={root}", f"--output={tmp_path / 'bundle'}", "--denoiser=any"]
+    with mock.patch.object(dnd_submission, "load_denoiser", return_value=lambda noisy: 1 - noisy):
+        dnd_submission.main(flags)
+        (root / "images_srgb/0002.mat").unlink()
+        with pytest.raises(InputError, match=r"0002\.mat is missing"):
+            dnd_submission.main(flags)
+    assert sorted(p.name for p in (tmp_path / "bundle").iterdir()) == ["0001.mat", "0002.mat"]
+    found = scipy.io.loadmat(tmp_path / "bundle/0002.mat")
+    assert {name for name in found if name[0] != "_"} == {"Idenoised", "israw", "eval_version"}
+    assert found["Idenoised"].shape == (1, 2)
+    assert found["Idenoised"].dtype == object, "a cell"
+    assert found["eval_version"] == "1.0"
+    assert not found["israw"][0, 0]
+    for cell, part in zip(found["Idenoised"][0], (image[:24, :32], image[16:40, 8:]), strict=True):
+        assert cell.dtype == np.float32
+        np.testing.assert_allclose(cell, 1 - part, atol=1e-7)
+
+
+# --- What they share -----------------------------------------------------------------------------
+
+
+def test_gap_and_its_interval():
+    rng = np.random.default_rng(0)
+    true = 30 + 3 * rng.normal(size=(3, 100))
+    ours = true - 0.2 + 0.05 * rng.normal(size=(3, 100))
+    estimate = budget.gap(ours, true)
+    assert estimate.value == pytest.approx(-0.2, abs=0.01)
+    low, high = estimate.interval
+    assert low < estimate.value < high
+    assert high - low < 0.03, "the images' spread is common to both"
+    ours[0] += 0.3  # seeds that disagree
+    low, high = budget.gap(ours, true).interval
+    assert high - low > 0.15
+    assert budget.gap([[1.0]], [[2.0]]).interval is None
+
+
+def test_kept_answers_only_the_same_question(tmp_path):
+    answers = iter("abc")
+    ask = lambda question: budget.kept(tmp_path / "x.json", question, lambda: next(answers))  # noqa: E731
+    assert [ask({"n": (1, 2)}), ask({"n": [1, 2]}), ask({"n": 3}), ask({"n": 3})] == list("aabb")
+
+
+def test_wrong_options(tmp_path, pairs):
+    for flag in ("--seeds=0,0", "--seeds=a", "--seeds=-1", "--steps=0", "--budget=huge"):
+        with pytest.raises(InputError):
+            options_of(tmp_path, flag)
+    common = [f"--pairs={pairs}", f"--val={pairs}", f"--output={tmp_path / 'out'}"]
+    for flags in (["--rows=nothing"], ["--rows=generated"], ["--rows=,"]):
+        with pytest.raises(InputError, match=r"row|--model"):
+            table2_real_denoising.main([*common, *flags])
+    with pytest.raises(InputError, match="--model"):
+        table1_generation.main([f"--pairs={pairs}", f"--output={tmp_path / 'out'}"])
+
+
+def test_fewer_steps_keep_the_schedule():
+    config = recipes.get_config("real-small")
+    budget.shorten(config, 2000)
+    assert config.train.steps == 2000
+    assert config.train.halve_at == (1500, 1700, 1900)
