@@ -13,6 +13,7 @@ Ended at any moment and started again, it goes on where it was.
 """
 
 import argparse
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -53,14 +54,16 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
     scenes = args.val_scenes
-    folder = prepare(
-        args.dataset,
-        args.raw_dir.expanduser(),
-        args.data_dir.expanduser(),
-        args.tile,
-        None if scenes is None else [name for name in scenes.split(",") if name],
-        args.on_error,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is not used
+        folder = prepare(
+            args.dataset,
+            args.raw_dir.expanduser(),
+            args.data_dir.expanduser(),
+            args.tile,
+            None if scenes is None else [name for name in scenes.split(",") if name],
+            args.on_error,
+        )
     for split, tiles in prepared.read_index(folder)["splits"].items():
         images = {tile["image"] for tile in tiles}
         scenes = Counter(tile["scene"] or tile["image"] for tile in tiles)

@@ -196,8 +196,8 @@ def bad_files():
         "truncated.tif": (tiff.getvalue()[:-200], "truncated or damaged"),
         "cut_header.tif": (b"II*\0\x08", "truncated or damaged"),
         "no_pixels.png": (png_header(0, 100), "not a readable PNG"),
-        "bomb.png": (png_header(60000, 60000), "250 megapixels"),
-        "bomb16.png": (png_header(60000, 60000, 16), "250 megapixels"),
+        "bomb.png": (png_header(60000, 60000), "205 megapixels"),
+        "bomb16.png": (png_header(60000, 60000, 16), "205 megapixels"),
         "hollow.png": (png_header(64, 64), "truncated or damaged"),
     }
 

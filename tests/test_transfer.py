@@ -154,6 +154,12 @@ def cases(tmp_path):
     write_photo(broken / "a.png", Photo(CLEAN))
     write_photo(broken / "b.jpg", Photo(CLEAN))
     (broken / "b.jpg").write_bytes((broken / "b.jpg").read_bytes()[:-300])
+    many = tmp_path / "many"
+    many.mkdir()
+    for name in ("a.png", "c.png"):
+        write_photo(many / name, Photo(CLEAN))
+    (many / "b.png").write_text("no image")
+    (many / "d.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -172,6 +178,7 @@ def cases(tmp_path):
             "text.png is not",
         ),
         "truncated among good": ({"clean": broken}, "b.jpg cannot be decoded"),
+        "several broken": ({"clean": many}, "replace it; 2 of 4 images are unusable"),
         "empty folder": ({"clean": tmp_path / "empty"}, "no image found"),
         "output is a file": ({"clean": photos, "output": tmp_path / "file"}, "is a file, but"),
         "output below a file": (
@@ -205,6 +212,7 @@ def cases(tmp_path):
         "text",
         "text reference",
         "truncated among good",
+        "several broken",
         "empty folder",
         "output is a file",
         "output below a file",

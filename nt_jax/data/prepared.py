@@ -6,6 +6,7 @@ which says where in which shard the PNG of each tile lies, so an image costs one
 
 import json
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from nt_jax.errors import InputError
 
 INDEX = "tiles.json"
+_MAX_PIXELS = 2**30  # of a tile, which memory is taken for before it is read
 
 
 class StoredImage(NamedTuple):
@@ -51,13 +53,12 @@ class StoredImage(NamedTuple):
         """
         try:
             with self.shard.open("rb") as file:
+                if self.offset + self.length > os.fstat(file.fileno()).st_size:
+                    raise InputError(f"{self.shard}: ends too early: prepare the data again")
                 file.seek(self.offset)
-                data = file.read(self.length)
+                return file.read(self.length)
         except OSError as error:
             raise InputError(f"{self.shard}: {error.strerror}: prepare the data again") from error
-        if len(data) != self.length:
-            raise InputError(f"{self.shard}: ends too early: prepare the data again")
-        return data
 
 
 class StoredTile(NamedTuple):
@@ -157,9 +158,28 @@ def read_index(folder: Path) -> dict[str, Any]:
       InputError: it cannot be read.
     """
     try:
-        return json.loads((folder / INDEX).read_text())
-    except (OSError, ValueError) as error:
+        index = json.loads((folder / INDEX).read_text())
+        for rows in index["splits"].values():
+            for row in rows:
+                _check_row(row)
+        return index
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / INDEX}: not readable: prepare the data again") from error
+
+
+def _check_row(row: dict[str, Any]) -> None:
+    """Raises ValueError or KeyError where a row is not as `write_index` makes it."""
+    texts = [row[field] for field in ("name", "image", "camera", "scene", "shard")]
+    numbers = [row["iso"], *row.get("clean", ()), *row.get("noisy", ())]
+    sides = row["height"], row["width"]
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int) and number >= 0 for number in [*numbers, *sides])
+        and 1 <= sides[0] * sides[1] <= _MAX_PIXELS
+        and all(len(row[role]) == 2 for role in ("clean", "noisy") if role in row)
+        and Path("x", row["shard"]).name == row["shard"] != ".."  # beside the index
+    ):
+        raise ValueError(row)
 
 
 def _locate(root: Path) -> Path | None:

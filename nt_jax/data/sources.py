@@ -24,10 +24,10 @@ _R = TypeVar("_R")
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 # No others, whatever a file is called: for EPS Pillow would start Ghostscript.
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-# A file can declare any size in a few bytes, and decoding takes 12 bytes a pixel, of WebP 20. The
-# largest cameras have 151 megapixels.
+# A file can declare any size in a few bytes, and decoding takes 7 bytes a pixel; 12 and more of
+# progressive JPEG and of WebP. The largest cameras have 151 megapixels.
 _MAX_PIXELS = 155_000_000
-_MAX_PIXELS_WEBP = 100_000_000
+_MAX_PIXELS_COSTLY = 100_000_000
 # Images of more pixels are decoded one at a time, as some threads of them would fill the memory.
 LARGE = 32 * 1024**2
 _LARGE_LOCK = threading.Lock()
@@ -292,7 +292,8 @@ def _opened(path: ImageFile) -> Iterator[Image.Image]:
     try:
         file = io.BytesIO(path.read()) if isinstance(path, StoredImage) else path
         with Image.open(file, formats=_PILLOW_FORMATS) as image:
-            most = _MAX_PIXELS_WEBP if image.format == "WEBP" else _MAX_PIXELS
+            costly = image.format == "WEBP" or "progressive" in image.info
+            most = _MAX_PIXELS_COSTLY if costly else _MAX_PIXELS
             if image.width * image.height > most:
                 raise InputError(
                     f"{path}: {image.width}x{image.height} is more than {most // 10**6} megapixels:"

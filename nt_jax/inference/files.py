@@ -23,6 +23,7 @@ from nt_jax.inference.images import (
     to_float,
     write_photo,
 )
+from nt_jax.outputs import check_inside
 
 if TYPE_CHECKING:
     from nt_jax.inference.model import Model
@@ -69,14 +70,21 @@ def plan(source: Path, output: Path, references: Sequence[Path] = (), seed: int 
     else:
         pairs = [(source, output)]
     inputs = {path.resolve() for path in (*references, *(image for image, _ in pairs))}
-    jobs = []
+    jobs, broken = [], []
     for index, (image, target) in enumerate(pairs):
         if target.resolve() in inputs:
             raise InputError(f"{target} would overwrite an input; choose another output")
-        photo = read_photo(image)
+        try:
+            photo = read_photo(image)
+        except InputError as error:
+            broken.append(str(error))
+            continue
         check_writable_as(target, photo)
         height, width = photo.pixels.shape[:2]
         jobs.append(Job(image, target, seed + index, (height, width)))
+    if broken:
+        others = f"; {len(broken)} of {len(pairs)} images are unusable" if len(broken) > 1 else ""
+        raise InputError(broken[0] + others)
     return jobs
 
 
@@ -86,14 +94,15 @@ def make_folders(targets: Sequence[Path], output: Path) -> None:
     Raises:
       InputError: they cannot, or a link leads out of the output folder.
     """
-    for folder in sorted({target.parent for target in targets}):
+    folders = sorted({target.parent for target in targets})
+    for folder in folders:  # before any is made
+        if folder.is_relative_to(output):
+            check_inside(folder, output)
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output folder {folder} cannot be made: {error.strerror}") from error
-        is_below = folder.is_relative_to(output)
-        if is_below and not folder.resolve().is_relative_to(output.resolve()):
-            raise InputError(f"{folder} is a link out of {output}; choose another output")
         probe = folder / f".nt_jax.{os.getpid()}.part"
         try:
             with probe.open("xb"):
@@ -137,7 +146,8 @@ def run_jobs(
             for part in tiles(job, photo.pixels):
                 pixels[part.rows, part.columns] = from_float(part.pixels, pixels.dtype, grey)
                 bar.update()
-            write_photo(job.target, replace(photo, pixels=pixels))
+            photo = replace(photo, pixels=pixels)  # lets go of the pixels before
+            write_photo(job.target, photo)
             height, width = job.size
             line = f"[{number}/{len(jobs)}] {job.target}  {width}x{height}{note(job)}"
             bar.write(line, file=sys.stdout)

@@ -6,6 +6,7 @@ the ICC profile. EXIF rotation is applied to the pixels; other metadata is not c
 """
 
 import contextlib
+import logging
 import os
 import struct
 import warnings
@@ -25,9 +26,13 @@ _LARGEST = {".png": 2**31 - 1, ".tif": 2**31 - 1, ".jpg": 65500, ".webp": 16383}
 _ALIASES = {".jpeg": ".jpg", ".tiff": ".tif"}
 EXTENSIONS = frozenset(_LARGEST) | frozenset(_ALIASES)
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
-# A file can declare any size in a few bytes; the largest camera sensors have 200 megapixels.
-_MAX_PIXELS = 250_000_000
+# A file can declare any size in a few bytes, and from decoding to writing a pixel takes 12 bytes;
+# with 16 bits and alpha, and in the decoders of WebP and progressive JPEG, up to 24. The largest
+# sensors have 201 megapixels.
+_MAX_PIXELS = 205_000_000
+_MAX_PIXELS_COSTLY = 100_000_000
 SMALLEST_SIDE = 16
+_STRIP = 2**22  # pixels converted at a time
 
 _ORIENTATION_TAG = 0x0112
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -73,7 +78,11 @@ def as_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return pixels
     if dtype == np.uint16:
         return pixels.astype(np.uint16) * np.uint16(257)
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    narrow = np.empty(pixels.shape, np.uint8)
+    rows = max(_STRIP // pixels[0].size, 1)
+    for top in range(0, len(pixels), rows):
+        narrow[top : top + rows] = (pixels[top : top + rows].astype(np.uint32) + 128) // 257
+    return narrow
 
 
 # --- Reading -------------------------------------------------------------------------------------
@@ -86,7 +95,8 @@ def read_photo(path: str | os.PathLike) -> Photo:
 
     Raises:
       InputError: no such file; another format, depth or several frames; truncated or damaged;
-        more than 250 megapixels, or a side below 16 pixels.
+        more than 205 megapixels, or 100 of WebP, progressive JPEG or 16 bits with alpha; a side
+        below 16 pixels.
     """
     path = Path(path)
     try:
@@ -96,8 +106,10 @@ def read_photo(path: str | os.PathLike) -> Photo:
         raise _cannot_read(path, error) from error
     try:
         photo = _read_tiff(path) if head[:4] in _TIFF_MAGIC else _read_with_pillow(path, head)
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(f"{path} takes more memory than there is; cut it up") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
             f"{path} is not a readable PNG, JPEG, TIFF or WebP image; convert or replace it"
@@ -118,10 +130,11 @@ def _cannot_read(path: Path, error: OSError) -> InputError:
     return InputError(f"{path} cannot be opened: {error.strerror}")
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > _MAX_PIXELS:
+def _check_size(path: Path, width: int, height: int, costly: bool = False) -> None:
+    most = _MAX_PIXELS_COSTLY if costly else _MAX_PIXELS
+    if width * height > most:
         raise InputError(
-            f"{path} is {width}x{height}, more than {_MAX_PIXELS // 10**6} megapixels; cut it up"
+            f"{path} is {width}x{height}, more than {most // 10**6} megapixels; cut it up"
         )
     if min(width, height) < SMALLEST_SIDE:
         raise InputError(
@@ -137,9 +150,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, which is not carried over
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_PILLOW_FORMATS) as image:
-                _check_size(path, *image.size)
+                costly = image.format == "WEBP" or "progressive" in image.info
+                _check_size(path, *image.size, costly)
                 yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
@@ -159,13 +174,13 @@ def _read_with_pillow(path: Path, head: bytes) -> Photo:
         if head.startswith(_PNG_MAGIC) and head[_PNG_DEPTH_OFFSET] == 16:
             import imagecodecs  # Pillow reduces 16-bit colour to 8 bits
 
+            _check_size(path, *image.size, costly="A" in image.mode)
             array = np.asarray(imagecodecs.png_decode(path.read_bytes()))
         else:
             image.load()
             if image.mode in ("CMYK", "YCbCr", "LAB"):
                 icc_profile = None
-            mode = _plain_mode(path, image)
-            array = np.asarray(image if image.mode == mode else image.convert(mode))
+            array = _convert(image, _plain_mode(path, image))
         # Asked only now: Pillow turns a TIFF while loading it and drops the tag.
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     return _photo(_upright(array, orientation), icc_profile)
@@ -179,12 +194,37 @@ def _plain_mode(path: Path, image: Image.Image) -> str:
     raise InputError(f"{path} has pixels of type {image.mode}; save it with 8 or 16 bits a channel")
 
 
+def _convert(image: Image.Image, mode: str) -> np.ndarray:
+    """A decoded image in another mode, uint8 [H, W, channels]; never twice whole in memory."""
+    array = np.empty((image.height, image.width, len(mode)), np.uint8)
+    rows = max(_STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, bottom)).convert(mode)
+        array[top:bottom] = np.asarray(strip).reshape(bottom - top, image.width, -1)
+    return array
+
+
+@contextlib.contextmanager
+def _quiet_tifffile() -> Iterator[None]:
+    """Keeps tifffile from logging what it finds wrong beside the one line of an error."""
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _read_tiff(path: Path) -> Photo:
     import tifffile
 
-    with tifffile.TiffFile(path) as tiff:
+    with _quiet_tifffile(), tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
-        _check_size(path, page.imagewidth, page.imagelength)
+        if page.samplesperpixel > 4 or page.imagedepth > 1:
+            raise InputError(f"{path} has more than 4 channels; save it as grey or RGB")
+        _check_size(path, page.imagewidth, page.imagelength, costly=page.samplesperpixel in (2, 4))
         if len(tiff.pages) > 1:
             raise InputError(f"{path} holds {len(tiff.pages)} images; save the one you want alone")
         if np.max(page.bitspersample) <= 8:
@@ -220,7 +260,8 @@ def _photo(array: np.ndarray, icc_profile: bytes | None) -> Photo:
     if array.ndim == 2:
         array = array[..., None]
     channels = array.shape[-1]
-    alpha = array[..., -1] if channels in (2, 4) else None
+    # A copy, that lets the pixels go without it.
+    alpha = np.ascontiguousarray(array[..., -1]) if channels in (2, 4) else None
     pixels = array[..., 0] if channels < 3 else array[..., :3]
     return Photo(pixels, alpha, icc_profile)
 

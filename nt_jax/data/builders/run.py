@@ -11,7 +11,7 @@ from typing import Any
 
 from nt_jax.data import prepared
 from nt_jax.data.builders import tiles
-from nt_jax.data.builders.listing import Source, assign_splits
+from nt_jax.data.builders.listing import Listing, Source, assign_splits
 from nt_jax.errors import InputError
 
 LAYOUTS = {  # what to say where nothing was found
@@ -34,10 +34,23 @@ def _fingerprint(listed: Iterable[Source], tile: int) -> str:
 def _check(source: Source) -> str:
     """What is wrong with an image; "" if it decodes to its end."""
     try:
-        tiles.read(source)
+        with tiles.room(source):
+            tiles.read(source)
     except InputError as error:
         return str(error)
     return ""
+
+
+def _without_odd_names(found: Listing) -> Listing:
+    """Names go into the data set as UTF-8, which a file's name need not be."""
+    usable, broken = [], list(found.broken)
+    for source in found.sources:
+        try:
+            source.name.encode()
+            usable.append(source)
+        except UnicodeEncodeError:
+            broken.append(f"{source.files[0]}: its name is not UTF-8: rename it")
+    return Listing(usable, broken)
 
 
 def _check_names(listed: list[Source]) -> None:
@@ -107,7 +120,7 @@ def prepare(
     if tile < 16:
         raise InputError(f"--tile: {tile} is below 16")
     builder = BUILDERS[dataset]
-    found = builder.list_images(raw_dir)
+    found = _without_odd_names(builder.list_images(raw_dir))
     if not found.sources and not found.broken:
         raise InputError(f"{raw_dir}: nothing of {dataset} found: need {LAYOUTS[dataset]}")
     _check_names(found.sources)
@@ -131,13 +144,16 @@ def prepare(
     cut = list(zip(usable, paths, strict=True))
     print("writing", flush=True)
     for left in folder.parent.glob("incomplete.*"):  # TFDS's, of a run that was killed
-        shutil.rmtree(left)
+        if not left.is_symlink():
+            shutil.rmtree(left)
     _write(builder(data_dir=data_dir, plan=Plan(cut, fingerprint, skipped)), work)
     shutil.rmtree(work)
     return folder
 
 
 def _make_folder(folder: Path) -> None:
+    if folder.is_symlink():  # what it leads to would be filled, and removed at the end
+        raise InputError(f"{folder} is a link: remove it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

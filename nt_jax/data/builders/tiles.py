@@ -1,11 +1,15 @@
 """Cutting images into tiles, once: checked, in parallel, and kept on disk so that it resumes."""
 
+import contextlib
 import hashlib
+import math
 import os
 import re
 import sys
+import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +19,7 @@ import imagecodecs
 import numpy as np
 from tqdm import tqdm
 
+from nt_jax.data import sources
 from nt_jax.data.builders.listing import Source
 from nt_jax.errors import InputError
 from nt_jax.outputs import replacing
@@ -23,6 +28,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _LINE_EVERY_S = 15.0
+_LARGE_LOCK = threading.Lock()
 _MEMBER = re.compile(r"y(\d+)_x(\d+)_(clean|noisy)\.png")
 
 
@@ -47,6 +53,19 @@ def windows(height: int, width: int, tile: int) -> list[tuple[int, int, int, int
 
     h, w = min(height, tile), min(width, tile)
     return [(y, x, h, w) for y in starts(height) for x in starts(width)]
+
+
+@contextlib.contextmanager
+def room(source: Source) -> Iterator[None]:
+    """Lets only one large image or pair be worked on at a time, or they would fill the memory.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
+    files = [path for path in source.files if path.suffix.lower() in sources.EXTENSIONS]
+    pixels = sum(math.prod(sources.image_size(path)) for path in files)
+    with _LARGE_LOCK if pixels > sources.LARGE else contextlib.nullcontext():
+        yield
 
 
 def read(source: Source) -> dict[str, np.ndarray]:
@@ -97,18 +116,27 @@ def cut(source: Source, tile: int, work: Path) -> Path:
     """
     path = work / f"{work_name(source, tile)}.zip"
     if not path.exists():
-        _write(path, source, tile)
+        with room(source):
+            _write(path, source, tile)
     return path
 
 
 def load(path: Path) -> Iterator[Tile]:
-    """The tiles that `cut` kept."""
-    with zipfile.ZipFile(path) as archive:
-        found: dict[tuple[int, int], dict[str, bytes]] = {}
-        for member in archive.namelist():
-            match = _MEMBER.fullmatch(member)
-            assert match
-            found.setdefault((int(match[1]), int(match[2])), {})[match[3]] = archive.read(member)
+    """The tiles that `cut` kept.
+
+    Raises:
+      InputError: the file was damaged since.
+    """
+    found: dict[tuple[int, int], dict[str, bytes]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                match = _MEMBER.fullmatch(member)
+                assert match
+                part = found.setdefault((int(match[1]), int(match[2])), {})
+                part[match[3]] = archive.read(member)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise InputError(f"{path} is damaged ({error}): remove it and start again") from error
     for (y, x), images in found.items():
         yield Tile(y, x, images.get("clean"), images.get("noisy"))
 
