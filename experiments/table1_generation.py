@@ -83,13 +83,15 @@ def synthetic_samples(
             noisy = to_bytes(255 * denoising.add_noise(read_rgb(photo), noise, key))
             with replacing(file) as temporary:
                 Image.fromarray(noisy).save(temporary, format="png")
-        window = tuple(
-            slice(start, start + min(side, LARGEST_WHOLE))
-            for side in image_size(photo)
-            for start in (max(0, side - LARGEST_WHOLE) // 2,)
-        )
-        samples.append(Sample(f"{index:04}", f"{number}", photo, *files, *window))
+        height, width = image_size(photo)
+        window = _middle(height), _middle(width)
+        samples.append(Sample(f"{index:04}", f"{number}", photo, files[0], files[1], *window))
     return samples
+
+
+def _middle(side: int) -> slice:
+    start = max(0, side - LARGEST_WHOLE) // 2
+    return slice(start, start + min(side, LARGEST_WHOLE))
 
 
 def score(
@@ -126,7 +128,9 @@ def score(
 
 def _estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
     value, interval = row["mean"][metric], row["interval"][metric]
-    return None if value is None else Estimate(value, tuple(interval) if interval else None)
+    if value is None:
+        return None
+    return Estimate(value, (interval[0], interval[1]) if interval else None)
 
 
 def table(results: Mapping[str, Any], real: bool) -> str:

@@ -240,15 +240,15 @@ def main(argv: list[str] | None = None) -> None:
         "paper's schedule, trained on DIV2K, scored on all 500 images. N2G there trains a network "
         "to extract noise; here non-local means does.",
     ]
-    results = {
-        column: {
-            name: {metric: budget.estimate_json(value) for metric, value in row.items()}
-            | {"psnr_by_seed": [float(s[0].mean()) for s in scores[column].get(name, [])]}
-            for name, row in rows.items()
-        }
-        for column, rows in found.items()
-    }
-    text = budget.write(options, "Table 3: synthetic noise", tables(found), notes, results)
+    results: dict[str, Any] = {}
+    for column, rows in found.items():
+        results[column] = {}
+        for name, row in rows.items():
+            by_seed = [float(s[0].mean()) for s in scores[column].get(name, [])]
+            numbers = {metric: budget.estimate_json(value) for metric, value in row.items()}
+            results[column][name] = {"psnr_by_seed": by_seed, **numbers}
+    columns = {"columns": results}
+    text = budget.write(options, "Table 3: synthetic noise", tables(found), notes, columns)
     print(f"{text}\nresults: {options.output}")
 
 

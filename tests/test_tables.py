@@ -26,7 +26,7 @@ from experiments import (
 from nt_jax.checkpointing import save_model
 from nt_jax.data.sources import find_pairs, read_rgb
 from nt_jax.errors import DivergedError, InputError
-from nt_jax.evaluation import c2st, denoising
+from nt_jax.evaluation import denoising
 from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import ORACLES
 from nt_jax.models.ridnet import RIDNet, init_ridnet
@@ -66,7 +66,8 @@ def pairs(tmp_path_factory):
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "photos"
     for i in range(3):
-        write(folder / f"{i}.png", data.coffee()[100 * i :, 150:][:SIDE, :SIDE])
+        # Of little contrast, so that no noise is clipped.
+        write(folder / f"{i}.png", 96 + data.coffee()[100 * i :, 150:][:SIDE, :SIDE] // 4)
     return folder
 
 
@@ -92,8 +93,7 @@ def untrained():
 # --- Tables --------------------------------------------------------------------------------------
 
 
-def test_table1(model, pairs, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(c2st, "_STEPS", 2)
+def test_table1(model, pairs, tmp_path, capsys):
     output = tmp_path / "table"
     flags = [f"--model={model}", f"--pairs={pairs}", f"--output={output}", "--budget=smoke"]
     table1_generation.main(flags)
@@ -123,11 +123,9 @@ def test_synthetic_samples_of_table1(photos, tmp_path):
         clean, first, second = (
             read_rgb(file).astype(float) for file in (sample.clean, sample.noisy, sample.generated)
         )
-        inside = (clean > 100) & (clean < 150)
-        for noisy in (first, second):
-            assert (noisy - clean)[inside].std() == pytest.approx(sigma, rel=0.15)
-        correlation = np.corrcoef((first - clean)[inside], (second - clean)[inside])[0, 1]
-        assert abs(correlation) < 0.1
+        noises = [(noisy - clean).ravel() for noisy in (first, second)]
+        assert [noise.std() for noise in noises] == pytest.approx([sigma] * 2, rel=0.05)
+        assert abs(np.corrcoef(*noises)[0, 1]) < 0.05
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +160,7 @@ def test_a_finished_table_trains_and_scores_nothing(table2):
 
 def test_another_config_in_the_same_folder_is_refused(table2):
     flags, output = table2
-    with untrained(), pytest.raises(InputError, match=r"was begun with config\.train\.halve_at"):
+    with untrained(), pytest.raises(InputError, match=r"begun with config\.train\.steps=6, not 12"):
         table2_real_denoising.main([*flags, f"--output={output}", "--steps=12"])
 
 
@@ -182,7 +180,7 @@ def test_made_pairs_are_the_methods(table2, pairs):
     for ours, true in zip(made, real, strict=True):
         np.testing.assert_array_equal(read_rgb(ours.clean), read_rgb(true.clean))
         noise = read_rgb(ours.noisy).astype(float) - read_rgb(ours.clean)
-        assert 10 < noise.std() < 20
+        assert 10 < noise.std() < 25
         assert not np.array_equal(read_rgb(ours.noisy), read_rgb(true.noisy))
     with pytest.raises(InputError, match="was made of other images"):
         budget.make_pairs(output / "runs/noise-white-smoke-seed0", None, [], None, 1, 0)
@@ -207,7 +205,7 @@ def test_table3_scores_every_column_with_the_same_noise(photos, tmp_path):
         assert (ours[0] != true[0]).all()
         trials = len(list((tmp_path / "generated/scores").glob(f"{column.split()[0]}*")))
         assert trials == 3, "one of the fixed level, two of random ones"
-    assert scores["Gaussian 25"]["synthetic"][0][2] == pytest.approx(20.3, abs=0.6)
+    assert scores["Gaussian 25"]["synthetic"][0][2] == pytest.approx(20.17, abs=0.2)
     found = {column: table3_synthetic_denoising.estimates(rows) for column, rows in scores.items()}
     tables = table3_synthetic_denoising.tables(found)
     assert list(tables) == ["PSNR, dB", "SSIM", "gap to true noise, dB"]

@@ -111,7 +111,8 @@ def _places(channel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _filter(image: np.ndarray) -> np.ndarray:
     """Every second row of the high-pass along columns, where it fits."""
     count = (image.shape[0] - len(_HIGH_PASS)) // 2 + 1
-    return sum(tap * image[i : i + 2 * count : 2][:count] for i, tap in enumerate(_HIGH_PASS))
+    shifted = np.stack([image[i : i + 2 * count : 2][:count] for i in range(len(_HIGH_PASS))])
+    return np.tensordot(_HIGH_PASS, shifted, 1)
 
 
 def _deviation(detail: np.ndarray, slope: np.ndarray) -> float:
