@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nt_jax.decoders import silence_libtiff
 from nt_jax.errors import InputError
 from nt_jax.outputs import replacing
 
@@ -146,6 +147,7 @@ def _check_size(path: Path, width: int, height: int, costly: bool = False) -> No
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Opens a file by Pillow with our limit of pixels in place of Pillow's."""
+    silence_libtiff()
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
     try:
