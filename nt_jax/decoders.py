@@ -3,16 +3,20 @@
 import contextlib
 import ctypes
 import functools
+import logging
 
 from PIL import Image
 
 
 @functools.cache
-def silence_libtiff() -> None:
-    """Keeps libtiff from printing what it finds wrong in a file; Pillow raises an error besides.
+def silence_decoders() -> None:
+    """Keeps decoders from printing what they find wrong in a file; they raise an error besides.
 
-    Pillow has no option for it. Where its libtiff cannot be reached, that goes on printing.
+    What they log goes to the program's own handlers, if it has any. libtiff prints by itself, and
+    Pillow has no option for it; where it cannot be reached it goes on printing.
     """
+    for name in ("PIL", "tifffile", "imagecodecs"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(Image.core.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from nt_jax.data import prepared
 from nt_jax.data.prepared import StoredImage
-from nt_jax.decoders import silence_libtiff
+from nt_jax.decoders import silence_decoders
 from nt_jax.errors import InputError
 
 _T = TypeVar("_T")
@@ -290,7 +290,7 @@ def find_pairs(folder: str | Path, problems: list[str] | None = None) -> list[Pa
 @contextlib.contextmanager
 def _opened(path: ImageFile) -> Iterator[Image.Image]:
     """Opens an image; whatever fails within is an InputError that names it."""
-    silence_libtiff()
+    silence_decoders()
     try:
         file = io.BytesIO(path.read()) if isinstance(path, StoredImage) else path
         with Image.open(file, formats=_PILLOW_FORMATS) as image:

@@ -6,7 +6,6 @@ the ICC profile. EXIF rotation is applied to the pixels; other metadata is not c
 """
 
 import contextlib
-import logging
 import os
 import struct
 import warnings
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nt_jax.decoders import silence_libtiff
+from nt_jax.decoders import silence_decoders
 from nt_jax.errors import InputError
 from nt_jax.outputs import replacing
 
@@ -100,6 +99,7 @@ def read_photo(path: str | os.PathLike) -> Photo:
         below 16 pixels.
     """
     path = Path(path)
+    silence_decoders()
     try:
         with open(path, "rb") as file:
             head = file.read(_PNG_HEADER_END)
@@ -147,7 +147,6 @@ def _check_size(path: Path, width: int, height: int, costly: bool = False) -> No
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Opens a file by Pillow with our limit of pixels in place of Pillow's."""
-    silence_libtiff()
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
     try:
@@ -207,22 +206,10 @@ def _convert(image: Image.Image, mode: str) -> np.ndarray:
     return array
 
 
-@contextlib.contextmanager
-def _quiet_tifffile() -> Iterator[None]:
-    """Keeps tifffile from logging what it finds wrong beside the one line of an error."""
-    logger = logging.getLogger("tifffile")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _read_tiff(path: Path) -> Photo:
     import tifffile
 
-    with _quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+    with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
         if page.samplesperpixel > 4 or page.imagedepth > 1:
             raise InputError(f"{path} has more than 4 channels; save it as grey or RGB")
