@@ -23,7 +23,15 @@ from jax.typing import ArrayLike
 from nt_jax.arrays import as_images
 from nt_jax.errors import InputError
 from nt_jax.inference.images import SMALLEST_SIDE, to_float
-from nt_jax.inference.tiles import DEFAULT_TILE, Tile, Window, over_tiles, split
+from nt_jax.inference.tiles import (
+    DEFAULT_TILE,
+    Tile,
+    Window,
+    evenly_spaced,
+    full_float32,
+    over_tiles,
+    split,
+)
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.ridnet import RIDNet, attention_means
 
@@ -118,17 +126,11 @@ def _crops(size: int) -> list[slice]:
     """Along one axis: all of it, or 4 evenly spaced pieces."""
     if size <= _CROP_SIDE:
         return [slice(0, size)]
-    starts = [index * (size - _CROP_SIDE) // (_CROPS - 1) for index in range(_CROPS)]
-    return [slice(start, start + _CROP_SIDE) for start in starts]
-
-
-# Full float32: an accelerator's default for convolutions has 10 bits of mantissa or fewer, with
-# which a result would depend on the tile.
-_float32 = jax.default_matmul_precision("float32")
+    return evenly_spaced(size, _CROP_SIDE, _CROPS)
 
 
 @partial(jax.jit, static_argnums=0)
-@_float32
+@full_float32
 def _denoise(
     network: RIDNet, params: Tree, images: Array, means: tuple[Array, ...] | None
 ) -> Array:
@@ -136,6 +138,6 @@ def _denoise(
 
 
 @partial(jax.jit, static_argnums=0)
-@_float32
+@full_float32
 def _attention_means(network: RIDNet, params: Tree, images: Array) -> tuple[Array, ...]:
     return attention_means(network, params, images)

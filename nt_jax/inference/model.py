@@ -23,6 +23,8 @@ from nt_jax.inference.tiles import (
     DEFAULT_TILE,
     Tile,
     Window,
+    evenly_spaced,
+    full_float32,
     over_tiles,
     receptive_radius,
     round_up,
@@ -306,7 +308,7 @@ class Model:
 # --- Loading -------------------------------------------------------------------------------------
 
 
-def load(name: str | os.PathLike) -> Model:
+def load(name: str | os.PathLike = "small") -> Model:
     """Loads a model: a bundled name, a training workdir, or a model folder (see `convert`).
 
     A bundled name comes first: write `./small` for a folder of that name.
@@ -373,12 +375,6 @@ def _read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
 
 
 # --- Compiled functions --------------------------------------------------------------------------
-# Full float32: an accelerator's default for convolutions has 10 bits of mantissa or fewer, with
-# which a result would depend on the tile.
-
-
-def _float32(function: Callable) -> Callable:
-    return jax.default_matmul_precision("float32")(function)
 
 
 def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
@@ -386,13 +382,13 @@ def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
-@_float32
+@full_float32
 def _embed(networks: Networks, params: Tree, images: Array) -> Array:
     return embed(networks, params, images)
 
 
 @partial(jax.jit, static_argnums=0)
-@_float32
+@full_float32
 def _generate(
     generator: Generator, params: Tree, clean: Array, embedding: Array, maps: tuple[Array, ...]
 ) -> Array:
@@ -406,7 +402,7 @@ _stacked_maps = jax.jit(stacked_maps, static_argnums=(2, 3, 4))
 def _tile_function() -> Callable[..., Array]:
     """Compiles (generator, params, clean, embedding, stacked maps) -> noise for one tile."""
 
-    @_float32
+    @full_float32
     def generate(
         generator: Generator, params: Tree, clean: Array, embedding: Array, stacks: Any
     ) -> Array:
@@ -420,7 +416,7 @@ def _tile_function() -> Callable[..., Array]:
 
 
 @partial(jax.jit, static_argnums=0)
-@_float32
+@full_float32
 def _discriminate(
     discriminator: Discriminator, params: Tree, clean: Array, embedding: Array, noisy: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -479,6 +475,4 @@ def _crops(size: int) -> list[slice]:
     """The pieces of one axis of a reference: one, or up to 4 evenly spaced."""
     if size <= _CROP_SIDE:
         return [slice(0, size // ALIGNMENT * ALIGNMENT)]
-    count = min(_CROPS, -(-size // _CROP_SIDE))
-    starts = [index * (size - _CROP_SIDE) // (count - 1) for index in range(count)]
-    return [slice(start, start + _CROP_SIDE) for start in starts]
+    return evenly_spaced(size, _CROP_SIDE, min(_CROPS, -(-size // _CROP_SIDE)))

@@ -21,6 +21,10 @@ from nt_jax.models.parameters import Array
 ALIGNMENT = 4
 DEFAULT_TILE = 512
 
+# As a decorator: products in full float32. An accelerator's default for convolutions has 10 bits of
+# mantissa or fewer, with which a result would depend on the tile.
+full_float32 = jax.default_matmul_precision("float32")
+
 
 class Window(NamedTuple):
     """One axis of a tile: the network sees [start, stop), of which [keep_start, keep_stop) counts.
@@ -40,6 +44,12 @@ class Tile(NamedTuple):
     rows: slice
     columns: slice
     pixels: np.ndarray
+
+
+def evenly_spaced(size: int, side: int, count: int) -> list[slice]:
+    """`count` pieces of one axis, two or more, of `side` pixels each, from its start to its end."""
+    starts = [index * (size - side) // (count - 1) for index in range(count)]
+    return [slice(start, start + side) for start in starts]
 
 
 def round_up(size: int) -> int:
