@@ -109,7 +109,8 @@ def base_config() -> ConfigDict:
     train.adam_b2 = 0.99
     train.l2 = 1e-7
     # Decay of the generator's moving average used for evaluation and release; 0 keeps none. In
-    # the first steps less, (1 + step) / (10 + step).
+    # the first steps less, (1 + step) / (10 + step). The embedding that the generator reads drifts:
+    # an average over more than a few steps is of generators made for other embeddings.
     train.ema_decay = 0.0
     # Steps between checkpoints, and how many to keep.
     train.checkpoint_every = 2000
