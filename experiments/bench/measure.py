@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from configs.noisetransfer import get_config
 
 # --preset -> (recipe, default batch, default patch)
-PRESETS = {"full": ("paper", 4, 96), "small": ("small", 8, 48)}
+PRESETS = {"full": ("paper", 4, 96), "small": ("small", 8, 48), "smoke": ("smoke", 8, 16)}
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
