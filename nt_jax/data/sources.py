@@ -28,7 +28,7 @@ _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 # A file can declare any size in a few bytes, and decoding takes 7 bytes a pixel; 12 and more of
 # progressive JPEG and of WebP. The largest cameras have 151 megapixels.
 _MAX_PIXELS = 155_000_000
-_MAX_PIXELS_COSTLY = 100_000_000
+_MAX_PIXELS_COSTLY = 64_000_000
 # Images of more pixels are decoded one at a time, as some threads of them would fill the memory.
 LARGE = 32 * 1024**2
 _LARGE_LOCK = threading.Lock()
