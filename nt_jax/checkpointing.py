@@ -153,6 +153,7 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
                 enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,  # of a save that a kill cut off
             ),
         )
 

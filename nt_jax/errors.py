@@ -1,6 +1,8 @@
 """Errors that are the user's to mend, and how a command ends on them."""
 
 import argparse
+import io
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -39,14 +41,22 @@ def unwind_on_sigterm() -> None:
 
 def run_command(main: Callable[[], None]) -> None:
     """Runs `main` and ends the process: 0 done, 2 wrong input, 3 diverged, 143 preempted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         main()
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(EXIT_INPUT)
+        sys.exit(report(error))
     except DivergedError as error:
-        print(f"diverged: {error}", file=sys.stderr)
+        print(f"diverged: {error}\n{shlex.join(sys.orig_argv)}", file=sys.stderr)
         sys.exit(EXIT_DIVERGED)
     except PreemptedError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_PREEMPTED)
+
+
+def report(error: InputError) -> int:
+    """Prints what is wrong, as one line; returns the exit code."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return EXIT_INPUT

@@ -10,6 +10,7 @@ with --coordinator=HOST:PORT --num_processes=N --process_id=I, and a workdir tha
 write; on SLURM and TPU pods without these flags.
 """
 
+import math
 import os
 import pathlib
 import sys
@@ -105,7 +106,9 @@ def print_summary(summary: dict[str, Any], workdir: pathlib.Path, titles: dict[s
     width = max(map(len, titles.values())) + 2
     print(f"\n{'held-out patches':<{width}}{'start':>9}{'end':>9}")
     for name, title in titles.items():
-        start, end = (summary[when][f"eval/{name}"] for when in ("start", "end"))
+        # A run that resumed from copied checkpoints has no scores of its start.
+        scores = (summary.get(when, {}) for when in ("start", "end"))
+        start, end = (found.get(f"eval/{name}", math.nan) for found in scores)
         print(f"{title:<{width}}{start:>9.3f}{end:>9.3f}")
     print(f"\npictures: {workdir / 'samples'}    numbers: {workdir / 'metrics.jsonl'}")
 

@@ -105,9 +105,14 @@ def test_a_finished_run_is_left_as_it_is(finished):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_width_does_not_resume(finished):
-    with pytest.raises(InputError, match=r"config\.model\.width=4, not 8"):
-        train_and_evaluate(*smoke(finished[0], "--config.model.width=8"))
+@pytest.mark.parametrize(
+    ("field", "before", "now"),
+    [("model.width", 4, 8), ("model.embedding_size", 16, 8), ("train.ema_decay", 0.99, 0.0)],
+)
+def test_a_config_that_does_not_fit_is_refused(finished, field, before, now):
+    with pytest.raises(InputError, match=rf"config\.{field}={before}, not {now}"):
+        train_and_evaluate(*smoke(finished[0], f"--config.{field}={now}"))
+    assert checkpoint_steps(finished[0]) == [4, 6]
 
 
 def test_a_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path):

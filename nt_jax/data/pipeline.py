@@ -347,11 +347,12 @@ def _make_tables(config: Any, batch_size: int) -> Tables:
         pairs = list(itertools.compress(pairs, usable_pair))
         choices = _choices(config, batch_size, photo_shares, pairs, pair_shares)
     real_rows = float(choices["real_probability"].sum())
-    print(
-        f"data: {len(photo_shares)} photographs, {len(pairs)} real pairs;"
-        f" {real_rows:g} of {batch_size} rows in a batch are real",
-        flush=True,
-    )
+    if jax.process_index() == 0:
+        print(
+            f"data: {len(photo_shares)} photographs, {len(pairs)} real pairs;"
+            f" {real_rows:g} of {batch_size} rows in a batch are real",
+            flush=True,
+        )
     return Tables(
         pixels=bank.pixels,
         offsets=bank.offsets,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import sys
 import time
@@ -18,38 +19,72 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Replaces a file so that it has its old or its new content, whenever the machine stops."""
+    scratch = path.with_suffix(".tmp")
+    with scratch.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
 class MetricsFile:
     """metrics.jsonl: one object a line with `step` and named numbers, a step at most once.
 
     It holds nothing that differs between two runs of the same config, so no times.
+
+    Attributes:
+      newest: the newest line, {} while there is none.
     """
 
+    newest: dict[str, Any]
+
     def __init__(self, path: pathlib.Path, resume_step: int) -> None:
-        """Keeps the lines up to `resume_step`; later ones will be written again."""
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) is not None]
-        kept = [line for line in kept if int(_step_of(line) or 0) <= resume_step]
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text("".join(line + "\n" for line in kept))
-        scratch.replace(path)
-        self._file = path.open("a")
+        """Keeps the lines up to `resume_step`, none if that is 0; the others are written again."""
+        self._path = path
+        lines = read_metrics(path) if resume_step else []
+        self._replace([line for line in lines if line["step"] <= resume_step])
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Appends a line and flushes it."""
-        self._file.write(json.dumps({"step": step} | values) + "\n")
-        self._file.flush()
+        """Writes named numbers; those of the newest line's step join that line."""
+        if self.newest.get("step") == step:
+            self._file.close()
+            self._replace([*read_metrics(self._path)[:-1], self.newest | values])
+        else:
+            self.newest = {"step": step} | values
+            self._file.write(_line(self.newest))
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Returns when the lines are on disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
+    def _replace(self, lines: list[dict[str, Any]]) -> None:
+        write_whole(self._path, "".join(map(_line, lines)))
+        self.newest = lines[-1] if lines else {}
+        self._file = self._path.open("a")
 
-def _step_of(line: str) -> int | None:
-    """Step of a line; None if it was cut off while being written."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return None
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, but for one that was cut off while being written."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values) + "\n"
 
 
 class TensorBoard:
@@ -74,6 +109,11 @@ class TensorBoard:
         """Writes named images, [N, H, W, 3] in [0, 1]."""
         if self._writer:
             self._writer.write_images(step, images)
+
+    def flush(self) -> None:
+        """Writes what is held back."""
+        if self._writer:
+            self._writer.flush()
 
     def close(self) -> None:
         """Flushes and closes."""
@@ -138,6 +178,11 @@ class Records:
             self.metrics_file.write(step, values)
             self.tensorboard.scalars(step, values)
 
+    def sync(self) -> None:
+        """Returns when all of it is on disk, so that a checkpoint never has steps without it."""
+        self.metrics_file.sync()
+        self.tensorboard.flush()
+
     def close(self) -> None:
         """Flushes and closes everything."""
         self.metrics_file.close()
@@ -166,8 +211,8 @@ def log_parameters(path: pathlib.Path, networks: dict[str, Any]) -> None:
         path.write_text("\n".join(tables))
 
 
-def save_curves(path: pathlib.Path, numbers: pathlib.Path, names: list[str]) -> None:
-    """Draws numbers of a metrics.jsonl over the steps, one panel each.
+def save_curves(path: pathlib.Path, lines: list[dict[str, Any]], names: list[str]) -> None:
+    """Draws numbers of the lines of a metrics.jsonl over the steps, one panel each.
 
     Without step 0: an untrained network's numbers would set the scale.
     """
@@ -176,7 +221,6 @@ def save_curves(path: pathlib.Path, numbers: pathlib.Path, names: list[str]) -> 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = [json.loads(line) for line in numbers.read_text().splitlines()]
     figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.2), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         points = [(line["step"], line[name]) for line in lines if name in line and line["step"]]

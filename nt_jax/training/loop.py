@@ -1,23 +1,27 @@
 """Training from a config to a summary: restore or initialise, step, log, evaluate, save."""
 
+import contextlib
 import json
 import math
 import pathlib
 import signal
 import time
-from types import FrameType
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nt_jax.checkpointing import CONFIG_FILE, Checkpointer
+from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.training import logs
+from nt_jax.training.cluster import failing_alone
+from nt_jax.training.interrupts import Interrupts
 from nt_jax.training.task import Task, check_common, task_class
 
 SUMMARY_FILE = "summary.json"
@@ -39,29 +43,46 @@ def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
       DivergedError: a loss or gradient norm was not finite; the last checkpoint stays.
       PreemptedError: SIGTERM or SIGINT came; the state is saved.
     """
-    mesh = data_mesh()
-    check_common(config, mesh)
-    task = task_class(config)(config)
-    loader = make_loader(
-        config.data, batch_size=config.train.batch_size, seed=config.seed, mesh=mesh
-    )
-    workdir.mkdir(parents=True, exist_ok=True)
-    saved = json.loads(config.to_json())
-    with Checkpointer(workdir, saved, config.train.keep_checkpoints) as checkpointer:
-        state = _restore_or_init(config, task, mesh, checkpointer)
-        if jax.process_index() == 0:
-            _write_json(workdir / CONFIG_FILE, saved)
-        run = _Run(config, workdir, task, mesh, checkpointer, state)
-        try:
-            with _Interrupts() as interrupts:
-                return run.train(loader, interrupts)
-        except OSError as error:  # a full disk, a folder that is gone
-            raise InputError(
-                f"{workdir} cannot be written ({error.strerror}); the last checkpoint is kept: make"
-                " room, and the same command resumes"
-            ) from error
-        finally:
-            run.close()
+    with Interrupts() as interrupts:
+        with interrupts.leaving_loses_nothing():
+            mesh = data_mesh()
+            check_common(config, mesh)
+            task = task_class(config)(config)
+            loader = make_loader(
+                config.data,
+                batch_size=config.train.batch_size,
+                seed=config.seed,
+                mesh=mesh,
+                record=workdir / "data.json",
+            )
+        saved = json.loads(config.to_json())
+        with _written(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            checkpointer = Checkpointer(workdir, saved, config.train.keep_checkpoints)
+        # Failing alone comes first: closing the checkpointer would wait for the other processes.
+        with checkpointer, failing_alone():
+            state = _restore_or_init(config, task, mesh, checkpointer)
+            with _written(workdir):
+                if jax.process_index() == 0:
+                    logs.write_whole(workdir / CONFIG_FILE, _json(saved))
+                run = _Run(config, workdir, task, mesh, checkpointer, interrupts, state)
+            try:
+                run.train(loader)
+            finally:
+                run.close()
+    return run.summary
+
+
+@contextlib.contextmanager
+def _written(workdir: pathlib.Path) -> Iterator[None]:
+    """Says in one line that the workdir cannot be written: a full disk, a folder that is gone."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{workdir} cannot be written ({error.strerror or error}); the last checkpoint is"
+            " kept: make room, and the same command resumes"
+        ) from error
 
 
 def data_mesh() -> Mesh:
@@ -73,6 +94,11 @@ class _Run:
     """One process's part of a training run, from the restored state on.
 
     All processes compute and save; the first alone writes logs and pictures.
+
+    Attributes:
+      state: the newest.
+      summary: scores at the `start` and at the newest evaluation, the `end`; `steps` done then,
+        `seed`, `seconds` that training took.
     """
 
     def __init__(
@@ -82,12 +108,17 @@ class _Run:
         task: Task,
         mesh: Mesh,
         checkpointer: Checkpointer,
+        interrupts: Interrupts,
         state: Any,
     ) -> None:
         self.config, self.workdir, self.task, self.mesh = config, workdir, task, mesh
-        self.checkpointer, self.state = checkpointer, state
+        self.checkpointer, self.interrupts, self.state = checkpointer, interrupts, state
         self.start = int(state.step)
         self.key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        self.summary = _read_summary(workdir) if self.start else {}
+        self.seconds_before = self.summary.get("seconds", 0)
+        self.begun = time.monotonic()
+        self.all_finite = jax.jit(_all_finite, out_shardings=NamedSharding(mesh, P()))
         self.records: logs.Records | None = None
         if jax.process_index() == 0:
             self.records = logs.Records(workdir, self.start, config.train.steps)
@@ -95,24 +126,22 @@ class _Run:
 
     def close(self) -> None:
         if self.records:
-            self.records.close()
+            with _written(self.workdir):
+                self.records.close()
 
-    def train(self, loader: Any, interrupts: "_Interrupts") -> dict[str, Any]:
-        config, train = self.config, self.config.train
-        summary = _read_summary(self.workdir)
-        if self.start == 0:
-            summary = {"start": self.evaluate(0)}
-            if self.records:
-                self.records.write(0, summary["start"])
-        elif self.start >= train.steps:
+    def train(self, loader: Any) -> None:
+        train, steps = self.config.train, self.config.train.steps
+        if self.due(self.start) and not self.evaluated():
+            self.evaluate_unless_told_to_stop(self.start)
+        if self.start >= steps:
             logs.say(f"{self.workdir} is already at step {self.start}")
-            return summary
-        step_function = self.task.make_step(self.mesh)
+            return
         begun = time.monotonic()
-        batches = loader(self.start)
+        with self.interrupts.leaving_loses_nothing():
+            step_function = self.task.make_step(self.mesh)
+            batches = loader(self.start)
         pending: tuple[int, dict[str, jax.Array]] | None = None
-        evaluation: dict[str, float] = {}
-        for step in range(self.start + 1, train.steps + 1):
+        for step in range(self.start + 1, steps + 1):
             waiting = time.monotonic()
             batch = next(batches)
             if self.records:
@@ -123,7 +152,7 @@ class _Run:
             )
             # The step before is read while this one runs, so the device never waits for the log.
             if pending:
-                self.report(pending[0], self.check(*pending), {})
+                self.report(*pending)
             pending = (step, metrics)
             if step == self.start + 1:
                 jax.block_until_ready(self.state)
@@ -131,75 +160,117 @@ class _Run:
                 logs.say(f"first step, compiled with its data: {seconds:.1f} s")
                 if self.records:
                     self.records.progress.restart(step)
-            last = step == train.steps
-            stop = interrupts.agreed()
-            due = last or step % config.eval.every == 0
-            if due or stop or step % train.checkpoint_every == 0:
-                values = self.check(*pending)
+            stop = self.interrupts.agreed()
+            if stop or self.due(step) or step % train.checkpoint_every == 0:
+                self.report(*pending)
                 pending = None
-                evaluation = self.evaluate(step) if due else {}
-                self.report(step, values, evaluation)
-                if due:
-                    self.draw_curves()
-                self.checkpointer.save(step, self.state)
-                self.save_summary(summary)
+                self.save(step)
                 if stop:
                     self.checkpointer.wait()
                     raise PreemptedError(
                         f"stopped by {signal.Signals(stop).name} after saving step {step};"
                         " the same command resumes"
                     )
+                # After the save: whatever stops the run from here on, resuming evaluates again.
+                if self.due(step):
+                    self.evaluate_unless_told_to_stop(step)
         self.checkpointer.wait()
-        summary |= {"end": evaluation, "steps": train.steps, "seed": config.seed}
-        summary["seconds"] = summary.get("seconds", 0) + round(time.monotonic() - begun, 1)
-        self.save_summary(summary)
-        return summary
+        self.write_summary()
+        # Process 0 has more to write, and the others would not wait long for it on the way out.
+        multihost_utils.sync_global_devices("end of training")
 
-    def save_summary(self, summary: dict[str, Any]) -> None:
+    def due(self, step: int) -> bool:
+        """Whether a step's state is evaluated."""
+        return step % self.config.eval.every == 0 or step == self.config.train.steps
+
+    def evaluated(self) -> bool:
+        """Whether the state of the start was evaluated before, as process 0's metrics tell."""
+        newest = self.records.metrics_file.newest if self.records else {}
+        found = newest.get("step") == self.start and any(
+            name.startswith("eval/") for name in newest
+        )
+        return bool(multihost_utils.broadcast_one_to_all(np.int32(found)))
+
+    def save(self, step: int) -> None:
+        """Starts saving the state, what was logged until then first."""
+        if not self.all_finite(self.state):
+            raise self.diverged(step, "every term was finite, but not the state after it")
         if self.records:
-            _write_json(self.workdir / SUMMARY_FILE, summary)
+            with _written(self.workdir):
+                self.records.sync()
+        self.checkpointer.save(step, self.state)
 
-    def check(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
-        """The numbers of a finished step; raises DivergedError if one is not finite."""
+    def write_summary(self) -> None:
+        seconds = self.seconds_before + time.monotonic() - self.begun
+        self.summary["seconds"] = round(seconds, 1)
+        if self.records:
+            with _written(self.workdir):
+                logs.write_whole(self.workdir / SUMMARY_FILE, _json(self.summary))
+
+    def report(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Logs the numbers of a finished step; raises DivergedError if one is not finite."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not all(math.isfinite(value) for value in values.values()):
             terms = "  ".join(f"{name}={value:.6g}" for name, value in values.items())
-            raise DivergedError(
-                f"step {step} is not finite (seed {self.config.seed}, batch {step - 1}): {terms};"
-                f" the last checkpoint in {self.workdir} is kept"
-            )
-        return values
-
-    def report(self, step: int, values: dict[str, float], extra: dict[str, float]) -> None:
-        """Logs the numbers of a finished step."""
+            raise self.diverged(step, terms)
         if not self.records:
             return
-        logged = values if step % self.config.train.log_every == 0 else {}
-        self.records.write(step, logged | extra)
+        with _written(self.workdir):
+            self.records.write(step, values if step % self.config.train.log_every == 0 else {})
         shown = [name for name in self.task.shown if name in values]
         text = "  ".join(f"{name} {values[name]:.3f}" for name in shown)
         self.records.progress.step(step, text)
 
-    def evaluate(self, step: int) -> dict[str, float]:
+    def diverged(self, step: int, why: str) -> DivergedError:
+        self.checkpointer.wait()
+        kept = checkpoint_steps(self.workdir)
+        start = f"the checkpoint of step {kept[-1]}, which is kept" if kept else "the start"
+        return DivergedError(
+            f"step {step} is not finite (seed {self.config.seed}, batch {step - 1}): {why};"
+            f" the same command replays it, from {start}:"
+        )
+
+    def evaluate_unless_told_to_stop(self, step: int) -> None:
+        """`evaluate`; a signal ends it as soon as the save under way is done."""
+        try:
+            with self.interrupts.leaving_loses_nothing():
+                self.evaluate(step)
+        except PreemptedError:
+            self.checkpointer.wait()
+            raise
+
+    def evaluate(self, step: int) -> None:
         """Scores the held-out patches and writes sample pictures."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
         results, pictures = self.task.evaluate(self.state, key)
-        if self.records:
-            samples = self.workdir / "samples"
-            samples.mkdir(exist_ok=True)
-            logs.save_grid(samples / f"step_{step:07d}.png", pictures)
-            picture = self.task.picture
-            self.records.tensorboard.images(step, {f"samples/{picture}": pictures[picture]})
         text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in self.task.headline)
         logs.say(f"held-out patches at step {step}: {text}")
-        return results
+        if step == 0:
+            self.summary["start"] = results
+        self.summary |= {"end": results, "steps": step, "seed": self.config.seed}
+        self.write_summary()
+        if self.records:
+            with _written(self.workdir):
+                self.draw(step, results, pictures)
+                # Last: a line with an evaluation says that it is done.
+                self.records.write(step, results)
 
-    def draw_curves(self) -> None:
-        """Draws the evaluations so far."""
+    def draw(self, step: int, results: dict[str, float], pictures: dict[str, np.ndarray]) -> None:
+        """Draws sample pictures and the evaluations so far."""
+        assert self.records
+        samples = self.workdir / "samples"
+        samples.mkdir(exist_ok=True)
+        logs.save_grid(samples / f"step_{step:07d}.png", pictures)
+        picture = self.task.picture
+        self.records.tensorboard.images(step, {f"samples/{picture}": pictures[picture]})
         names = [f"eval/{name}" for name in self.task.curves]
-        if names and self.records:
-            numbers = self.workdir / "metrics.jsonl"
-            logs.save_curves(self.workdir / "samples" / "curves.png", numbers, names)
+        if names and step:
+            before = logs.read_metrics(self.workdir / "metrics.jsonl")
+            logs.save_curves(samples / "curves.png", [*before, {"step": step} | results], names)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpointer) -> Any:
@@ -214,6 +285,13 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
             raise InputError(
                 f"the checkpoint of step {step} is of another kind of model: its config has no"
                 f" section {missing[0]}; choose another workdir"
+            )
+        averages = [bool(source["train"]["ema_decay"]) for source in (saved, config)]
+        if averages[0] != averages[1]:
+            raise InputError(
+                f"the checkpoint of step {step} has config.train.ema_decay="
+                f"{saved['train']['ema_decay']}, not {config.train.ema_decay}, and with 0 there is"
+                " no average; choose another workdir or set it back"
             )
         for section in task.sections:
             wanted = json.loads(config.to_json())[section]
@@ -242,35 +320,5 @@ def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(value, indent=2) + "\n")
-    scratch.replace(path)
-
-
-class _Interrupts:
-    """Remembers SIGTERM or SIGINT; a second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def agreed(self) -> int:
-        """The signal that any process received, so that all stop after the same step."""
-        if jax.process_count() == 1:
-            return self.received
-        return int(multihost_utils.process_allgather(np.int32(self.received)).max())
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
-
-    def __enter__(self) -> "_Interrupts":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"

@@ -1,0 +1,31 @@
+"""The training command as tests start it again and again: without TensorBoard, on few devices.
+
+Importing clu and TensorFlow for it takes longer than the steps that are tested.
+"""
+
+import pathlib
+import sys
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as `-m nt_jax.main` has it
+_HEAVY = ("clu",) if "--config.data.loader=tfdata" in sys.argv else ("clu", "tensorflow")
+sys.modules |= dict[str, Any].fromkeys(_HEAVY)
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
+
+from nt_jax.errors import run_command  # noqa: E402
+from nt_jax.main import main  # noqa: E402
+from nt_jax.training import loop  # noqa: E402
+
+
+def data_mesh() -> Mesh:
+    """Of one of the suite's fake devices, so that the suite's compiled programs are used again."""
+    devices = jax.devices() if jax.process_count() > 1 else jax.devices()[:1]
+    return Mesh(np.array(devices), ("data",))
+
+
+if __name__ == "__main__":
+    loop.data_mesh = data_mesh
+    run_command(main)

@@ -1,0 +1,47 @@
+"""Two processes train as one; when one is killed the other ends, and both resume."""
+
+import json
+
+import pytest
+
+from experiments.soak.two_processes import finish, furthest, kill_one, one, pair
+from nt_jax.checkpointing import checkpoint_steps
+from nt_jax.errors import InputError
+from nt_jax.training.cluster import join_cluster
+
+STEPS = 8
+OPTIONS = ["--config=configs/noisetransfer.py:smoke", f"--config.train.steps={STEPS}"]
+
+
+@pytest.fixture(autouse=True)
+def a_device_each(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+def test_a_pair_that_lost_one_resumes_and_ends_where_one_process_ends(tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    first = one(alone, OPTIONS)
+    finish([first])
+
+    code, seconds, text = kill_one(pair(together, OPTIONS), together, victim=1, lines=4)
+    assert code != 0
+    assert seconds < 60
+    assert "another" in text
+    assert checkpoint_steps(together)[-1] in (2, 4)
+
+    spoken = finish(pair(together, OPTIONS))
+    assert "resumed from the checkpoint of step" in spoken[0]
+    assert spoken[1] == ""  # process 0 speaks for both
+    assert furthest(together, alone) < 1e-5
+    lines = [json.loads(line) for line in (together / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(STEPS + 1))
+
+
+def test_processes_that_do_not_fit_together():
+    with pytest.raises(InputError, match="--process_id=2 must be"):
+        join_cluster("localhost:1", 2, 2)
+
+
+def test_alone_nothing_is_joined(monkeypatch):
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    join_cluster(None, None, None)
