@@ -68,8 +68,10 @@ def _generation(args: argparse.Namespace) -> str:
     shared = (args.output, args.seed, args.skip_broken)
     generator = args.model or args.method
     if generator and args.pairs and not any(folders):
-        shared = (args.reference or "self", *shared, args.method, args.baselines)
-        return generation.run_pairs(args.model, args.pairs, *shared)
+        reference = args.reference or "self"
+        return generation.run_pairs(
+            args.model, args.pairs, reference, *shared, args.method, args.baselines
+        )
     if all(folders) and not (generator or args.pairs or args.reference):
         return generation.run_folders(*folders, *shared, args.baselines)
     raise InputError("give --model or --method, and --pairs; or --clean, --noisy and --generated")
