@@ -68,10 +68,8 @@ def _generation(args: argparse.Namespace) -> str:
     shared = (args.output, args.seed, args.skip_broken)
     generator = args.model or args.method
     if generator and args.pairs and not any(folders):
-        reference = args.reference or "self"
-        return generation.run_pairs(
-            args.model, args.pairs, reference, *shared, args.method, args.baselines
-        )
+        asked = (args.model, args.pairs, args.reference or "self")
+        return generation.run_pairs(*asked, *shared, args.method, args.baselines)
     if all(folders) and not (generator or args.pairs or args.reference):
         return generation.run_folders(*folders, *shared, args.baselines)
     raise InputError("give --model or --method, and --pairs; or --clean, --noisy and --generated")
