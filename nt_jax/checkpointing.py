@@ -194,9 +194,11 @@ class Checkpointer:
 
     def _not_saved(self, error: Exception) -> InputError:
         kept = checkpoint_steps(self._workdir)
+        alone = jax.process_count() == 1
         return InputError(
             f"a checkpoint could not be saved in {self._workdir} ({_first_line(error)}); "
             + (f"that of step {kept[-1]} is kept; " if kept else "there is none yet; ")
+            + ("" if alone else "unless another process is gone, ")
             + "make room, and the same command resumes"
         )
 

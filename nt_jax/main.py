@@ -10,12 +10,14 @@ with --coordinator=HOST:PORT --num_processes=N --process_id=I, and a workdir tha
 write; on SLURM and TPU pods without these flags.
 """
 
+import logging
 import math
 import os
 import pathlib
 import sys
 from typing import Any, NamedTuple
 
+import absl.logging
 from absl import flags
 from ml_collections import config_flags
 
@@ -82,9 +84,27 @@ def _input_error_behind(error: BaseException) -> str:
     return ""
 
 
+def _quiet_saves() -> None:
+    """Leaves it to one line of ours to tell that a save failed.
+
+    Orbax's threads log the same with pages of tracebacks, and so does asyncio; writes under way
+    then find their event loop closed, each with a traceback through `sys.unraisablehook`.
+    """
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def without_closed_loops(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = without_closed_loops
+
+
 def main() -> None:
     """The command."""
     arguments = parse()
+    _quiet_saves()
     # TensorFlow's start-up messages say nothing about this run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax

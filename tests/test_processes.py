@@ -31,7 +31,8 @@ def test_a_pair_that_lost_one_resumes_and_ends_where_one_process_ends(tmp_path):
 
     spoken = finish(pair(together, OPTIONS))
     assert "resumed from the checkpoint of step" in spoken[0]
-    assert spoken[1] == ""  # process 0 speaks for both
+    said = [line for line in spoken[1].splitlines() if "[Gloo]" not in line]  # a library's
+    assert not said  # process 0 speaks for both
     assert furthest(together, alone) < 1e-5
     lines = [json.loads(line) for line in (together / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(STEPS + 1))

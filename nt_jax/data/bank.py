@@ -206,7 +206,7 @@ def load_bank(
     if cache:
         path = Path(cache).expanduser() / f"pixels-{_cache_key(kept)}.bin"
         memory = _from_disk(path, total, fill)
-        for i in np.flatnonzero(memory[size:] == 0):
+        for i in np.flatnonzero(memory[size:] == 0).tolist():
             broken.add(image_of[listed[i]], f"{files[listed[i]]}: not readable, says {path}")
     else:
         try:
@@ -222,14 +222,14 @@ def load_bank(
         print(f"data: skipped {line}", flush=True)
 
     where = {number: i for i, number in enumerate(listed)}
-    usable = np.array([i not in broken.images for i in range(n)], bool)
-    clean = np.array([where[i] for i in np.flatnonzero(usable)], np.int64)
-    noisy = [where[i + len(pairs) * (i >= len(photos))] for i in np.flatnonzero(usable)]
+    usable = [i for i in range(n) if i not in broken.images]
+    clean_at = np.array([where[i] for i in usable], np.int64)
+    noisy_at = np.array([where[i + len(pairs) * (i >= len(photos))] for i in usable], np.int64)
     return ImageBank(
         pixels=memory[:size].reshape(-1, 3),
-        offsets=starts[clean],
-        noisy_offsets=starts[np.array(noisy, np.int64)],
-        heights=sizes[clean, 0],
-        widths=sizes[clean, 1],
-        usable=usable,
+        offsets=starts[clean_at],
+        noisy_offsets=starts[noisy_at],
+        heights=sizes[clean_at, 0],
+        widths=sizes[clean_at, 1],
+        usable=np.array([i not in broken.images for i in range(n)], bool),
     )

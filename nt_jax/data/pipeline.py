@@ -572,8 +572,9 @@ def make_loader(
     tables = _make_tables(data_config, batch_size)
     by_shard = tables.real_probability.reshape(n_shards, -1)
     most_synthetic = int((by_shard < 1).sum(axis=1).max())
-    images = {"images": len(tables.offsets), "digest": _digest(tables)}
-    _check_processes_agree(images["digest"])
+    digest = _digest(tables)
+    _check_processes_agree(digest)
+    images = {"images": len(tables.offsets), "digest": digest}
     batches = _LOADERS[data_config.loader](
         _Plan(tables, augmentation, most_synthetic, batch_size, seed, mesh)
     )
