@@ -11,7 +11,7 @@ quickstart: .venv/installed
 	$(BIN)/python -m nt_jax.main --config=configs/quickstart.py --workdir=$(RUN)
 
 test: .venv/installed-test check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-test
 	$(BIN)/ruff check .
