@@ -28,9 +28,17 @@ def release(workdir: Path, output: Path) -> dict[str, Any]:
       InputError: no workdir, or one without a checkpoint; `output` is something else.
     """
     metadata, variables = load_workdir(workdir)
+    recipe = read_config(workdir)
+    for section, field in (
+        ("data", "photos"),
+        ("data", "pairs"),
+        ("eval", "photos"),
+        ("eval", "pairs"),
+    ):
+        recipe[section][field] = _without_machine(recipe[section][field])
     metadata |= {
         "weights": "float16",
-        "recipe": read_config(workdir),
+        "recipe": recipe,
         "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
     }
     halved = {
@@ -40,6 +48,11 @@ def release(workdir: Path, output: Path) -> dict[str, Any]:
     }
     save_model(output, metadata, halved)
     return metadata
+
+
+def _without_machine(spec: str) -> str:
+    """Folders of a config by their last two names: where they lay concerns nobody."""
+    return ",".join("/".join(part.split("/")[-2:]) for part in spec.split(","))
 
 
 def _held_out(metrics: Path, step: int) -> dict[str, Any]:

@@ -5,11 +5,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from skimage import data
 
 import nt_jax
 from configs.noisetransfer import get_config
 from experiments.release_model import release
 from nt_jax.checkpointing import Checkpointer
+from nt_jax.inference.model import PRETRAINED
 from nt_jax.models.networks import make_networks
 from nt_jax.training.state import init_state
 
@@ -19,6 +21,7 @@ def workdir(tmp_path_factory):
     """A run of the smoke recipe, stopped before its first step."""
     workdir = tmp_path_factory.mktemp("run")
     config = get_config("smoke")
+    config.data.pairs = "/home/me/data/sidd/train=3,crops"
     saved = json.loads(config.to_json())
     networks = make_networks(config.model)
     state = jax.jit(lambda: init_state(config, networks, jax.random.key(0)))()
@@ -50,6 +53,31 @@ def test_a_released_model_tells_its_recipe_and_figures(workdir, tmp_path):
     metadata = release(workdir, tmp_path / "model")
     assert json.loads((tmp_path / "model" / "model.json").read_text()) == metadata
     assert metadata["recipe"]["losses"]["recon"] == 100.0
+    assert metadata["recipe"]["data"]["pairs"] == "sidd/train=3,crops"
     assert metadata["step"] == 7
     assert metadata["held_out"] == {"step": 5, "eval/akld": 0.5}
     assert set(nt_jax.load(tmp_path / "model").params) == {"generator", "key_encoder"}
+
+
+def test_the_bundled_small_follows_the_level_of_its_reference():
+    model = nt_jax.load()
+    rng = np.random.default_rng(0)
+    photo, clean = (image()[:256, :256] / np.float32(255) for image in (data.coffee, data.chelsea))
+
+    def level(sigma):
+        reference = np.clip(photo + rng.normal(0, sigma / 255, photo.shape), 0, 1)
+        return 255 * (model.transfer(clean, reference=reference, tile=256) - clean).std()
+
+    faint, medium, strong = level(5), level(20), level(50)
+    assert faint < 12
+    assert 12 < medium < 30
+    assert 30 < strong < 60
+
+
+def test_bundled_models_are_small_and_tell_their_recipe():
+    for folder in PRETRAINED.iterdir():
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) < 8e6
+        metadata = json.loads((folder / "model.json").read_text())
+        assert metadata["recipe"]["train"]["batch_size"] > 0
+        assert metadata["held_out"]["step"] <= metadata["step"]
