@@ -51,6 +51,8 @@ def save_model(
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(scratch / _VARIABLES, variables)
+        # It names a folder of this machine, and the rename below already says that all is there.
+        (scratch / _VARIABLES / "commit_success.txt").unlink(missing_ok=True)
         (scratch / MODEL_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
         scratch.chmod(0o755)
         if folder.exists():
