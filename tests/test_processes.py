@@ -27,7 +27,7 @@ def test_a_pair_that_lost_one_resumes_and_ends_where_one_process_ends(tmp_path):
     assert code != 0
     assert seconds < 60
     assert "another" in text
-    assert checkpoint_steps(together)[-1] in (2, 4)
+    assert 2 <= checkpoint_steps(together)[-1] < STEPS
 
     spoken = finish(pair(together, OPTIONS))
     assert "resumed from the checkpoint of step" in spoken[0]

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from experiments.soak.kill_resume import count_lines, differences, wait
-from nt_jax.checkpointing import load_state
+from nt_jax.checkpointing import checkpoint_steps, load_state
 
 _TOLERANCE = 1e-5
 
@@ -68,12 +68,15 @@ def finish(processes: list[subprocess.Popen]) -> list[str]:
 def kill_one(
     processes: list[subprocess.Popen], workdir: Path, victim: int, lines: int
 ) -> tuple[int, float, str]:
-    """Kills a process when metrics.jsonl has so many lines.
+    """Kills a process when metrics.jsonl has so many lines and there is a checkpoint.
 
     Returns:
       The other's exit code, the seconds until it ended, and the last line it wrote.
     """
-    wait(processes[0], lambda: count_lines(workdir) >= lines)
+    wait(
+        processes[0],
+        lambda: count_lines(workdir) >= lines and bool(checkpoint_steps(workdir)),
+    )
     processes[victim].kill()
     killed = time.monotonic()
     other = processes[1 - victim]
