@@ -25,6 +25,7 @@ from nt_jax.evaluation.samples import Broken
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.inference.model import load_denoiser
 from nt_jax.outputs import replacing
+from nt_jax.training.logs import read_metrics
 from nt_jax.training.loop import SUMMARY_FILE, train_and_evaluate
 
 _CROP = 512
@@ -203,8 +204,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def curve(workdir: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of a number in the workdir's metrics.jsonl."""
-    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    points = {row["step"]: row[name] for row in map(json.loads, lines) if name in row}
+    rows = read_metrics(workdir / "metrics.jsonl")
+    points = {row["step"]: row[name] for row in rows if name in row}
     return sorted(points), [points[step] for step in sorted(points)]
 
 

@@ -7,7 +7,6 @@ encoder, which then judges in the discriminator's place. `model.json` tells the 
 the held-out figures of the run's last evaluation.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from nt_jax.checkpointing import read_config, save_model
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.inference.workdir import load_workdir
+from nt_jax.training.logs import read_metrics
 
 _RELEASED = ("generator", "key_encoder", "denoiser")
 
@@ -58,8 +58,7 @@ def _without_machine(spec: str) -> str:
 def _held_out(metrics: Path, step: int) -> dict[str, Any]:
     """The last evaluation up to a step, with its own step."""
     found: dict[str, Any] = {}
-    for line in metrics.read_text().splitlines():
-        record = json.loads(line)
+    for record in read_metrics(metrics):
         if record["step"] <= step and any(name.startswith("eval/") for name in record):
             found = record
     return {name: found[name] for name in found if name == "step" or name.startswith("eval/")}
