@@ -11,9 +11,8 @@ where its curves end, on SIDD's validation blocks (its table 2).
 from matplotlib.figure import Figure
 
 from experiments import budget
-from experiments.table2_real_denoising import PUBLISHED, Study, add_arguments, train_all
-from nt_jax.compilation import use_compilation_cache
-from nt_jax.errors import run_command, unwind_on_sigterm
+from experiments.table2_real_denoising import PUBLISHED, Study, begin
+from nt_jax.errors import run_command
 from nt_jax.evaluation import report
 
 METRIC = "eval/psnr"
@@ -49,13 +48,7 @@ def main(argv: list[str] | None = None) -> None:
       DivergedError: a training became non-finite.
       PreemptedError: a signal stopped it; the same command goes on.
     """
-    parser = budget.make_parser("fig5_curves", __doc__)
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    unwind_on_sigterm()
-    use_compilation_cache()
-    options = budget.parse_options(args, [args.pairs, *budget.split(args.val)])
-    study = train_all(args, options)
+    args, options, study = begin("fig5_curves", __doc__, argv)
     found = curves(study)
     rows = []
     for name, (steps, values) in found.items():

@@ -197,6 +197,18 @@ def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str
     return report.markdown_table(header, rows)
 
 
+def begin(module: str, doc: str, argv: list[str] | None) -> tuple[Namespace, budget.Options, Study]:
+    """What this table and figure 5 start with: flags, and all denoisers trained."""
+    parser = budget.make_parser(module, doc)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    unwind_on_sigterm()
+    use_compilation_cache()
+    options = budget.parse_options(args, [args.pairs, *budget.split(args.val)])
+    study = train_all(args, options)
+    return args, options, study
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs it.
 
@@ -205,13 +217,7 @@ def main(argv: list[str] | None = None) -> None:
       DivergedError: a training became non-finite.
       PreemptedError: a signal stopped it; the same command goes on.
     """
-    parser = budget.make_parser("table2_real_denoising", __doc__)
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    unwind_on_sigterm()
-    use_compilation_cache()
-    options = budget.parse_options(args, [args.pairs, *budget.split(args.val)])
-    study = train_all(args, options)
+    args, options, study = begin("table2_real_denoising", __doc__, argv)
     scores = score_all(study, args.val, options)
     tables = {place: table(study.titles, rows) for place, rows in scores.items()}
     notes = [
