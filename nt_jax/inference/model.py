@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from nt_jax.arrays import as_images
 from nt_jax.errors import InputError
+from nt_jax.inference import embeddings as embeddings_of
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import (
@@ -32,7 +33,7 @@ from nt_jax.inference.tiles import (
     stacked_maps,
     unstack,
 )
-from nt_jax.models.discriminator import Discriminator, bound_embedding
+from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
 from nt_jax.models.networks import Networks, embed, make_networks
 from nt_jax.models.parameters import Array, Tree
@@ -92,12 +93,75 @@ class Model:
 
     def average(self, embeddings: Sequence[ArrayLike]) -> Array:
         """Average of embeddings [..., E], back to unit length for the l2 bound."""
-        if len(embeddings) == 1:
-            return jnp.asarray(embeddings[0])
-        mean = jnp.mean(jnp.stack([jnp.asarray(e) for e in embeddings]), axis=0)
-        bound = self.networks.discriminator.bound
-        # An average of tanh values is within their bound already.
-        return mean if bound == "tanh" else bound_embedding(mean, bound)
+        return embeddings_of.average(embeddings, self._bound)
+
+    def interpolate(self, a: ArrayLike, b: ArrayLike, weight: float) -> Array:
+        """Embedding between two, for noise between that of two references.
+
+        (1 - weight) * a + weight * b, back to unit length for the l2 bound. The noise level goes
+        from one to the other, but not evenly.
+
+        Args:
+          a, b: float [E] or [N, E], as `embed` gives them.
+          weight: of `b`, 0 to 1.
+
+        Raises:
+          InputError: an argument is none of the above, or the embeddings are opposite (l2).
+        """
+        return embeddings_of.interpolate(a, b, weight, self._bound)
+
+    def level_direction(self, photos: ArrayLike | Sequence[ArrayLike], *, seed: int = 0) -> Array:
+        """Direction in which embeddings move while the noise level grows, for `shift`.
+
+        Found on white Gaussian noise of levels 5 to 50 put on the middle 256x256 of each
+        photograph; `nt_jax.inference.embeddings.level_direction` takes any noisy images of known
+        level instead.
+
+        Args:
+          photos: clean image, several as a batch, or a list of any sizes; uint8 or float in [0, 1],
+            sides of 16 pixels or more. A few suffice.
+          seed: of the noise, 0 to 2**32 - 1.
+
+        Returns:
+          float32 [E]: change of the embedding for each unit of level, 0 to 255 scale, on average.
+
+        Raises:
+          InputError: an argument is none of the above.
+        """
+        check_options(seed, strength=1.0)
+        batches: Sequence[Any] = photos if isinstance(photos, list | tuple) else [photos]
+        rng = np.random.default_rng(seed)
+        copies = [
+            embeddings_of.noisy_copies(np.asarray(photo), rng)
+            for batch in batches
+            for photo in as_images(batch, "photos")
+        ]
+        if not copies:
+            raise InputError("photos: expected at least one image; got an empty list")
+        embeddings = np.concatenate([self.embed(noisy) for noisy, _ in copies])
+        return embeddings_of.level_direction(
+            embeddings, np.concatenate([levels for _, levels in copies])
+        )
+
+    def shift(self, embedding: ArrayLike, direction: ArrayLike, amount: float) -> Array:
+        """embedding + amount * direction, back onto the bound: more or less of something.
+
+        With `level_direction`, noise of another level as the model knows it; the `strength` of
+        `transfer` scales the same noise instead.
+
+        Args:
+          embedding, direction: float [E] or [N, E], of one shape.
+          amount: for `level_direction`, in units of the level, 0 to 255 scale. How much the
+            generated level changes depends on the model and on the embedding: measure it.
+
+        Raises:
+          InputError: an argument is none of the above.
+        """
+        return embeddings_of.shift(embedding, direction, amount, self._bound)
+
+    @property
+    def _bound(self) -> str:
+        return self.networks.discriminator.bound
 
     def embed_references(self, references: ArrayLike | Sequence[ArrayLike]) -> Array:
         """Averaged embedding [E] of one image, a batch of images, or a list of any sizes."""

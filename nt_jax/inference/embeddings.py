@@ -1,0 +1,143 @@
+"""Embeddings as vectors: their average, what lies between two, and the direction of the level.
+
+An embedding [E] has values between -1 and 1 (bound `tanh`) or unit length (bound `l2`). What is
+computed from embeddings is put back onto that bound, as the networks know nothing beyond it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from nt_jax.errors import InputError
+from nt_jax.models.discriminator import bound_embedding
+from nt_jax.models.parameters import Array
+
+# Noise levels put on a photograph to see where its embedding goes, 0 to 255 scale.
+LEVELS = (5.0, 15.0, 25.0, 35.0, 50.0)
+# Middle of a photograph that is used: what is more costs time and tells little.
+_SIDE = 256
+
+
+def average(embeddings: Sequence[ArrayLike], bound: str) -> Array:
+    """Mean of embeddings [..., E], on the bound; one alone stays as it is."""
+    if len(embeddings) == 1:
+        return jnp.asarray(embeddings[0])
+    return _onto(jnp.mean(jnp.stack([jnp.asarray(e) for e in embeddings]), axis=0), bound)
+
+
+def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:
+    """(1 - weight) * a + weight * b, on the bound: the average in unequal parts.
+
+    For `l2` the way is that of spherical interpolation, the great circle, but not in even steps: so
+    a weight is a share in both bounds, and 0.5 is `average`.
+
+    Args:
+      a, b: float [..., E], of one shape.
+      weight: of `b`, 0 to 1.
+      bound: `tanh` or `l2`.
+
+    Raises:
+      InputError: an argument is none of the above, or the embeddings are opposite.
+    """
+    first, second = _pair(a, b, "a", "b")
+    if not 0 <= weight <= 1:
+        raise InputError(f"weight: expected 0 (all a) to 1 (all b); got {weight}")
+    mixed = (1 - weight) * first + weight * second
+    if bound == "l2" and bool((jnp.linalg.norm(mixed, axis=-1) < 1e-6).any()):
+        raise InputError("a and b are opposite: nothing lies between them; choose other references")
+    return _onto(mixed, bound)
+
+
+def shift(embedding: ArrayLike, direction: ArrayLike, amount: float, bound: str) -> Array:
+    """embedding + amount * direction, on the bound: values cut to [-1, 1], or unit length.
+
+    Args:
+      embedding, direction: float [..., E], of one shape.
+      amount: any finite number.
+      bound: `tanh` or `l2`.
+
+    Raises:
+      InputError: an argument is none of the above.
+    """
+    start, step = _pair(embedding, direction, "embedding", "direction")
+    if not math.isfinite(amount):
+        raise InputError(f"amount: expected a finite number; got {amount}")
+    return _onto(start + amount * step, bound)
+
+
+def level_direction(embeddings: ArrayLike, levels: ArrayLike) -> Array:
+    """How embeddings change per unit of noise level: the slope of the least-squares line.
+
+    Where every photograph has every level, its own place among the embeddings cancels.
+
+    Args:
+      embeddings: float [N, E], of noisy images.
+      levels: [N], standard deviation of the noise in each, 0 to 255 scale; two or more differ.
+
+    Returns:
+      float32 [E]: what one more of level adds to an embedding on average.
+
+    Raises:
+      InputError: an argument is none of the above.
+    """
+    vectors = np.asarray(_checked(embeddings, "embeddings"), np.float64)
+    values = np.asarray(levels, np.float64)
+    if vectors.ndim != 2 or values.shape != vectors.shape[:1]:
+        raise InputError(
+            f"expected embeddings [N, E] and levels [N]; got {list(vectors.shape)} and "
+            f"{list(values.shape)}"
+        )
+    if not np.isfinite(values).all() or np.ptp(values) == 0:
+        raise InputError("levels: expected finite numbers, two or more of them different")
+    centred = values - values.mean()
+    return jnp.asarray(centred @ vectors / (centred @ centred), jnp.float32)
+
+
+def noisy_copies(photo: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph, or the middle of a large one, with white Gaussian noise of growing level.
+
+    One draw is scaled to all levels, so that the copies differ in nothing else.
+
+    Args:
+      photo: clean, float32 [H, W, 3] in [0, 1].
+      rng: of the noise.
+
+    Returns:
+      Copies, float32 [L, h, w, 3] in [0, 1]; and the level of each after clipping, 0 to 255, [L].
+    """
+    top, left = (max(0, (side - _SIDE) // 2) for side in photo.shape[:2])
+    clean = photo[top : top + _SIDE, left : left + _SIDE]
+    noise = rng.standard_normal(clean.shape, np.float32)
+    copies = np.stack([np.clip(clean + level / 255 * noise, 0, 1) for level in LEVELS])
+    copies = copies.astype(np.float32)
+    return copies, 255 * (copies - clean).std(axis=(1, 2, 3))
+
+
+def _onto(values: Array, bound: str) -> Array:
+    """The nearest embeddings."""
+    return jnp.clip(values, -1, 1) if bound == "tanh" else bound_embedding(values, bound)
+
+
+def _pair(a: ArrayLike, b: ArrayLike, name_a: str, name_b: str) -> tuple[Array, Array]:
+    first, second = _checked(a, name_a), _checked(b, name_b)
+    if first.shape != second.shape:
+        raise InputError(
+            f"{name_a} and {name_b} must have one shape, as embed() gives it; got "
+            f"{list(first.shape)} and {list(second.shape)}"
+        )
+    return first, second
+
+
+def _checked(values: ArrayLike, name: str) -> Array:
+    array = jnp.asarray(values)
+    if array.ndim == 0 or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InputError(
+            f"{name}: expected float [..., E], as embed() gives it; got {array.dtype} of shape "
+            f"{list(array.shape)}"
+        )
+    if not bool(jnp.isfinite(array).all()):
+        raise InputError(f"{name}: expected finite values; got NaN or infinity")
+    return array.astype(jnp.float32)
