@@ -7,6 +7,7 @@ command with the same --output goes on where it was.
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,17 +129,20 @@ def split(folders: str) -> list[Path]:
 
 def kept(path: Path, asked: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
     """What `compute` gives, as JSON; read from `path` where it was asked the same before."""
-    asked = json.loads(json.dumps(asked))
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["asked"] == asked:
-            return found["answer"]
-    answer = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        content = json.dumps({"asked": asked, "answer": answer}, allow_nan=False)
-        temporary.write_text(content, encoding="utf-8")
+    if not _is_kept(path, asked):
+        answer = compute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            content = json.dumps({"asked": asked, "answer": answer}, allow_nan=False)
+            temporary.write_text(content, encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))["answer"]
+
+
+def _is_kept(path: Path, asked: Mapping[str, Any]) -> bool:
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found["asked"] == json.loads(json.dumps(asked))
 
 
 def denoiser_config(
@@ -273,36 +277,40 @@ class Scores(NamedTuple):
     noisy_ssim: list[float]
 
 
-def score(
-    workdir: Path,
+def scores(
+    workdirs: Sequence[Path],
     steps: int,
     place: str,
     scenes: Sequence[denoising.Scene],
     synthetic: denoising.Noise | None = None,
     seed: int = 0,
-) -> Scores:
-    """Scores of a trained denoiser, kept in its workdir as `scores/PLACE.json`.
+) -> list[Scores]:
+    """Scores of trained denoisers, kept in each workdir as `scores/PLACE.json`.
 
     Args:
-      workdir: finished.
-      steps: that it was trained for.
+      workdirs: finished. Those without kept scores go over the images together.
+      steps: that they were trained for.
       place: name of the set, the noise and the trial.
       scenes: see `denoising.evaluate`, as the others.
     """
     names = [f"{scene.name} {scene.rows} {scene.columns}" for scene in scenes]
     asked = {"steps": steps, "images": names, "synthetic": synthetic, "seed": seed}
-
-    def compute() -> list[Any]:
-        evaluated = denoising.evaluate(
-            load_denoiser(workdir), scenes, Broken(skip=False), synthetic, seed
-        )
-        denoised, noisy = (evaluated.scores[row] for row in (denoising.DENOISED, denoising.NOISY))
-        return [
-            evaluated.images,
-            *(row[metric] for row in (denoised, noisy) for metric in ("psnr", "ssim")),
-        ]
-
-    return Scores(*kept(workdir / "scores" / f"{place}.json", asked, compute))
+    files = {str(workdir): workdir / "scores" / f"{place}.json" for workdir in workdirs}
+    missing = {
+        name: load_denoiser(name) for name, file in files.items() if not _is_kept(file, asked)
+    }
+    rows = {}
+    if missing:
+        print(f"{place}: scoring {len(missing)} denoiser(s)", flush=True)
+        evaluated = denoising.evaluate(missing, scenes, Broken(skip=False), synthetic, seed)
+        noisy = evaluated.scores[denoising.NOISY]
+        for name in missing:
+            found = evaluated.scores[name]
+            rows[name] = [
+                evaluated.images,
+                *(row[metric] for row in (found, noisy) for metric in ("psnr", "ssim")),
+            ]
+    return [Scores(*kept(file, asked, partial(rows.get, name))) for name, file in files.items()]
 
 
 # --- Numbers -------------------------------------------------------------------------------------

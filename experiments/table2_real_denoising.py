@@ -150,10 +150,9 @@ def score_all(study: Study, val: str, options: budget.Options) -> dict[str, dict
         scenes = denoising.scenes_of_pairs(usable_pairs(folder, Broken(skip=False)))
         scenes = scenes[: options.budget.images]
         place = "_".join(folder.resolve().parts[-2:])
-        results[place] = {
-            name: [budget.score(workdir, steps, place, scenes) for workdir in workdirs]
-            for name, workdirs in study.workdirs.items()
-        }
+        workdirs = [workdir for row in study.workdirs.values() for workdir in row]
+        scores = iter(budget.scores(workdirs, steps, place, scenes))
+        results[place] = {name: [next(scores) for _ in row] for name, row in study.workdirs.items()}
     return results
 
 

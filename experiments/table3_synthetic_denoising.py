@@ -119,22 +119,20 @@ def score_all(
         noise = denoising.make_noise(*flags)
         random = any(low < high for low, high in _ranges(noise))
         trials = options.budget.trials if random else 1
-        results[column] = {name: [] for name in workdirs}
-        for name, folders in workdirs.items():
-            for workdir in folders:
-                scores = [
-                    budget.score(
-                        workdir,
-                        steps,
-                        f"{column.replace(' ', '_').replace(',', '')}_trial{trial}",
-                        scenes,
-                        noise,
-                        trial,
-                    )
-                    for trial in range(trials)
-                ]
-                values = [[s.psnr, s.ssim, s.noisy_psnr, s.noisy_ssim] for s in scores]
-                results[column][name].append(np.mean(values, axis=0))
+        place = column.replace(" ", "_").replace(",", "")
+        every = [workdir for row in workdirs.values() for workdir in row]
+        scores = [
+            budget.scores(every, steps, f"{place}_trial{trial}", scenes, noise, trial)
+            for trial in range(trials)
+        ]
+        # [trials, workdirs, 4, images] -> mean over trials.
+        means = iter(
+            np.mean(
+                [[[s.psnr, s.ssim, s.noisy_psnr, s.noisy_ssim] for s in trial] for trial in scores],
+                axis=0,
+            )
+        )
+        results[column] = {name: [next(means) for _ in row] for name, row in workdirs.items()}
     return results
 
 

@@ -5,7 +5,7 @@ are files too; synthetic ones are clipped but not rounded, as in training. An im
 scored whole, in tiles if it is large.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,16 +116,17 @@ def _range(text: str, name: str, bounds: tuple[float, float]) -> tuple[float, fl
 
 
 def evaluate(
-    denoise: Callable[[np.ndarray], Any],
+    denoisers: Mapping[str, Callable[[np.ndarray], Any]],
     scenes: Sequence[Scene],
     broken: Broken,
     synthetic: Noise | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Scores a denoiser and, beside it, its input.
+    """Scores denoisers and, beside them, their input, the same for all.
 
     Args:
-      denoise: noisy [H, W, 3], uint8 or float in [0, 1] -> float [H, W, 3].
+      denoisers: by the name of their row, one or more: noisy [H, W, 3], uint8 or float in [0, 1]
+        -> float [H, W, 3]. Examples are of the first.
       scenes: from `scenes_of_pairs`, or from `scenes_of_photos` with `synthetic` noise.
       broken: what to do about images that cannot be read.
       synthetic: what to put on the clean images.
@@ -136,7 +137,7 @@ def evaluate(
     """
     images: list[str] = []
     scores: dict[str, dict[str, list[float]]] = {
-        row: {metric: [] for metric in _METRICS} for row in (DENOISED, NOISY)
+        row: {metric: [] for metric in _METRICS} for row in (*denoisers, NOISY)
     }
     examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for index, scene in report.progress(scenes, "image"):
@@ -150,14 +151,16 @@ def evaluate(
             if synthetic is None:
                 raise InputError(f"{scene.name}: neither noisy image nor synthetic noise")
             noisy = add_noise(clean, synthetic, jax.random.fold_in(jax.random.key(seed), index))
-        denoised = to_bytes(255 * np.asarray(denoise(noisy)))
-        for row, image in ((DENOISED, denoised), (NOISY, noisy)):
+        results = {
+            row: to_bytes(255 * np.asarray(denoise(noisy))) for row, denoise in denoisers.items()
+        }
+        for row, image in (results | {NOISY: noisy}).items():
             for name, (metric, *_) in _METRICS.items():
                 scores[row][name].append(float(metric(clean, image)[0]))
         images.append(scene.name)
         if len(examples) < _EXAMPLES:
             shown = noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
-            examples.append((clean, shown, denoised))
+            examples.append((clean, shown, next(iter(results.values()))))
     if not images:
         raise InputError("no usable image is left")
     return Evaluation(images, scores, tuple(broken.skipped), examples)
@@ -229,7 +232,7 @@ def run(
     from nt_jax.inference.model import load_denoiser
 
     denoiser = load_denoiser(denoiser_name)
-    evaluation = evaluate(denoiser, scenes, broken, synthetic, seed)
+    evaluation = evaluate({DENOISED: denoiser}, scenes, broken, synthetic, seed)
     asked: dict[str, Any] = {"denoiser": denoiser_name, "images": str(folder)}
     if synthetic:
         asked |= _describe(synthetic) | {"seed": seed}
