@@ -28,15 +28,15 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AMOUNTS = (-20.0, -10.0, 0.0, 10.0, 20.0)
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 SEED = 0
+ALONE = "reference"
 _SIDE = 256
-_SHOWN = 112  # pixels a side of a picture, small enough to see single ones
+_SHOWN = 96  # pixels a side of a picture, small enough to see single ones
 _MOST_REFERENCES = 16
 
 
 class Cell(NamedTuple):
-    """One setting of a tool: where it lies on the axis, its name, and the noisy photograph."""
+    """One setting of a tool: its name, and the photograph with that noise and its level."""
 
-    position: float
     label: str
     noisy: np.ndarray
     level: float
@@ -86,45 +86,49 @@ def run_tools(
     photos = [photo()[-_SIDE:, -_SIDE:] for photo in (data.coffee, data.chelsea, data.rocket)]
     direction = model.level_direction(photos, seed=SEED)
 
-    def cell(position: float, label: str, embedding: jax.Array, strength: float = 1.0) -> Cell:
+    def cell(label: str, embedding: jax.Array, strength: float = 1.0) -> Cell:
         noisy = model.transfer(clean, embedding=embedding, seed=SEED, strength=strength)
-        return Cell(position, label, noisy, float(255 * (noisy - clean / np.float32(255)).std()))
+        return Cell(label, noisy, float(255 * (noisy - clean / np.float32(255)).std()))
 
-    alone = embeddings | {"all averaged": middle}
+    alone = embeddings | {"average": middle}
     return {
-        "interpolation: weight of the second reference": [
-            cell(w, f"{w:g}", model.interpolate(first, second, w)) for w in WEIGHTS
+        "interpolation, weight": [
+            cell(f"{w:g}", model.interpolate(first, second, w)) for w in WEIGHTS
         ],
-        "shift along the level direction, amount": [
-            cell(t, f"{t:+g}", model.shift(middle, direction, t)) for t in AMOUNTS
+        "level direction, amount": [
+            cell(f"{t:+g}", model.shift(middle, direction, t)) for t in AMOUNTS
         ],
-        "strength": [cell(s, f"{s:g}", middle, s) for s in STRENGTHS],
-        "references alone and averaged": [
-            cell(index, name, embedding) for index, (name, embedding) in enumerate(alone.items())
-        ],
+        "strength": [cell(f"{s:g}", middle, s) for s in STRENGTHS],
+        ALONE: [cell(name, embedding) for name, embedding in alone.items()],
     }
 
 
 def draw(tools: dict[str, list[Cell]]) -> Figure:
     """A row a tool: the photograph with each setting, and the level against the setting."""
     columns = max(map(len, tools.values()))
-    figure = Figure(figsize=(1.75 * columns + 2.6, 2.15 * len(tools)), layout="constrained")
-    grid = figure.subplots(
-        len(tools), columns + 1, squeeze=False, width_ratios=[1.0] * columns + [1.4]
-    )
-    for axes, (title, cells) in zip(grid, tools.items(), strict=True):
-        for axis in axes[:-1]:
-            axis.axis("off")
-        for axis, shown in zip(axes, cells, strict=False):
-            axis.imshow(_middle(shown.noisy), interpolation="nearest")
-            axis.set_title(f"{shown.label}: level {shown.level:.1f}", fontsize=8)
-        axes[0].text(0, -0.04, title, fontsize=8, va="top", transform=axes[0].transAxes)
-        axes[-1].plot([c.position for c in cells], [c.level for c in cells], marker="o")
-        axes[-1].set_xticks([c.position for c in cells], [c.label for c in cells])
-        axes[-1].tick_params(labelsize=6)
-        axes[-1].set_ylim(0, None)
-        axes[-1].set_title("level", fontsize=8)
-        axes[-1].grid(alpha=0.3)
+    figure = Figure(figsize=(1.65 * columns + 2.8, 1.95 * len(tools)), layout="constrained")
+    ratios = [1.0] * columns + [1.4]
+    grid = figure.subplots(len(tools), columns + 1, squeeze=False, width_ratios=ratios)
+    highest = max(cell.level for cells in tools.values() for cell in cells)
+    for (*pictures, chart), (title, cells) in zip(grid, tools.items(), strict=True):
+        for axis in pictures:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+        pictures[0].set_ylabel(title, fontsize=8)
+        for axis, cell in zip(pictures, cells, strict=False):
+            axis.imshow(_middle(cell.noisy), interpolation="nearest")
+            axis.set_title(f"{cell.label}: level {cell.level:.1f}", fontsize=8)
+        levels = [cell.level for cell in cells]
+        if title == ALONE:  # in no order that a line could follow
+            chart.barh([cell.label for cell in cells][::-1], levels[::-1])
+            chart.set_xlim(0, 1.1 * highest)
+        else:
+            positions = [float(cell.label) for cell in cells]
+            chart.plot(positions, levels, marker=".")
+            chart.set_xticks(positions, [cell.label for cell in cells])
+            chart.set_ylim(0, 1.1 * highest)
+        chart.tick_params(labelsize=7)
+        chart.set_title("level", fontsize=8)
+        chart.grid(alpha=0.3)
     return figure
 
 

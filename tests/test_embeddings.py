@@ -218,7 +218,7 @@ def test_command(tiny_folder, tmp_path, capsys):
     assert list(interpolation) == ["0", "0.25", "0.5", "0.75", "1"]
     assert interpolation["0"] == alone["Gaussian 8"]
     assert interpolation["1"] == alone["Gaussian 45"]
-    assert shift["+0"] == strength["1"] == alone["all averaged"]
+    assert shift["+0"] == strength["1"] == alone["average"]
     assert np.asarray(Image.open(tmp_path / "out" / "tools.png")).std() > 10
 
 
