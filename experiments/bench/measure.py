@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from configs.noisetransfer import get_config
 
@@ -39,6 +40,12 @@ def preset_config(preset: str, batch: int | None, patch: int | None) -> Any:
     return config
 
 
+def random_images(batch: int, patch: int) -> np.ndarray:
+    """Clean, noisy and reference images of a batch, [3, B, H, W, 3] float32 in [0, 1]."""
+    images = np.random.default_rng(0).uniform(size=(3, batch, patch, patch, 3))
+    return images.astype(np.float32)
+
+
 def seconds(function: Callable[[], Any], repeats: int, warm_up: int = 2) -> list[float]:
     """Times of single calls, each until its result is there."""
     times = []
@@ -62,10 +69,10 @@ def interleaved(
     return times
 
 
-def product_rate(dtype: Any = jnp.float32) -> float:
-    """FLOP/s of a matrix product on this machine, now: 4096 x 4096, best of five."""
-    size = 4096
-    a = jnp.ones((size, size), dtype)
+def product_rate(dtype: Any = jnp.float32, size: int = 4096) -> float:
+    """FLOP/s of a matrix product on this machine, now: size x size, best of five."""
+    # Random, as a GPU multiplies equal numbers faster than others.
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda a, b: a @ b)
     return 2 * size**3 / min(seconds(lambda: product(a, a), repeats=5, warm_up=1))
 
@@ -78,9 +85,9 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def cost(compiled: Any) -> dict[str, float]:
-    """FLOP and bytes of a compiled function, by XLA's count."""
-    analysis = compiled.cost_analysis() or {}
+def cost(stage: jax.stages.Lowered | jax.stages.Compiled) -> dict[str, float]:
+    """FLOP and bytes of a lowered or compiled function, by XLA's count."""
+    analysis = stage.cost_analysis() or {}
     return {"flop": analysis.get("flops", 0.0), "bytes": analysis.get("bytes accessed", 0.0)}
 
 
@@ -117,4 +124,6 @@ def report(rows: list[dict[str, Any]], result: dict[str, Any], destination: str 
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

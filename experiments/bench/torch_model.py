@@ -6,8 +6,10 @@ use, and the generator's and the discriminator's updates one after the other.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -256,3 +258,37 @@ class Trainer:
         noisy = (clean + self.generator(clean, embedding)).clamp(0, 1)
         self.generator.train()
         return noisy
+
+
+def torch_step(
+    config: Any,
+    images: np.ndarray,
+    device: str,
+    tf32: bool = False,
+    bf16: bool = False,
+    compiled: bool = False,
+) -> Callable[[], float]:
+    """A function that makes one training step; reading the loss waits for the device.
+
+    Args:
+      config: training config.
+      images: clean, noisy and reference of every step, [3, B, H, W, 3] float32 in [0, 1].
+      device: `cpu` or `cuda`.
+      tf32: products and convolutions of float32 values in tf32, on a GPU.
+      bf16: under bfloat16 autocast, channels last.
+      compiled: the networks through torch.compile.
+    """
+    trainer = Trainer(config, device, channels_last=bf16)
+    if compiled:
+        trainer.generator.compile()
+        trainer.discriminator.embed = torch.compile(trainer.discriminator.embed)
+        trainer.discriminator.judge = torch.compile(trainer.discriminator.judge)
+        trainer.key_encoder.embed = torch.compile(trainer.key_encoder.embed)
+    batch = torch.from_numpy(images).permute(0, 1, 4, 2, 3).contiguous().to(device)
+
+    def run() -> float:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            return trainer.step(*batch)
+
+    return run

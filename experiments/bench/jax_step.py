@@ -1,0 +1,45 @@
+"""Our training step as benchmarks run it: compiled, on random images, advancing its own state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from nt_jax.models.networks import make_networks
+from nt_jax.training.state import init_state
+from nt_jax.training.steps import jit_train_step
+
+
+class JaxStep(NamedTuple):
+    """`run` makes one step and returns the generator's loss; what it was compiled from and to."""
+
+    run: Callable[[], jax.Array]
+    lowered: jax.stages.Lowered
+    compiled: jax.stages.Compiled
+
+
+def jax_step(config: Any, images: np.ndarray, dtype: Any = jnp.float32) -> JaxStep:
+    """The step of a training config on the first device.
+
+    Args:
+      config: training config.
+      images: clean, noisy and reference of every step, [3, B, H, W, 3] float32 in [0, 1].
+      dtype: compute type of the networks.
+    """
+    networks = make_networks(config.model, dtype)
+    state = jax.jit(lambda key: init_state(config, networks, key))(jax.random.key(0))
+    batch = dict(zip(("clean", "noisy", "reference"), images, strict=True))
+    step = jit_train_step(config, networks, Mesh(np.array(jax.devices()[:1]), ("data",)))
+    lowered = step.lower(state, batch, jax.random.key(1))
+    compiled = lowered.compile()
+    batch = jax.device_put(batch, compiled.input_shardings[0][1])
+
+    def run() -> jax.Array:
+        nonlocal state
+        state, metrics = compiled(state, batch, jax.random.key(1))
+        return metrics["loss_g"]
+
+    return JaxStep(run, lowered, compiled)
