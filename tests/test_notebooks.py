@@ -1,5 +1,6 @@
 """The notebooks of experiments/colab, executed on their smoke settings in an empty folder."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -34,7 +35,7 @@ def execute(tmp_path, monkeypatch):
     def execute(name):
         notebook = nbformat.read(REPOSITORY / "experiments" / "colab" / name, as_version=4)
         resources = {"metadata": {"path": str(tmp_path)}}
-        nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+        nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         failed = [o for cell in cells for o in cell.outputs if o.output_type == "error"]
         assert not failed, "%run shows an error and goes on"
@@ -49,6 +50,15 @@ def text_of(outputs):
 
 def pictures_of(outputs):
     return [o for o in outputs if o.output_type == "display_data" and "image/png" in o.data]
+
+
+def rows_of(outputs):
+    """Cells of the Markdown tables that are shown, without headings."""
+    shown = "".join(o.data.get("text/markdown", "") for o in outputs if "data" in o)
+    lines = [line for line in shown.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rules = [index for index, row in enumerate(rows) if set(row[0]) <= set(":-")]
+    return [row for index, row in enumerate(rows) if not {index, index + 1} & {*rules}]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -80,3 +90,51 @@ def test_transfer(execute, tmp_path):
     assert [row[0] for row in rows] == ["generated", "true, second draw"]
     generated, floor = (float(row[1]) for row in rows)
     assert floor < generated < 1
+
+
+def test_train(execute, tmp_path):
+    outputs = execute("train.ipynb")
+    workdir = tmp_path / "runs/colab/train"
+    assert (workdir / "checkpoints" / "3").is_dir()
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+    assert "2 real pairs; 4 of 8 rows in a batch are real" in text_of(outputs["train"])
+    assert [row[0] for row in rows_of(outputs["scores"])] == ["0", "3"]
+    assert len(pictures_of(outputs["scores"])) == len(pictures_of(outputs["use"])) == 1
+
+
+def test_denoise(execute, tmp_path):
+    outputs = execute("denoise.ipynb")
+    folder = tmp_path / "runs/colab/denoise"
+    for name in ("0000.png", "0001.png"):
+        clean, noisy = (
+            np.asarray(Image.open(folder / "generated" / role / name), float)
+            for role in ("gt", "noisy")
+        )
+        assert 2 < (noisy - clean).std() < 40
+    rows = rows_of(outputs["table"])
+    assert [row[0] for row in rows] == [
+        "noisy input",
+        "denoiser trained on generated noise",
+        "denoiser trained on true noise",
+    ]
+    psnr = [float(row[1]) for row in rows]
+    assert min(psnr) > 10
+    assert len(set(psnr)) == 3
+    assert len(pictures_of(outputs["table"])) == 2
+    assert Image.open(folder / "denoised" / "rocket.png").size == (64, 64)
+
+
+def test_tables(execute, tmp_path):
+    outputs = execute("tables.ipynb")
+    folder = tmp_path / "runs/colab/tables"
+    shown = {table: rows_of(outputs[table]) for table in ("table1", "table2")}
+    for table, rows in shown.items():
+        page = (folder / table / "results.md").read_text()
+        assert all(row[0] in page for row in rows)
+    assert shown["table1"][0][0] == "NoiseTransfer"
+    assert ".1655 / .0617" in shown["table1"][0]
+    (scores,) = json.loads((folder / "table2" / "results.json").read_text())["sets"].values()
+    assert list(scores) == ["real", "white"]
+    assert all(np.isfinite(row["psnr"]["mean"]) for row in scores.values())
