@@ -6,7 +6,8 @@ Interpolates from the first reference to the second; shifts the average of all r
 direction of the level, and scales its noise by strength; and takes each reference alone and all
 together. Without --references they are four photographs that scikit-image brings, with synthetic
 noise. Writes OUTPUT/results.md and .json (the level of each) and tools.png. Levels are standard
-deviations of what was added to one photograph, on the 0 to 255 scale, after clipping.
+deviations of what was added to one photograph, on the 0 to 255 scale, after clipping: over all of
+it, where it is dark and where it is bright.
 """
 
 from collections.abc import Sequence
@@ -29,17 +30,25 @@ AMOUNTS = (-20.0, -10.0, 0.0, 10.0, 20.0)
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 SEED = 0
 ALONE = "reference"
+# Clean intensities; within bounds that little noise is clipped at.
+PARTS = {"level": (0.0, 1.0), "dark": (0.2, 0.4), "bright": (0.6, 0.8)}
 _SIDE = 256
 _SHOWN = 96  # pixels a side of a picture, small enough to see single ones
 _MOST_REFERENCES = 16
 
 
 class Cell(NamedTuple):
-    """One setting of a tool: its name, and the photograph with that noise and its level."""
+    """One setting of a tool.
+
+    Attributes:
+      label: its name.
+      noisy: the photograph with that noise, float32 [H, W, 3].
+      levels: standard deviation of what was added, 0 to 255 scale, by `PARTS`.
+    """
 
     label: str
     noisy: np.ndarray
-    level: float
+    levels: dict[str, float]
 
 
 def default_references() -> dict[str, np.ndarray]:
@@ -86,9 +95,16 @@ def run_tools(
     photos = [photo()[-_SIDE:, -_SIDE:] for photo in (data.coffee, data.chelsea, data.rocket)]
     direction = model.level_direction(photos, seed=SEED)
 
+    image = clean / np.float32(255)
+
     def cell(label: str, embedding: jax.Array, strength: float = 1.0) -> Cell:
         noisy = model.transfer(clean, embedding=embedding, seed=SEED, strength=strength)
-        return Cell(label, noisy, float(255 * (noisy - clean / np.float32(255)).std()))
+        noise = noisy - image
+        levels = {
+            name: float(255 * noise[(low <= image) & (image <= high)].std())
+            for name, (low, high) in PARTS.items()
+        }
+        return Cell(label, noisy, levels)
 
     alone = embeddings | {"average": middle}
     return {
@@ -109,15 +125,15 @@ def draw(tools: dict[str, list[Cell]]) -> Figure:
     figure = Figure(figsize=(1.65 * columns + 2.8, 1.95 * len(tools)), layout="constrained")
     ratios = [1.0] * columns + [1.4]
     grid = figure.subplots(len(tools), columns + 1, squeeze=False, width_ratios=ratios)
-    highest = max(cell.level for cells in tools.values() for cell in cells)
+    highest = max(cell.levels["level"] for cells in tools.values() for cell in cells)
     for (*pictures, chart), (title, cells) in zip(grid, tools.items(), strict=True):
         for axis in pictures:
             axis.set(xticks=[], yticks=[], frame_on=False)
         pictures[0].set_ylabel(title, fontsize=8)
         for axis, cell in zip(pictures, cells, strict=False):
             axis.imshow(_middle(cell.noisy), interpolation="nearest")
-            axis.set_title(f"{cell.label}: level {cell.level:.1f}", fontsize=8)
-        levels = [cell.level for cell in cells]
+            axis.set_title(f"{cell.label}: level {cell.levels['level']:.1f}", fontsize=8)
+        levels = [cell.levels["level"] for cell in cells]
         if title == ALONE:  # in no order that a line could follow
             chart.barh([cell.label for cell in cells][::-1], levels[::-1])
             chart.set_xlim(0, 1.1 * highest)
@@ -140,9 +156,11 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 def table(tools: dict[str, list[Cell]]) -> str:
     """Markdown, a line a setting."""
     rows = [
-        [title, cell.label, f"{cell.level:.1f}"] for title, cells in tools.items() for cell in cells
+        [title, cell.label, *(f"{value:.1f}" for value in cell.levels.values())]
+        for title, cells in tools.items()
+        for cell in cells
     ]
-    return report.markdown_table(["tool", "setting", "level"], rows)
+    return report.markdown_table(["tool", "setting", *PARTS], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -167,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked |= {} if step is None else {"step": step}
     note = ", ".join(f"{name}: {value}" for name, value in asked.items())
     text = f"{table(tools)}\n{note}.\n"
-    levels = {title: {cell.label: cell.level for cell in cells} for title, cells in tools.items()}
+    levels = {title: {cell.label: cell.levels for cell in cells} for title, cells in tools.items()}
     report.write_results(
         args.output, {"arguments": asked, "levels": levels}, text, {"tools": draw(tools)}
     )
