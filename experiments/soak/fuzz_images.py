@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
@@ -397,6 +397,12 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@functools.cache
+def _stream_of_stderr() -> TextIO:
+    """One stream for all commands: a library's log keeps the one it first met."""
+    return open(2, "w", buffering=1, closefd=False)
+
+
 @contextlib.contextmanager
 def _all_stderr(said: list[str]) -> Iterator[None]:
     """Appends what is written to stderr meanwhile, by libraries in C too."""
@@ -404,12 +410,12 @@ def _all_stderr(said: list[str]) -> Iterator[None]:
     with tempfile.TemporaryFile("w+") as file:
         os.dup2(file.fileno(), 2)
         try:
-            with contextlib.redirect_stderr(file):
+            with contextlib.redirect_stderr(_stream_of_stderr()):
                 yield
         finally:
+            _stream_of_stderr().flush()
             os.dup2(saved, 2)
             os.close(saved)
-            file.flush()
             file.seek(0)
             said.append(file.read())
 
