@@ -14,8 +14,12 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "experiments" / "colab").glob("*.ipynb"))
 
-# TensorBoard and TensorFlow take longer to import than the smoke settings run.
-STARTUP = 'import sys\nsys.modules |= dict.fromkeys(("clu", "tensorflow"))\ndel sys\n'
+# Without TensorBoard and on one device, like other tests: their compiled programs are used again.
+STARTUP = """
+import light_main
+light_main.loop.data_mesh = light_main.data_mesh
+del light_main
+"""
 
 
 @pytest.fixture
@@ -23,14 +27,11 @@ def execute(tmp_path, monkeypatch):
     """Executes a notebook with `tmp_path` as its folder; returns what each cell wrote, by id."""
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    (startup / "without_tensorflow.py").write_text(STARTUP)
+    (startup / "light_training.py").write_text(STARTUP)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}")
     monkeypatch.setenv("NT_JAX_NOTEBOOK_SMOKE", "1")
-    # One device: splitting a training step over eight makes it slow to compile.
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
-    monkeypatch.setenv("XLA_FLAGS", flags.strip())
 
     def execute(name):
         notebook = nbformat.read(REPOSITORY / "experiments" / "colab" / name, as_version=4)
@@ -99,7 +100,9 @@ def test_train(execute, tmp_path):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
-    assert "2 real pairs; 4 of 8 rows in a batch are real" in text_of(outputs["train"])
+    log = text_of(outputs["train"])
+    assert "no TensorBoard events" in log, "nor the wait for TensorFlow"
+    assert "2 real pairs; 4 of 8 rows in a batch are real" in log
     assert [row[0] for row in rows_of(outputs["scores"])] == ["0", "3"]
     assert len(pictures_of(outputs["scores"])) == len(pictures_of(outputs["use"])) == 1
 
@@ -119,9 +122,12 @@ def test_denoise(execute, tmp_path):
         "denoiser trained on generated noise",
         "denoiser trained on true noise",
     ]
-    psnr = [float(row[1]) for row in rows]
-    assert min(psnr) > 10
-    assert len(set(psnr)) == 3
+    assert all(10 < float(row[1]) < 40 for row in rows)
+    ours, true = (
+        json.loads((folder / f"scores_{noise}" / "results.json").read_text())["mean"]["psnr"]
+        for noise in ("generated", "true")
+    )
+    assert ours != true
     assert len(pictures_of(outputs["table"])) == 2
     assert Image.open(folder / "denoised" / "rocket.png").size == (64, 64)
 
