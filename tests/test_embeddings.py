@@ -1,6 +1,7 @@
 """What is done with embeddings: between two, along the noise level, averaged; and its command."""
 
 import json
+from unittest import mock
 
 import jax
 import numpy as np
@@ -206,7 +207,9 @@ def test_along_the_level_direction_the_level_grows(small, references, level_of):
 
 @pytest.fixture(scope="module")
 def tiny_folder(tmp_path_factory):
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+    """The tiny model, and photographs as small as elsewhere here: what is compiled serves again."""
+    with mock.patch.object(embedding_tools, "_SIDE", SIDE):
+        yield save_tiny(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def test_command(tiny_folder, tmp_path, capsys):
