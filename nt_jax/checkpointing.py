@@ -5,6 +5,7 @@ parameters, kernels spectrally normalised). A training workdir holds `config.jso
 `checkpoints/STEP/`, each with the state and the config it was made with.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -82,10 +83,11 @@ def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tre
 
 
 def _restore_numpy(path: pathlib.Path) -> Tree:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        structure = checkpointer.metadata(path).item_metadata.tree
+    # A checkpointer around it would warn that the item of a training checkpoint is none by itself.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        structure = handler.metadata(path).tree
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure)
-        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
+        return handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,10 +12,12 @@ from PIL import Image
 def silence_decoders() -> None:
     """Keeps decoders from printing what they find wrong in a file; they raise an error besides.
 
-    What they log goes to the program's own handlers, if it has any. libtiff prints by itself, and
-    Pillow has no option for it; where it cannot be reached it goes on printing.
+    A program that wants what they log adds a handler to their loggers: one of the root would print
+    it, and other libraries put one there unasked. libtiff prints by itself, and Pillow has no
+    option for it; where it cannot be reached it goes on printing.
     """
     for name in ("PIL", "tifffile", "imagecodecs"):
+        logging.getLogger(name).propagate = False
         logging.getLogger(name).addHandler(logging.NullHandler())
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(Image.core.__file__)
