@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from nt_jax import metrics
@@ -169,13 +169,9 @@ def table(rows: list[Row]) -> str:
 
 def draw(rows: list[Row], clean: list[np.ndarray], path: Path) -> None:
     """A row of panels a pair: clean, real, matched, noise levels, spectra."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     pairs = list(dict.fromkeys(row.pair for row in rows))[:SHOWN]
-    figure, panels = plt.subplots(
-        len(pairs), 5, figsize=(14, 2.7 * len(pairs)), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(14, 2.7 * len(pairs)), layout="constrained")
+    panels = figure.subplots(len(pairs), 5, squeeze=False)
     centres = (np.arange(LEVEL_BINS) + 0.5) / LEVEL_BINS
     frequencies = (np.arange(SPECTRUM_BINS) + 0.5) / (2 * SPECTRUM_BINS)
     styles = {"real": ("k", "o"), "matched": ("tab:orange", "s"), "random": ("tab:blue", "x")}
@@ -209,7 +205,6 @@ def draw(rows: list[Row], clean: list[np.ndarray], path: Path) -> None:
             axis.tick_params(labelsize=7)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
 
 
 def main(argv: list[str] | None = None) -> None:

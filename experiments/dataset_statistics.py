@@ -15,6 +15,7 @@ import jax
 import matplotlib
 import numpy as np
 from jax.sharding import Mesh
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from configs.common import base_config
@@ -72,13 +73,9 @@ def table(measured: dict[str, dict[str, np.ndarray]]) -> str:
 
 def draw(measured: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     """Standard deviation by intensity: a panel a data set, a line an ISO."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     centres = (np.arange(LEVEL_BINS) + 0.5) / LEVEL_BINS
-    figure, axes = pyplot.subplots(
-        1, len(measured), figsize=(4.2 * len(measured), 3.4), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(4.2 * len(measured), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(measured), squeeze=False)
     for axis, (name, parts) in zip(axes[0], measured.items(), strict=True):
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(len(parts) - 1, 1)))
         for part, colour in zip(parts, ["black", *colours], strict=False):
@@ -89,7 +86,6 @@ def draw(measured: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     axes[0, 0].set_ylabel("noise std, 0-255")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-    pyplot.close(figure)
 
 
 def draw_batch(path: Path, **fields: str | float) -> None:

@@ -216,12 +216,10 @@ def save_curves(path: pathlib.Path, lines: list[dict[str, Any]], names: list[str
 
     Without step 0: an untrained network's numbers would set the scale.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.2), squeeze=False)
+    figure = Figure(figsize=(4.5 * len(names), 3.2))
+    axes = figure.subplots(1, len(names), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         points = [(line["step"], line[name]) for line in lines if name in line and line["step"]]
         axis.plot(*zip(*points, strict=True), marker=".")
@@ -229,20 +227,15 @@ def save_curves(path: pathlib.Path, lines: list[dict[str, Any]], names: list[str
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def save_grid(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
     """Writes a labelled picture: a column an entry, a row an image, [N, P, P, 3] in [0, 1]."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     count = len(next(iter(columns.values())))
-    figure, axes = pyplot.subplots(
-        count, len(columns), figsize=(1.7 * len(columns), 1.7 * count), squeeze=False
-    )
+    figure = Figure(figsize=(1.7 * len(columns), 1.7 * count))
+    axes = figure.subplots(count, len(columns), squeeze=False)
     for column, (name, images) in enumerate(columns.items()):
         for row, image in enumerate(images):
             axes[row, column].imshow(np.clip(image, 0, 1), interpolation="nearest")
@@ -250,4 +243,3 @@ def save_grid(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
         axes[0, column].set_title(name, fontsize=8)
     figure.tight_layout(pad=0.3)
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
