@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.bench import measure
 from nt_jax.models.networks import make_networks
@@ -39,7 +39,9 @@ def run(config: Any, devices: int, batch: dict[str, np.ndarray], repeats: int) -
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     networks = make_networks(config.model)
     step = jit_train_step(config, networks, mesh)
-    state = jax.jit(lambda key: init_state(config, networks, key))(jax.random.key(0))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    init = jax.jit(lambda key: init_state(config, networks, key), out_shardings=everywhere)
+    state = init(jax.random.key(0))
 
     def once() -> jax.Array:
         nonlocal state
