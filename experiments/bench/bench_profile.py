@@ -17,14 +17,9 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from experiments.bench import measure
-from nt_jax.models.networks import make_networks
-from nt_jax.training.loop import data_mesh
-from nt_jax.training.state import init_state
-from nt_jax.training.steps import jit_train_step
+from experiments.bench.jax_step import jax_step
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = .*? ([a-z][\w-]*)\(")
 _COMPUTATION = re.compile(r"^%?([\w.-]+) \(.*-> .*\{$")
@@ -109,23 +104,11 @@ def main() -> None:
     args = parser.parse_args()
     config = measure.preset_config(args.preset, args.batch, args.patch)
     batch, patch = config.train.batch_size, config.data.patch_size
-    networks = make_networks(config.model, jnp.float32)
-    state = jax.jit(lambda key: init_state(config, networks, key))(jax.random.key(0))
-    images = np.random.default_rng(0).uniform(size=(3, batch, patch, patch, 3)).astype(np.float32)
-    inputs = dict(zip(("clean", "noisy", "reference"), images, strict=True))
-    step = jit_train_step(config, networks, data_mesh())
-    compiled = step.lower(state, inputs, jax.random.key(1)).compile()
-    inputs = jax.device_put(inputs, compiled.input_shardings[0][1])
-
-    def run() -> jax.Array:
-        nonlocal state
-        state, metrics = compiled(state, inputs, jax.random.key(1))
-        return metrics["loss_g"]
-
-    times = measure.summary(measure.seconds(run, args.repeats))
-    found, opcodes = instructions(compiled.as_text())
+    step = jax_step(config, measure.random_images(batch, patch))
+    times = measure.summary(measure.seconds(step.run, args.repeats))
+    found, opcodes = instructions(step.compiled.as_text())
     sums: dict[tuple[str, str], float] = defaultdict(float)
-    for name, seconds in profiled(run, args.repeats).items():
+    for name, seconds in profiled(step.run, args.repeats).items():
         instruction = found.get(name, Instruction("", None, ""))
         sums[kind(instruction, opcodes), place(instruction.source)] += seconds
     total = sum(sums.values())

@@ -1,5 +1,6 @@
 """Our training step as benchmarks run it: compiled, on random images, advancing its own state."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,11 +15,18 @@ from nt_jax.training.steps import jit_train_step
 
 
 class JaxStep(NamedTuple):
-    """`run` makes one step and returns the generator's loss; what it was compiled from and to."""
+    """`run` makes one step and returns the generator's loss.
+
+    Attributes:
+      run: see above.
+      lowered, compiled: the program before and after XLA.
+      compile_s: seconds that tracing and compiling took.
+    """
 
     run: Callable[[], jax.Array]
     lowered: jax.stages.Lowered
     compiled: jax.stages.Compiled
+    compile_s: float
 
 
 def jax_step(config: Any, images: np.ndarray, dtype: Any = jnp.float32) -> JaxStep:
@@ -32,9 +40,11 @@ def jax_step(config: Any, images: np.ndarray, dtype: Any = jnp.float32) -> JaxSt
     networks = make_networks(config.model, dtype)
     state = jax.jit(lambda key: init_state(config, networks, key))(jax.random.key(0))
     batch = dict(zip(("clean", "noisy", "reference"), images, strict=True))
+    begun = time.perf_counter()
     step = jit_train_step(config, networks, Mesh(np.array(jax.devices()[:1]), ("data",)))
     lowered = step.lower(state, batch, jax.random.key(1))
     compiled = lowered.compile()
+    compile_s = time.perf_counter() - begun
     batch = jax.device_put(batch, compiled.input_shardings[0][1])
 
     def run() -> jax.Array:
@@ -42,4 +52,4 @@ def jax_step(config: Any, images: np.ndarray, dtype: Any = jnp.float32) -> JaxSt
         state, metrics = compiled(state, batch, jax.random.key(1))
         return metrics["loss_g"]
 
-    return JaxStep(run, lowered, compiled)
+    return JaxStep(run, lowered, compiled, compile_s)
