@@ -52,11 +52,11 @@ def jax_program(config: Any, images: np.ndarray, number_format: str) -> Program:
     """Our step."""
     dtype, precision = _FORMATS[number_format]
     with jax.default_matmul_precision(precision):
-        run, lowered, compiled = jax_step(config, images, dtype)
-    sizes = compiled.memory_analysis()
+        step = jax_step(config, images, dtype)
+    sizes = step.compiled.memory_analysis()
     memory = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes
     memory += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    return Program(run, number_format, measure.cost(lowered)["flop"], memory)
+    return Program(step.run, number_format, measure.cost(step.lowered)["flop"], memory)
 
 
 def torch_program(
