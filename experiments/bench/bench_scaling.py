@@ -30,8 +30,8 @@ _STEPS = 3
 
 def random_batch(size: int, patch: int) -> dict[str, np.ndarray]:
     """Images of a training batch; every step's are the same."""
-    images = np.random.default_rng(0).uniform(size=(3, size, patch, patch, 3))
-    return dict(zip(("clean", "noisy", "reference"), images.astype(np.float32), strict=True))
+    images = measure.random_images(size, patch)
+    return dict(zip(("clean", "noisy", "reference"), images, strict=True))
 
 
 def run(config: Any, devices: int, batch: dict[str, np.ndarray], repeats: int) -> tuple[Any, float]:
