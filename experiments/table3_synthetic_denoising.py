@@ -120,6 +120,8 @@ def score_all(
         random = any(low < high for low, high in _ranges(noise))
         trials = options.budget.trials if random else 1
         place = column.replace(" ", "_").replace(",", "")
+        if options.budget.images:  # beside the scores of all images
+            place += f"_{len(photos)}_images"
         every = [workdir for row in workdirs.values() for workdir in row]
         scores = [
             budget.scores(every, steps, f"{place}_trial{trial}", scenes, noise, trial)

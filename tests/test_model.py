@@ -1,5 +1,6 @@
 """The public API: loading, embedding, transfer in tiles, and what it refuses."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -123,15 +124,22 @@ def test_large_and_several_references_are_averaged(tmp_path, bound):
     np.testing.assert_allclose(model.embed_references(stack), average(top, bottom), atol=1e-6)
 
 
-def test_crops_of_a_large_reference():
-    from nt_jax.inference.model import reference_crops
-
-    crops = reference_crops(np.broadcast_to(np.uint8(0), (6000, 8500, 3)))
+def test_crops_of_a_large_reference(model):
+    crops = model.reference_crops(np.broadcast_to(np.uint8(0), (6000, 8500, 3)))
     assert len(crops) == 16
     assert {crop.shape for crop in crops} == {(256, 256, 3)}
     positions = np.arange(512)[:, None] * np.ones((1, 300), int)
-    starts = [crop[0, 0] for crop in reference_crops(positions)]
+    starts = [crop[0, 0] for crop in model.reference_crops(positions)]
     assert starts == [0, 0, 256, 256]
+
+
+def test_crops_are_of_the_size_the_model_names(model):
+    image = data.astronaut()[:100, :62]
+    small = dataclasses.replace(model, metadata=model.metadata | {"reference_crop": 64})
+    top, bottom = model.embed(image[:64]), model.embed(image[-64:])
+    np.testing.assert_allclose(small.embed(image), (top + bottom) / 2, atol=1e-6)
+    assert np.abs(small.embed(image) - model.embed(image)).max() > 1e-3
+    assert len(small.reference_crops(np.broadcast_to(np.uint8(0), (3000, 900)))) == 16 * 15
 
 
 # --- Transfer ------------------------------------------------------------------------------------

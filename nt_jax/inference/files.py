@@ -115,11 +115,9 @@ def make_folders(targets: Sequence[Path], output: Path) -> None:
 
 def embed_photos(model: "Model", photos: Sequence[Photo]) -> Any:
     """Embedding [E] of photos as `Model.embed_references`, without holding them as float."""
-    from nt_jax.inference.model import reference_crops
-
     embeddings = []
     for photo in photos:
-        crops = [model.embed(to_float(crop)) for crop in reference_crops(photo.pixels)]
+        crops = [model.embed(to_float(crop)) for crop in model.reference_crops(photo.pixels)]
         embeddings.append(model.average(crops))
     return model.average(embeddings)
 

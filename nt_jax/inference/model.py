@@ -42,9 +42,10 @@ from nt_jax.models.ridnet import RIDNet
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 _SEEDS = 2**32
 
-# References larger than this are embedded by crops of this side, up to _CROPS along each axis.
-_CROP_SIDE = 256
-_CROPS = 4
+# Of converted models: the size published figures are measured on.
+_DEFAULT_REFERENCE_CROP = 256
+# A reference is embedded by at most as many pixels as a square of this side has.
+_EMBEDDED_SIDE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +73,19 @@ class Model:
         """E."""
         return self.networks.discriminator.embedding_size
 
+    @property
+    def reference_crop(self) -> int:
+        """Side of the crops that `embed` averages over, pixels.
+
+        4/3 of the training patches of a model trained here, as an encoder trained on small patches
+        need not know large images (docs/training_log.md); 256 of a converted model.
+        """
+        return self.metadata.get("reference_crop", _DEFAULT_REFERENCE_CROP)
+
     def embed(self, image: ArrayLike) -> Array:
         """Noise embedding by the key encoder, float32: [H, W, 3] -> [E]; [N, H, W, 3] -> [N, E].
 
-        Sizes up to 256x256 go through the network whole, less what is beyond a multiple of 4. A
-        larger image is embedded as the average over evenly spaced 256x256 crops, at most 4 along
-        each axis: the size the published figures are measured on, in constant memory.
+        The average over the crops that `reference_crops` takes.
 
         Args:
           image: uint8 or float in [0, 1], sides of 16 pixels or more.
@@ -86,10 +94,26 @@ class Model:
         embeddings = self.average(
             [
                 _embed(self.networks, self.params["key_encoder"], crop)
-                for crop in reference_crops(images)
+                for crop in self.reference_crops(images)
             ]
         )
         return embeddings if np.ndim(image) == 4 else embeddings[0]
+
+    def reference_crops(self, images: Any) -> list[Any]:
+        """What `embed` looks at: pieces of [N, H, W, 3], or of one image [H, W, 3] or [H, W].
+
+        Along an axis of up to `reference_crop` pixels there is one piece, less what is beyond a
+        multiple of 4; along a longer one evenly spaced pieces of that side, which cover it up to
+        1024 pixels and of which there are no more beyond: constant memory and time.
+        """
+        axis = 1 if images.ndim == 4 else 0
+        before = (slice(None),) * axis
+        height, width = images.shape[axis : axis + 2]
+        return [
+            images[(*before, row, column)]
+            for row in _crops(height, self.reference_crop)
+            for column in _crops(width, self.reference_crop)
+        ]
 
     def average(self, embeddings: Sequence[ArrayLike]) -> Array:
         """Average of embeddings [..., E], back to unit length for the l2 bound."""
@@ -524,19 +548,8 @@ def _aligned(height: int, width: int, name: str) -> None:
         )
 
 
-def reference_crops(images: Any) -> list[Any]:
-    """What `Model.embed` looks at: pieces of [N, H, W, 3], or of one image [H, W, 3] or [H, W]."""
-    axis = 1 if images.ndim == 4 else 0
-    before = (slice(None),) * axis
-    return [
-        images[(*before, row, column)]
-        for row in _crops(images.shape[axis])
-        for column in _crops(images.shape[axis + 1])
-    ]
-
-
-def _crops(size: int) -> list[slice]:
-    """The pieces of one axis of a reference: one, or up to 4 evenly spaced."""
-    if size <= _CROP_SIDE:
+def _crops(size: int, side: int) -> list[slice]:
+    """The pieces of one axis of a reference."""
+    if size <= side:
         return [slice(0, size // ALIGNMENT * ALIGNMENT)]
-    return evenly_spaced(size, _CROP_SIDE, min(_CROPS, -(-size // _CROP_SIDE)))
+    return evenly_spaced(size, side, -(-min(size, _EMBEDDED_SIDE) // side))

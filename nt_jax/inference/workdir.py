@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from nt_jax.checkpointing import load_state
+from nt_jax.inference.tiles import round_up
 from nt_jax.models.networks import layouts, make_networks
 from nt_jax.models.parameters import Tree, module_layout, unstack
 from nt_jax.models.ridnet import RIDNet
@@ -45,4 +46,10 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
         "key_encoder": effective("key_encoder", "key_spectral", discriminator),
         "discriminator": effective("discriminator", "discriminator_spectral", discriminator),
     }
-    return {"kind": "noisetransfer", "model": config["model"], "step": step}, variables
+    metadata = {
+        "kind": "noisetransfer",
+        "model": config["model"],
+        "reference_crop": round_up(4 * config["data"]["patch_size"] // 3),
+        "step": step,
+    }
+    return metadata, variables
