@@ -6,7 +6,7 @@ import io
 
 from tiny_models import save_tiny
 
-from experiments.soak import fuzz_images
+from experiments.soak import fuzz_images, image_mutations
 from nt_jax.inference import model
 
 
@@ -14,10 +14,10 @@ def test_damaged_files_are_taken_whole_or_refused_in_one_line(tmp_path, monkeypa
     monkeypatch.setattr(model, "load", functools.cache(model.load))
     files = tmp_path / "files"
     files.mkdir()
-    for name, data in fuzz_images.mutations(120, seed=1):
+    for name, data in image_mutations.mutations(120, seed=1):
         (files / name).write_bytes(data)
     save_tiny(tmp_path / "model")
-    (tmp_path / "reference.png").write_bytes(fuzz_images.sound_files()["rgb.png"])
+    (tmp_path / "reference.png").write_bytes(image_mutations.sound_files()["rgb.png"])
     outcomes = fuzz_images.Outcomes()
     with contextlib.redirect_stdout(io.StringIO()):
         fuzz_images.fuzz_transfer(sorted(files.iterdir()), tmp_path, outcomes)
@@ -31,10 +31,10 @@ def test_sound_files_are_taken(tmp_path):
     from nt_jax.errors import InputError
     from nt_jax.inference.images import read_photo
 
-    for name, data in fuzz_images.sound_files().items():
+    for name, data in image_mutations.sound_files().items():
         path = tmp_path / name
         path.write_bytes(data)
-        size = (fuzz_images.SIDE, fuzz_images.SIDE)
+        size = (image_mutations.SIDE, image_mutations.SIDE)
         for read in (read_rgb, lambda path: read_photo(path).pixels):
             try:
                 assert read(path).shape[:2] == size
@@ -44,6 +44,6 @@ def test_sound_files_are_taken(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_files():
-    first, again = (dict(fuzz_images.mutations(60, seed=3)) for _ in range(2))
+    first, again = (dict(image_mutations.mutations(60, seed=3)) for _ in range(2))
     assert first == again
     assert len(first) == 60
