@@ -17,7 +17,12 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from nt_jax import filters
-from nt_jax.data import augment, noise, pipeline
+from nt_jax.data import augment, noise, sources
+from nt_jax.data.device_loader import device_batches, device_crops
+from nt_jax.data.pipeline import make_loader
+from nt_jax.data.plan import Plan
+from nt_jax.data.tables import _groups, _real_probability, make_tables
+from nt_jax.data.tfdata_loader import tfdata_crops
 from nt_jax.errors import InputError
 
 PATCH, BATCH = 16, 16
@@ -85,7 +90,7 @@ def _mesh(n: int) -> Mesh:
 
 
 def _loader(config, seed=0, devices=8):
-    return pipeline.make_loader(config, batch_size=BATCH, seed=seed, mesh=_mesh(devices))
+    return make_loader(config, batch_size=BATCH, seed=seed, mesh=_mesh(devices))
 
 
 def _collect(batches, n: int) -> dict[str, np.ndarray]:
@@ -265,20 +270,19 @@ def test_any_number_of_devices_gives_the_same_batches(config):
         np.testing.assert_allclose(one[name], eight[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-def _plan(config, seed=0, devices=1) -> pipeline._Plan:
-    tables = pipeline._make_tables(config, BATCH)
-    augmentation = pipeline._augmentation(config)
-    return pipeline._Plan(tables, augmentation, BATCH, BATCH, seed, _mesh(devices))
+def _plan(config, seed=0, devices=1) -> Plan:
+    augmentation = augment.make_augmentation(config)
+    return Plan(make_tables(config, BATCH), augmentation, BATCH, BATCH, seed, _mesh(devices))
 
 
-def _crops(loader: str, plan: pipeline._Plan, own: np.ndarray, steps: range):
+def _crops(loader: str, plan: Plan, own: np.ndarray, steps: range):
     """The crops before noise of some steps, of the rows `own` of each."""
     if loader == "tfdata":
-        taken = list(itertools.islice(pipeline._tfdata_crops(plan, own)(steps.start), len(steps)))
+        taken = list(itertools.islice(tfdata_crops(plan, own)(steps.start), len(steps)))
         return {name: np.concatenate([crops[name] for crops in taken]) for name in taken[0]}
     tables = jax.tree.map(jnp.asarray, plan.tables)
     rows = np.concatenate([step * BATCH + own for step in steps])
-    crop = jax.jit(lambda rows, tables: pipeline._device_crops(plan, rows, tables))
+    crop = jax.jit(lambda rows, tables: device_crops(plan, rows, tables))
     return jax.tree.map(np.asarray, crop(rows.astype(np.uint32), tables))
 
 
@@ -330,12 +334,10 @@ def test_official_mixing(config, loader):
 
 
 def test_groups_of_references(config):
-    pairs = pipeline.sources.find_pairs(config().pairs)
+    pairs = sources.find_pairs(config().pairs)
 
     def references(real_reference):
-        start, size, members = pipeline._groups(
-            config(real_reference=real_reference), pairs, n_photos=3
-        )
+        start, size, members = _groups(config(real_reference=real_reference), pairs, n_photos=3)
         return [sorted(members[start[i] : start[i] + size[i]] - 3) for i in range(3, 7)]
 
     assert references("same_image") == [[0], [1], [2], [3]]
@@ -346,12 +348,12 @@ def test_groups_of_references(config):
 def test_weights_of_sources(config, folders, tmp_path):
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "single.png")
     spec = f"{folders.photos},{tmp_path}=1"
-    tables = pipeline._make_tables(config(photos=spec), BATCH)
+    tables = make_tables(config(photos=spec), BATCH)
     assert np.diff(tables.clean_cdf, prepend=0)[:4] == pytest.approx([0.25] * 4)
-    tables = pipeline._make_tables(config(photos=f"{folders.photos}=1,{tmp_path}=3"), BATCH)
+    tables = make_tables(config(photos=f"{folders.photos}=1,{tmp_path}=3"), BATCH)
     assert np.diff(tables.clean_cdf, prepend=0)[:4] == pytest.approx([1 / 12] * 3 + [0.75])
     # In proportion to the number of images: 4 photographs, 4 pairs.
-    tables = pipeline._make_tables(config(photos=spec, pair_clean_fraction=-1.0), BATCH)
+    tables = make_tables(config(photos=spec, pair_clean_fraction=-1.0), BATCH)
     assert tables.clean_cdf[3] == pytest.approx(0.5)
 
 
@@ -360,7 +362,7 @@ def test_weights_of_sources(config, folders, tmp_path):
     [(0.5, [0, 1, 0, 1, 0, 1, 0, 1]), (0.25, [0, 0, 0, 1] * 2), (1.0, [1] * 8), (0.0, [0] * 8)],
 )
 def test_fixed_real_fraction(config, fraction, expected):
-    probability = pipeline._real_probability(config(real_fraction=fraction), 8, 3, 4)
+    probability = _real_probability(config(real_fraction=fraction), 8, 3, 4)
     assert probability.tolist() == expected
 
 
@@ -561,9 +563,8 @@ def test_a_run_goes_on_without_broken_images_and_says_so(
     fields = config(loader=loader, photos=str(hundreds.photos), pairs=str(hundreds.pairs))
 
     def start(step):
-        pipeline.make_loader(
-            fields, batch_size=BATCH, seed=0, mesh=_mesh(1), record=tmp_path / "data.json"
-        )(step)
+        record = tmp_path / "data.json"
+        make_loader(fields, batch_size=BATCH, seed=0, mesh=_mesh(1), record=record)(step)
         return capsys.readouterr().out
 
     assert start(0).startswith("data: 200 photographs, 200 real pairs")
@@ -589,11 +590,11 @@ def test_too_many_broken_images_end_the_run(config, hundreds):
 
 def test_batch_must_fit_the_devices(config):
     with pytest.raises(InputError, match=r"train\.batch_size: 12 is no multiple of the 8 devices"):
-        pipeline.make_loader(config(), batch_size=12, seed=0, mesh=_mesh(8))
+        make_loader(config(), batch_size=12, seed=0, mesh=_mesh(8))
 
 
 def test_too_many_pixels_for_the_device_loader(config):
     plan = _plan(config())
     pixels = np.broadcast_to(np.uint8(0), (2**31, 3))
     with pytest.raises(InputError, match=r"data\.loader: more than 2\^31 - 1 pixels"):
-        pipeline._device_batches(plan._replace(tables=plan.tables._replace(pixels=pixels)))
+        device_batches(plan._replace(tables=plan.tables._replace(pixels=pixels)))

@@ -4,11 +4,13 @@ Both loaders end in `finish`, so that noise and augmentation are defined once.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nt_jax.data import camera, noise
+from nt_jax.errors import InputError
 from nt_jax.filters import gaussian_blur
 
 
@@ -37,6 +39,47 @@ class Augmentation:
     cutmix_probability: float = 0.0
     dequantise: bool = False
     camera_options: camera.Options = camera.PUBLISHED
+
+
+def make_augmentation(data_config: Any) -> Augmentation:
+    """The noise and augmentation fields of `config.data`; see configs/common.py.
+
+    Raises:
+      InputError: a field, or the file it names, is wrong; names it.
+    """
+    names, weights = tuple(data_config.noise_kinds), tuple(data_config.noise_kind_weights)
+    known = [kind for kind in noise.KINDS if kind != "real"]
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"data.noise_kinds: unknown kind {name!r}, known are {', '.join(known)}"
+            )
+    if not names or len(set(names)) != len(names):
+        raise InputError("data.noise_kinds: needs one or more kinds, each once")
+    if len(weights) != len(names) or min(weights) < 0 or sum(weights) <= 0:
+        raise InputError(
+            "data.noise_kind_weights: needs one weight of at least 0 for each of noise_kinds"
+        )
+    for field, lowest in (("sigma_range", 0.0), ("lam_range", 1e-6)):
+        bounds = tuple(getattr(data_config, field))
+        if len(bounds) != 2 or not lowest <= bounds[0] <= bounds[1]:
+            raise InputError(
+                f"data.{field}: needs (low, high) with {lowest:g} <= low <= high, not {bounds}"
+            )
+    for field in ("blend_probability", "cutmix_probability"):
+        if not 0 <= getattr(data_config, field) <= 1:
+            raise InputError(f"data.{field}: {getattr(data_config, field)} is not in [0, 1]")
+    by_name = dict(zip(names, weights, strict=True))
+    return Augmentation(
+        kind_weights=tuple(float(by_name.get(kind, 0.0)) for kind in noise.KINDS),
+        sigma_range=(float(data_config.sigma_range[0]), float(data_config.sigma_range[1])),
+        lam_range=(float(data_config.lam_range[0]), float(data_config.lam_range[1])),
+        blur=bool(data_config.blur_pair_clean),
+        blend_probability=float(data_config.blend_probability),
+        cutmix_probability=float(data_config.cutmix_probability),
+        dequantise=bool(data_config.dequantise),
+        camera_options=camera.make_options(data_config),
+    )
 
 
 def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
