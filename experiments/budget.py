@@ -24,7 +24,7 @@ from nt_jax.evaluation import denoising, generation, report, statistics
 from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import Broken
 from nt_jax.evaluation.statistics import Estimate
-from nt_jax.inference.model import load_denoiser
+from nt_jax.inference.loading import load_denoiser
 from nt_jax.outputs import replacing
 from nt_jax.training.logs import read_metrics
 from nt_jax.training.loop import SUMMARY_FILE, train_and_evaluate

@@ -21,7 +21,7 @@ from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.builders.matlab import read_boxes
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import report
-from nt_jax.inference.model import load_denoiser
+from nt_jax.inference.loading import load_denoiser
 from nt_jax.outputs import replacing
 
 

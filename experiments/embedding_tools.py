@@ -23,7 +23,8 @@ from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.sources import read_rgb
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.evaluation import denoising, report
-from nt_jax.inference.model import Model, load
+from nt_jax.inference.loading import load
+from nt_jax.inference.model import Model
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AMOUNTS = (-20.0, -10.0, 0.0, 10.0, 20.0)

@@ -34,7 +34,7 @@ from nt_jax.evaluation.samples import (
     usable_photos,
 )
 from nt_jax.evaluation.statistics import Estimate
-from nt_jax.inference.model import load
+from nt_jax.inference.loading import load
 from nt_jax.outputs import replacing
 
 OURS = "NoiseTransfer"

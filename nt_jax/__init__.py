@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nt_jax import metrics
     from nt_jax.errors import InputError
-    from nt_jax.inference.model import Denoiser, Model, load, load_denoiser
+    from nt_jax.inference.denoiser import Denoiser
+    from nt_jax.inference.loading import load, load_denoiser
+    from nt_jax.inference.model import Model
 
 __all__ = ["Denoiser", "InputError", "Model", "load", "load_denoiser", "metrics"]
+
+_MODULES = {
+    "Denoiser": "nt_jax.inference.denoiser",
+    "InputError": "nt_jax.errors",
+    "Model": "nt_jax.inference.model",
+    "load": "nt_jax.inference.loading",
+    "load_denoiser": "nt_jax.inference.loading",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name == "metrics":
         return importlib.import_module("nt_jax.metrics")
-    if name == "InputError":
-        return importlib.import_module("nt_jax.errors").InputError
-    if name in __all__:
-        return getattr(importlib.import_module("nt_jax.inference.model"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'nt_jax' has no attribute '{name}'")
 
 

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     jobs = plan(args.input, args.output)
 
     from nt_jax.compilation import use_compilation_cache
-    from nt_jax.inference.model import load_denoiser
+    from nt_jax.inference.loading import load_denoiser
 
     use_compilation_cache()
     denoiser = load_denoiser(args.denoiser)

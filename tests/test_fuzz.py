@@ -7,11 +7,11 @@ import io
 from tiny_models import save_tiny
 
 from experiments.soak import fuzz_images, image_mutations
-from nt_jax.inference import model
+from nt_jax.inference import loading
 
 
 def test_damaged_files_are_taken_whole_or_refused_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "load", functools.cache(model.load))
+    monkeypatch.setattr(loading, "load", functools.cache(loading.load))
     files = tmp_path / "files"
     files.mkdir()
     for name, data in image_mutations.mutations(120, seed=1):

@@ -11,7 +11,7 @@ import nt_jax
 from configs.noisetransfer import get_config
 from experiments.release_model import release
 from nt_jax.checkpointing import Checkpointer
-from nt_jax.inference.model import PRETRAINED
+from nt_jax.inference.loading import PRETRAINED
 from nt_jax.models.networks import make_networks
 from nt_jax.training.state import init_state
 

@@ -174,11 +174,12 @@ def _without_network(model: Any, clean: np.ndarray, *_: Any, tile: int, **__: An
 def fuzz_transfer(files: list[Path], work: Path, outcomes: Outcomes) -> None:
     """Each file alone through transfer's main; the bombs' pixels pass by the network."""
     from nt_jax import transfer
-    from nt_jax.inference import model
+    from nt_jax.inference import loading
     from nt_jax.inference.images import read_photo
+    from nt_jax.inference.model import Model
 
-    model.load = functools.cache(model.load)  # type: ignore[assignment]
-    with_network = model.Model.transfer_tiles
+    loading.load = functools.cache(loading.load)  # type: ignore[assignment]
+    with_network = Model.transfer_tiles
     output = work / "transferred"
     output.mkdir()
     for path in files:
@@ -189,7 +190,7 @@ def fuzz_transfer(files: list[Path], work: Path, outcomes: Outcomes) -> None:
         )
         bomb = not path.name[0].isdigit()
         limit_s = BOMB_LIMIT_S if bomb else LIMIT_S
-        model.Model.transfer_tiles = _without_network if bomb else with_network  # type: ignore
+        Model.transfer_tiles = _without_network if bomb else with_network  # type: ignore
         with contextlib.redirect_stdout(io.StringIO()):
             outcome = outcomes.run(f"transfer {path.name}", command, limit_s)
         expected = {target.name} if outcome == "taken" else set()

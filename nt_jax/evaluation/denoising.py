@@ -229,7 +229,7 @@ def run(
         if synthetic
         else scenes_of_pairs(usable_pairs(folder, broken))
     )
-    from nt_jax.inference.model import load_denoiser
+    from nt_jax.inference.loading import load_denoiser
 
     denoiser = load_denoiser(denoiser_name)
     evaluation = evaluate({DENOISED: denoiser}, scenes, broken, synthetic, seed)

@@ -126,7 +126,7 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     report.check_output(output, [pairs])
     broken = Broken(skip_broken)
     found = usable_pairs(pairs, broken)
-    from nt_jax.inference.model import load
+    from nt_jax.inference.loading import load
 
     embedded = embed_pairs(load(model_name), found, broken)
     distance = distances(embedded.embeddings)

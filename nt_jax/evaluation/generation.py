@@ -257,7 +257,7 @@ def run_pairs(
         samples, references = other_references(samples, broken)
     rows: dict[str, Generate] = {}
     if model_name:
-        from nt_jax.inference.model import load
+        from nt_jax.inference.loading import load
 
         rows[GENERATED] = of_model(load(model_name))
     rows |= rows_of(others, with_baselines)

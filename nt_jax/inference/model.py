@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,7 +16,6 @@ from jax.typing import ArrayLike
 from nt_jax.arrays import as_images
 from nt_jax.errors import InputError
 from nt_jax.inference import embeddings as embeddings_of
-from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import (
     ALIGNMENT,
@@ -35,11 +33,9 @@ from nt_jax.inference.tiles import (
 )
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
-from nt_jax.models.networks import Networks, embed, make_networks
+from nt_jax.models.networks import Networks, embed
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.models.ridnet import RIDNet
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
 _SEEDS = 2**32
 
 # Of converted models: the size published figures are measured on.
@@ -391,75 +387,6 @@ class Model:
         if not traced and not np.isfinite(np.asarray(array)).all():
             raise InputError("embedding: expected finite values; got NaN or infinity")
         return array.astype(jnp.float32)
-
-
-# --- Loading -------------------------------------------------------------------------------------
-
-
-def load(name: str | os.PathLike = "small") -> Model:
-    """Loads a model: a bundled name, a training workdir, or a model folder (see `convert`).
-
-    A bundled name comes first: write `./small` for a folder of that name.
-
-    Raises:
-      InputError: there is no such model, or it is of another kind or damaged.
-    """
-    metadata, variables = _read(name)
-    if metadata.get("kind") != "noisetransfer":
-        raise InputError(
-            f"{name} is of kind {metadata.get('kind')}, not a noise transfer model; "
-            "load a denoiser with load_denoiser (--denoiser)"
-        )
-    try:
-        networks = make_networks(SimpleNamespace(**metadata["model"]))
-        params = {key: variables[key] for key in ("generator", "key_encoder")}
-    except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
-    if "discriminator" in variables:
-        params["discriminator"] = variables["discriminator"]
-    return Model(networks, jax.device_put(params), metadata)
-
-
-def load_denoiser(name: str | os.PathLike) -> Denoiser:
-    """Loads a denoiser: a bundled name, a training workdir, a denoiser's or a converted folder.
-
-    Raises:
-      InputError: there is no such denoiser, or it is of another kind or damaged.
-    """
-    nested = Path(name) / "denoiser"
-    is_converted = name not in _bundled() and nested.is_dir()
-    metadata, variables = _read(nested if is_converted else name)
-    if metadata.get("kind") != "ridnet":
-        raise InputError(
-            f"{name} is of kind {metadata.get('kind')}, not a denoiser; load a model with load "
-            "(--model)"
-        )
-    try:
-        network = RIDNet(**metadata["model"])
-        params = variables["denoiser"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
-    return Denoiser(network, jax.device_put(params), metadata)
-
-
-def _bundled() -> list[str]:
-    return sorted(path.parent.name for path in PRETRAINED.glob("*/model.json"))
-
-
-def _read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
-    # Orbax is slow to import.
-    from nt_jax import checkpointing
-    from nt_jax.inference.workdir import load_workdir
-
-    folder = PRETRAINED / name if name in _bundled() else Path(name)
-    if (folder / checkpointing.MODEL_FILE).is_file():
-        return checkpointing.load_model(folder)
-    if (folder / checkpointing.CONFIG_FILE).is_file():
-        return load_workdir(folder)
-    raise InputError(
-        f"no model {name}: there is no such bundled name ({', '.join(_bundled()) or 'none yet'}) "
-        f"and no folder with {checkpointing.MODEL_FILE} or {checkpointing.CONFIG_FILE} at that path"
-    )
 
 
 # --- Compiled functions --------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from nt_jax import metrics
 from nt_jax.errors import InputError
-from nt_jax.inference.model import load
+from nt_jax.inference.loading import load
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, make_networks
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout, stack, unstack
