@@ -1,7 +1,11 @@
 """What every test shares: eight fake CPU devices and the persistent compilation cache."""
 
+import json
 import os
 import pathlib
+from unittest import mock
+
+import pytest
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -17,8 +21,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Files with few tests that take minutes. They come first, or one worker would be busy with them
 # long after the others are done.
-_SLOW = ("test_survival", "test_processes", "test_training", "test_tables")
+_SLOW = ("test_survival", "test_processes", "test_training", "test_notebooks", "test_tables")
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.path.stem.startswith(_SLOW))
+
+
+@pytest.fixture(scope="module")
+def steps_traced_once():
+    """Runs of one process that differ in nothing a step sees share the compiled step."""
+    from nt_jax.training import noisetransfer
+
+    jit_train_step, steps = noisetransfer.jit_train_step, {}
+
+    def shared(config, networks, mesh):
+        seen = json.loads(config.to_json())
+        seen = {name: seen[name] for name in ("model", "variant", "losses", "train")}
+        for name in ("steps", "checkpoint_every", "log_every"):
+            del seen["train"][name]
+        key = json.dumps(seen), mesh
+        if key not in steps:
+            steps[key] = jit_train_step(config, networks, mesh)
+        return steps[key]
+
+    with mock.patch.object(noisetransfer, "jit_train_step", shared):
+        yield

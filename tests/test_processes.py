@@ -10,7 +10,9 @@ from nt_jax.errors import InputError
 from nt_jax.training.cluster import join_cluster
 
 STEPS = 8
-OPTIONS = ["--config=configs/noisetransfer.py:smoke", f"--config.train.steps={STEPS}"]
+# The denoiser starts sooner; the generator's pair is trained by experiments/soak/two_processes.py.
+OPTIONS = ["--config=configs/denoiser.py:smoke", f"--config.train.steps={STEPS}"]
+OPTIONS += [f"--config.eval.every={STEPS}"]
 
 
 @pytest.fixture(autouse=True)

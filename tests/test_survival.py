@@ -27,19 +27,19 @@ from nt_jax.training.noisetransfer import NoiseTransferTask
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 LIGHT = [sys.executable, "-u", str(pathlib.Path(__file__).with_name("light_main.py"))]
-SMOKE = [f"--config={REPOSITORY / 'configs' / 'noisetransfer.py'}:smoke"]
 STEPS = 24
 
 
-def arguments(workdir: pathlib.Path, *options: str) -> list[str]:
-    """Of a run of 24 steps, a save every second."""
-    short = [f"--config.train.steps={STEPS}", "--config.eval.every=12"]
-    return [*SMOKE, *short, *options, f"--workdir={workdir}"]
+def arguments(workdir: pathlib.Path, *options: str, recipe: str = "noisetransfer") -> list[str]:
+    """Of a smoke run of 24 steps, a save every second."""
+    config = f"--config={REPOSITORY / 'configs' / recipe}.py:smoke"
+    short = [f"--config.train.steps={STEPS}", "--config.train.checkpoint_every=2"]
+    return [config, *short, "--config.eval.every=12", *options, f"--workdir={workdir}"]
 
 
-def train(workdir: pathlib.Path, *options: str):
+def train(workdir: pathlib.Path, *options: str, recipe: str = "noisetransfer"):
     """`train_and_evaluate` in this process."""
-    with mock.patch.object(sys, "argv", ["main", *arguments(workdir, *options)]):
+    with mock.patch.object(sys, "argv", ["main", *arguments(workdir, *options, recipe=recipe)]):
         return train_and_evaluate(*parse()[:2])
 
 
@@ -56,7 +56,7 @@ def run(workdir: pathlib.Path, *options: str, **keywords):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def light_and_on_one_device():
+def light_and_on_one_device(steps_traced_once):
     """As the subprocesses."""
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     with (
@@ -78,12 +78,23 @@ def undisturbed(tmp_path_factory):
 # --- SIGKILL -------------------------------------------------------------------------------------
 
 
-def test_ten_kills_change_nothing(undisturbed, tmp_path):
-    """Of ten kills five are in a save, three in a step and two while the run starts."""
-    killed, _ = run_killed([*LIGHT, *arguments(tmp_path)], tmp_path, kills=10, seed=0, most_lines=2)
-    assert killed["during a save"] >= 2, killed
+def test_kills_change_nothing(undisturbed, tmp_path):
+    """Of three kills two are in a save and one in a step."""
+    killed, _ = run_killed([*LIGHT, *arguments(tmp_path)], tmp_path, kills=3, seed=0)
+    assert killed["during a save"] >= 1, killed
     assert differences(tmp_path, undisturbed) == []
     assert [line["step"] for line in lines(tmp_path)] == list(range(STEPS + 1))
+
+
+def test_ten_kills_change_nothing(tmp_path):
+    """The denoiser's run starts sooner. Five in a save, three in a step, two while it starts."""
+    undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "killed"
+    train(undisturbed, recipe="denoiser")
+    command = [*LIGHT, *arguments(workdir, recipe="denoiser")]
+    killed, _ = run_killed(command, workdir, kills=10, seed=0, most_lines=2)
+    assert killed["during a save"] >= 2, killed
+    assert differences(workdir, undisturbed) == []
+    assert [line["step"] for line in lines(workdir)] == list(range(STEPS + 1))
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:

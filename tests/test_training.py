@@ -1,7 +1,6 @@
 """Training end to end on the smoke recipe: files, resuming, signals, divergence, wrong input."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -37,7 +36,7 @@ def smoke(workdir: pathlib.Path, *options: str):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_device():
+def one_device(steps_traced_once):
     """One of the eight fake devices: splitting the step over all makes it slow to compile."""
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     with mock.patch.object(loop, "data_mesh", return_value=mesh):
@@ -134,12 +133,11 @@ def test_a_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path):
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
-    arguments = [sys.executable, "-m", "nt_jax.main", f"--workdir={tmp_path}"]
+    arguments = [sys.executable, "-u", "tests/light_main.py", f"--workdir={tmp_path}"]
     arguments += ["--config=configs/noisetransfer.py:smoke", "--config.train.steps=5000"]
     process = subprocess.Popen(
         arguments,
         cwd=REPOSITORY,
-        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -30,24 +30,33 @@ class SpectralVectors(flax.struct.PyTreeNode):
     v: Tree
 
 
-def _matrix(kernel: Array) -> Array:
-    """[..., out] -> [prod(...), out]: the transpose of spectral norm's weight matrix W."""
-    return kernel.reshape(-1, kernel.shape[-1])
+def _matrices(kernel: Array) -> Array:
+    """[..., out] -> [S, prod(...), out]: transposes of spectral norm's weight matrices W, S = 1
+    for a kernel that is no stack.
+    """
+    count = kernel.shape[0] if kernel.ndim % 2 else 1
+    return kernel.reshape(count, -1, kernel.shape[-1])
 
 
 # Products with u and v are written as sums: a matrix product of each kernel would cost compile
-# time of its own, sums fuse, and these sizes gain nothing from a matrix product.
+# time of its own, sums fuse, and these sizes gain nothing from a matrix product. A stack is an
+# axis and not a `vmap`, which takes long to trace.
 def _unit(x: Array) -> Array:
-    return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
+    return x / jnp.maximum(jnp.sqrt((x * x).sum(1, keepdims=True)), 1e-12)
 
 
 def _map_kernels(function: Callable[..., Array], params: Tree, *others: Tree) -> Tree:
-    """Maps `function` over the kernels of trees with equal paths, and over those of a stack."""
+    """Maps `function` of matrices [S, in, out] over the kernels of trees with equal paths.
+
+    The other trees' leaves reach it as [S, size]; what it returns loses S for a single kernel.
+    """
     rest = [flax.traverse_util.flatten_dict(other) for other in others]
     result = {}
     for path, kernel in _kernels(params).items():
-        mapped = jax.vmap(function) if kernel.ndim % 2 else function
-        result[path] = mapped(kernel, *(tree[path] for tree in rest))
+        matrices = _matrices(kernel)
+        vectors = [tree[path].reshape(len(matrices), -1) for tree in rest]
+        mapped = function(matrices, *vectors)
+        result[path] = mapped if kernel.ndim % 2 else mapped[0]
     return flax.traverse_util.unflatten_dict(result)
 
 
@@ -73,7 +82,7 @@ def init_spectral(key: Array, params: Tree, iterations: int = 15) -> SpectralVec
         for (path, _), draw, shape in zip(kernels, draws, shapes, strict=True)
     }
     # v is overwritten by the first iteration.
-    v = _map_kernels(lambda kernel: jnp.zeros(_matrix(kernel).shape[0]), params)
+    v = _map_kernels(lambda matrices: jnp.zeros(matrices.shape[:2]), params)
     vectors = SpectralVectors(flax.traverse_util.unflatten_dict(u), v)
     return jax.lax.fori_loop(0, iterations, lambda _, w: update_spectral(params, w), vectors)
 
@@ -82,8 +91,8 @@ def update_spectral(params: Tree, vectors: SpectralVectors, iterations: int = 1)
     """Power iterations of every kernel's vectors: v <- W^T u / |.|, then u <- W v / |.|."""
     u = vectors.u
     for _ in range(iterations):
-        v = _map_kernels(lambda k, u: _unit((_matrix(k) * u).sum(1)), params, u)
-        u = _map_kernels(lambda k, v: _unit((_matrix(k) * v[:, None]).sum(0)), params, v)
+        v = _map_kernels(lambda w, u: _unit((w * u[:, None]).sum(2)), params, u)
+        u = _map_kernels(lambda w, v: _unit((w * v[:, :, None]).sum(1)), params, v)
     return SpectralVectors(u, v)
 
 
@@ -99,9 +108,10 @@ def spectral_normalize(params: Tree, vectors: SpectralVectors) -> Tree:
     """
     vectors = jax.lax.stop_gradient(vectors)
 
-    def divide(kernel: Array, u: Array, v: Array) -> Array:
-        return kernel / (_matrix(kernel) * u * v[:, None]).sum()
+    def divide(w: Array, u: Array, v: Array) -> Array:
+        return w / (w * u[:, None] * v[:, :, None]).sum((1, 2), keepdims=True)
 
-    normalized = _map_kernels(divide, params, vectors.u, vectors.v)
-    flat = flax.traverse_util.flatten_dict(params) | flax.traverse_util.flatten_dict(normalized)
+    normalized = flax.traverse_util.flatten_dict(_map_kernels(divide, params, vectors.u, vectors.v))
+    flat = flax.traverse_util.flatten_dict(params)
+    flat |= {path: kernel.reshape(flat[path].shape) for path, kernel in normalized.items()}
     return flax.traverse_util.unflatten_dict(flat)
