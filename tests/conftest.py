@@ -16,16 +16,18 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Processes are started again and again: what compiles quickly adds up, too.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Files with few tests that take minutes. They come first, or one worker would be busy with them
-# long after the others are done.
-_SLOW = ("test_survival", "test_processes", "test_training", "test_notebooks", "test_tables")
+# long after the others are done; the first ones compile what the next find compiled.
+_SLOW = ("test_survival", "test_steps", "test_processes", "test_notebooks", "test_training")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: not item.path.stem.startswith(_SLOW))
+    order = {name: number for number, name in enumerate(_SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(_SLOW)))
 
 
 @pytest.fixture(scope="module")

@@ -27,14 +27,14 @@ from nt_jax.training.noisetransfer import NoiseTransferTask
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 LIGHT = [sys.executable, "-u", str(pathlib.Path(__file__).with_name("light_main.py"))]
-STEPS = 24
+STEPS = 16
 
 
 def arguments(workdir: pathlib.Path, *options: str, recipe: str = "noisetransfer") -> list[str]:
-    """Of a smoke run of 24 steps, a save every second."""
+    """Of a smoke run of 16 steps, a save every second."""
     config = f"--config={REPOSITORY / 'configs' / recipe}.py:smoke"
     short = [f"--config.train.steps={STEPS}", "--config.train.checkpoint_every=2"]
-    return [config, *short, "--config.eval.every=12", *options, f"--workdir={workdir}"]
+    return [config, *short, f"--config.eval.every={STEPS // 2}", *options, f"--workdir={workdir}"]
 
 
 def train(workdir: pathlib.Path, *options: str, recipe: str = "noisetransfer"):
@@ -79,8 +79,8 @@ def undisturbed(tmp_path_factory):
 
 
 def test_kills_change_nothing(undisturbed, tmp_path):
-    """Of three kills two are in a save and one in a step."""
-    killed, _ = run_killed([*LIGHT, *arguments(tmp_path)], tmp_path, kills=3, seed=0)
+    """One in a save and one in a step."""
+    killed, _ = run_killed([*LIGHT, *arguments(tmp_path)], tmp_path, kills=2, seed=0)
     assert killed["during a save"] >= 1, killed
     assert differences(tmp_path, undisturbed) == []
     assert [line["step"] for line in lines(tmp_path)] == list(range(STEPS + 1))
@@ -89,12 +89,13 @@ def test_kills_change_nothing(undisturbed, tmp_path):
 def test_ten_kills_change_nothing(tmp_path):
     """The denoiser's run starts sooner. Five in a save, three in a step, two while it starts."""
     undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "killed"
-    train(undisturbed, recipe="denoiser")
-    command = [*LIGHT, *arguments(workdir, recipe="denoiser")]
+    long = "--config.train.steps=24"
+    train(undisturbed, long, recipe="denoiser")
+    command = [*LIGHT, *arguments(workdir, long, recipe="denoiser")]
     killed, _ = run_killed(command, workdir, kills=10, seed=0, most_lines=2)
     assert killed["during a save"] >= 2, killed
     assert differences(workdir, undisturbed) == []
-    assert [line["step"] for line in lines(workdir)] == list(range(STEPS + 1))
+    assert [line["step"] for line in lines(workdir)] == list(range(25))
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:
@@ -109,7 +110,7 @@ def test_killed_between_the_last_save_and_its_evaluation(undisturbed, tmp_path):
     kept = [*before, last]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
     summary = json.loads((tmp_path / "summary.json").read_text())
-    (tmp_path / "summary.json").write_text(json.dumps(summary | {"end": {}, "steps": 12}))
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"end": {}, "steps": STEPS // 2}))
     assert train(tmp_path)["end"] == summary["end"]
     assert differences(tmp_path, undisturbed) == []
 
@@ -133,7 +134,7 @@ def test_a_signal_during_an_evaluation_saves_and_ends_at_once(undisturbed, tmp_p
     evaluate, ended = NoiseTransferTask.evaluate, []
 
     def interrupted(task, state, key):
-        if state.step == 12:
+        if state.step == STEPS // 2:
             os.kill(os.getpid(), signal.SIGTERM)
             ended.append("not at once")
         return evaluate(task, state, key)
@@ -144,7 +145,7 @@ def test_a_signal_during_an_evaluation_saves_and_ends_at_once(undisturbed, tmp_p
     ):
         train(tmp_path)
     assert not ended
-    assert checkpoint_steps(tmp_path)[-1] == 12
+    assert checkpoint_steps(tmp_path)[-1] == STEPS // 2
     train(tmp_path)
     assert differences(tmp_path, undisturbed) == []
 
@@ -201,7 +202,7 @@ def assert_one_line(done: subprocess.CompletedProcess) -> None:
 
 def test_a_disk_that_fills_up(undisturbed, small_disk):
     workdir = small_disk / "run"
-    train(workdir, "--config.train.steps=12")
+    train(workdir, f"--config.train.steps={STEPS // 2}")
     room = os.statvfs(small_disk)
     filler = small_disk / "filler"
     with filler.open("wb") as file:
@@ -222,7 +223,7 @@ def test_a_disk_that_fills_up(undisturbed, small_disk):
 
 def test_files_that_cannot_grow(undisturbed, tmp_path):
     """As on a full disk, wherever the test may not mount one."""
-    train(tmp_path, "--config.train.steps=12")
+    train(tmp_path, f"--config.train.steps={STEPS // 2}")
     biggest = max(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
 
     # Orbax splits a checkpoint into files of other sizes each time: an eighth stops any.
@@ -230,7 +231,7 @@ def test_files_that_cannot_grow(undisturbed, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (biggest // 8, biggest // 8))
 
     assert_one_line(run(tmp_path, preexec_fn=limit))
-    assert load_state(tmp_path)[1] == 12
+    assert load_state(tmp_path)[1] == STEPS // 2
     train(tmp_path)
     assert differences(tmp_path, undisturbed) == []
 
