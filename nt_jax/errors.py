@@ -1,7 +1,9 @@
 """Errors that are the user's to mend, and how a command ends on them."""
 
 import argparse
+import atexit
 import io
+import os
 import shlex
 import signal
 import sys
@@ -53,7 +55,18 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(EXIT_DIVERGED)
     except PreemptedError as error:
         print(error, file=sys.stderr)
-        sys.exit(EXIT_PREEMPTED)
+        _end(EXIT_PREEMPTED)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends the process without taking the interpreter apart.
+
+    A computation that the signal left running would crash there, and the exit code would be lost.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def report(error: InputError) -> int:

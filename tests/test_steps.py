@@ -5,6 +5,7 @@ import itertools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -312,10 +313,10 @@ def test_every_term_is_logged_and_everything_learns(trained):
         assert min(jax.tree.leaves(moved)) > 1e-5
 
 
-@pytest.mark.parametrize("preset", ["paper", "official"])
+@pytest.mark.parametrize("preset", ["paper", "official", "base"])
 def test_a_step_keeps_the_state_as_it_is_typed(preset):
     config = make_config(preset)
-    networks = make_networks(config.model)
+    networks = make_networks(config.model, jnp.dtype(config.model.dtype))
     before, after, metrics = trace_step(config, networks)
     # A weak type that the step makes strong would compile it twice.
     typed = lambda a: (a.shape, a.dtype, a.weak_type)  # noqa: E731

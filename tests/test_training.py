@@ -216,4 +216,4 @@ def test_the_command_ends_with_one_line_and_exit_code_2(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "choose from paper, official, small, smoke" in done.stderr
+    assert "choose from paper, official, small, base, smoke" in done.stderr
