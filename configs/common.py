@@ -25,7 +25,7 @@ def base_config() -> ConfigDict:
     model.gan_trunk = "block"
     # Negative keys kept; a multiple of the batch size.
     model.queue_length = 4096
-    # Momentum of the key encoder.
+    # Momentum of the key encoder; 1 leaves it as it is at the start (see train.init_from).
     model.momentum = 0.999
     # Compute type of the convolutions: float32 or bfloat16. Parameters stay float32.
     model.dtype = "float32"
@@ -101,6 +101,9 @@ def base_config() -> ConfigDict:
     config.train = train = ConfigDict()
     # Updates of both networks.
     train.steps = 400_000
+    # Workdir of another run whose networks this one starts with, at step 0 and with new optimizers;
+    # empty: random ones.
+    train.init_from = ""
     # Examples in a batch, over all devices.
     train.batch_size = 32
     # Adam, and L2 regularisation added to its gradient.
@@ -109,8 +112,8 @@ def base_config() -> ConfigDict:
     train.adam_b2 = 0.99
     train.l2 = 1e-7
     # Decay of the generator's moving average used for evaluation and release; 0 keeps none. In
-    # the first steps less, (1 + step) / (10 + step). The embedding that the generator reads drifts:
-    # an average over more than a few steps is of generators made for other embeddings.
+    # the first steps less, (1 + step) / (10 + step). The embedding that the generator reads drifts,
+    # unless momentum is 1: an average over many steps is of generators made for other embeddings.
     train.ema_decay = 0.0
     # Steps between checkpoints, and how many to keep.
     train.checkpoint_every = 2000

@@ -1,5 +1,6 @@
 """Training end to end on the smoke recipe: files, resuming, signals, divergence, wrong input."""
 
+import functools
 import json
 import pathlib
 import signal
@@ -112,6 +113,31 @@ def test_a_config_that_does_not_fit_is_refused(finished, field, before, now):
     with pytest.raises(InputError, match=rf"config\.{field}={before}, not {now}"):
         train_and_evaluate(*smoke(finished[0], f"--config.{field}={now}"))
     assert checkpoint_steps(finished[0]) == [4, 6]
+
+
+def test_a_run_can_start_with_the_networks_of_another(finished, tmp_path):
+    still = ("--config.train.learning_rate=0.0", "--config.train.l2=0.0")
+    options = (f"--config.train.init_from={finished[0]}", "--config.model.momentum=1.0", *still)
+    train_and_evaluate(*smoke(tmp_path, *options, "--config.train.steps=2"))
+    before, after = (load_state(workdir)[2] for workdir in (finished[0], tmp_path))
+    assert after["step"] == 2
+    for name in ("generator", "discriminator", "key_encoder"):
+        jax.tree.map(np.testing.assert_array_equal, after[name], before[name])
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    jax.tree.map(close, after["generator_average"], before["generator"])
+    # Two batches of keys are new.
+    np.testing.assert_array_equal(after["queue"][16:], before["queue"][16:])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--config.model.width=8", "its generator has other sizes"), (None, "is no training workdir")],
+)
+def test_a_run_that_cannot_be_started_from_is_refused(finished, tmp_path, option, message):
+    source = finished[0] if option else tmp_path / "none"
+    options = [option] if option else []
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(*smoke(tmp_path / "run", f"--config.train.init_from={source}", *options))
 
 
 def test_a_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path):

@@ -207,6 +207,7 @@ class DenoiserTask(Task):
     picture = "denoised"
     shown = ("loss",)
     sections = ("model", "denoiser")
+    inherits: ClassVar = {"params": "params", "average": "params"}
 
     def __init__(self, config: Any) -> None:
         _check(config)

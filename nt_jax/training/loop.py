@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps
+from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps, load_state
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.training import logs
@@ -309,10 +310,39 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     )
     found = checkpointer.restore(abstract, check)
     if found is None:
-        return jax.jit(fresh, out_shardings=everywhere)()
+        inherited = _inherited(config.train.init_from, task, abstract)
+
+        def start(inherited: dict[str, Any]) -> Any:
+            return fresh().replace(**inherited)
+
+        return jax.jit(start, out_shardings=everywhere)(inherited)
     step, state = found
     logs.say(f"resumed from the checkpoint of step {step}")
     return state
+
+
+def _inherited(workdir: str, task: Task, abstract: Any) -> dict[str, Any]:
+    """Fields of the state that start as those of another run; none without one."""
+    if not workdir:
+        return {}
+    _, step, saved = load_state(workdir)
+    fields: dict[str, Any] = {}
+    for name, source in task.inherits.items():
+        wanted = getattr(abstract, name)
+        if wanted is None:  # no average is kept
+            continue
+        shapes = [
+            jax.tree.map(np.shape, flax.serialization.to_state_dict(tree))
+            for tree in (saved.get(source), wanted)
+        ]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"config.train.init_from={workdir}: its {source.replace('_', ' ')} has other sizes"
+                " than config.model asks for; choose another or change config.model"
+            )
+        fields[name] = flax.serialization.from_state_dict(wanted, saved[source])
+    logs.say(f"starts with the networks of {workdir} at step {step}")
+    return fields
 
 
 def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:

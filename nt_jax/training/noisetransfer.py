@@ -32,6 +32,16 @@ class NoiseTransferTask(Task):
     picture = "generated"
     shown = ("loss_g", "loss_d", "recon", "contrastive_accuracy", "d_real", "d_fake")
     sections = ("model", "variant")
+    inherits: ClassVar = {
+        "generator": "generator",
+        "generator_average": "generator",
+        "generator_spectral": "generator_spectral",
+        "discriminator": "discriminator",
+        "discriminator_spectral": "discriminator_spectral",
+        "key_encoder": "key_encoder",
+        "key_spectral": "key_spectral",
+        "queue": "queue",
+    }
 
     def __init__(self, config: Any) -> None:
         moco.check_queue(config.model.queue_length, config.train.batch_size)

@@ -41,6 +41,8 @@ class Task(ABC):
       shown: numbers of a step for the progress line.
       inputs: entries of a batch that a step takes.
       sections: of the config, that must agree with a checkpoint's to resume from it.
+      inherits: {field of the state: field of another run's state that `train.init_from` starts it
+        with}.
     """
 
     titles: ClassVar[dict[str, str]]
@@ -49,6 +51,7 @@ class Task(ABC):
     picture: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
     sections: ClassVar[tuple[str, ...]]
+    inherits: ClassVar[dict[str, str]]
     inputs: tuple[str, ...]
 
     @abstractmethod
