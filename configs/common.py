@@ -50,6 +50,8 @@ def base_config() -> ConfigDict:
     losses.recon = 100.0
     # Difference of local log variances; not in the paper.
     losses.noise_level = 0.0
+    # Distance of the histograms of the noise, channel by channel; not in the paper.
+    losses.wasserstein = 0.0
     # Temperature of InfoNCE.
     losses.temperature = 0.1
 

@@ -87,6 +87,7 @@ CONFIG.losses = Weights(
     gan_fm=100.0,
     recon=100.0,
     noise_level=0.0,
+    wasserstein=0.0,
     temperature=0.1,
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax.test_util import check_grads
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from nt_jax.errors import InputError
 from nt_jax.training import losses, moco
@@ -133,6 +133,7 @@ def test_feature_matching_gradient_reaches_the_generated_side_only():
 blur = jax.jit(losses.gaussian_blur)
 reconstruction = jax.jit(losses.reconstruction)
 noise_level = jax.jit(losses.noise_level)
+wasserstein = jax.jit(losses.wasserstein)
 
 
 def test_blur_is_a_gaussian_of_21_taps_with_reflected_borders():
@@ -176,6 +177,33 @@ def test_noise_level_gradient_is_finite_without_noise():
     zero = jnp.zeros((1, 12, 12, 1))
     gradient = jax.jit(jax.grad(losses.noise_level, 1))(random(0, 1, 12, 12, 1), zero)
     assert np.all(np.isfinite(gradient))
+
+
+def test_wasserstein_is_scipys_over_the_deviation():
+    noise, generated = random(0, 2, 9, 7, 3), 0.1 + 2 * random(1, 2, 9, 7, 3)
+    expected = [
+        stats.wasserstein_distance(real.ravel(), fake.ravel()) / real.std()
+        for real, fake in zip(channels_of(noise), channels_of(generated), strict=True)
+    ]
+    assert wasserstein(noise, generated) == pytest.approx(np.mean(expected), rel=1e-4)
+    # A mean that is off by the deviation; and of no noise, by grey levels.
+    shifted = noise + noise.std((1, 2), keepdims=True)
+    assert wasserstein(noise, shifted) == pytest.approx(1, rel=1e-4)
+    assert wasserstein(0 * noise, 0 * noise + 2 / 255) == pytest.approx(2, rel=1e-4)
+
+
+def test_wasserstein_does_not_see_where_a_value_is():
+    noise = random(0, 1, 8, 8, 3)
+    assert wasserstein(noise, noise[:, ::-1]) == 0
+
+
+def test_gradient_of_wasserstein():
+    noise, generated = random(0, 1, 5, 5, 2), random(1, 1, 5, 5, 2)
+    check_grads(lambda x: wasserstein(noise, x), (generated,), 1, modes=["rev"], rtol=1e-2)
+
+
+def channels_of(images):
+    return [image[..., channel] for image in np.asarray(images) for channel in range(3)]
 
 
 # --- Queue, moving average, Adam -----------------------------------------------------------------

@@ -110,6 +110,8 @@ def joint_losses(
         terms_g["recon"] = losses.reconstruction(noisy, generated)
     if weights.noise_level:
         terms_g["noise_level"] = losses.noise_level(noisy - clean, noise)
+    if weights.wasserstein:
+        terms_g["wasserstein"] = losses.wasserstein(noisy - clean, noise)
 
     loss_g = sum((weights[name] * term for name, term in terms_g.items()), jnp.float32(0))
     loss_d = sum((weights[name] * term for name, term in terms_d.items()), jnp.float32(0))
