@@ -14,6 +14,7 @@ from tiny_models import BLOCKS, EMBEDDING_SIZE, save_tiny
 import nt_jax
 from nt_jax.checkpointing import save_model
 from nt_jax.inference import tiles
+from nt_jax.inference.embeddings import embed_by_crops, reference_crops
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import embed
 from nt_jax.models.ridnet import RIDNet, init_ridnet
@@ -124,12 +125,12 @@ def test_large_and_several_references_are_averaged(tmp_path, bound):
     np.testing.assert_allclose(model.embed_references(stack), average(top, bottom), atol=1e-6)
 
 
-def test_crops_of_a_large_reference(model):
-    crops = model.reference_crops(np.broadcast_to(np.uint8(0), (6000, 8500, 3)))
+def test_crops_of_a_large_reference():
+    crops = reference_crops(np.broadcast_to(np.uint8(0), (6000, 8500, 3)), 256)
     assert len(crops) == 16
     assert {crop.shape for crop in crops} == {(256, 256, 3)}
     positions = np.arange(512)[:, None] * np.ones((1, 300), int)
-    starts = [crop[0, 0] for crop in model.reference_crops(positions)]
+    starts = [crop[0, 0] for crop in reference_crops(positions, 256)]
     assert starts == [0, 0, 256, 256]
 
 
@@ -139,7 +140,19 @@ def test_crops_are_of_the_size_the_model_names(model):
     top, bottom = model.embed(image[:64]), model.embed(image[-64:])
     np.testing.assert_allclose(small.embed(image), (top + bottom) / 2, atol=1e-6)
     assert np.abs(small.embed(image) - model.embed(image)).max() > 1e-3
-    assert len(small.reference_crops(np.broadcast_to(np.uint8(0), (3000, 900)))) == 16 * 15
+    assert len(reference_crops(np.broadcast_to(np.uint8(0), (3000, 900)), 64)) == 16 * 15
+
+
+def test_many_crops_are_embedded_in_batches(model):
+    photos = np.stack([data.astronaut()[:80, :96], data.rocket()[:80, :96]]) / np.float32(255)
+    small = dataclasses.replace(model, metadata=model.metadata | {"reference_crop": 16})
+    one_by_one = [model.embed(crop) for crop in reference_crops(photos, 16)]
+    assert len(one_by_one) == 5 * 6
+    expected = np.mean(one_by_one, axis=0)
+    np.testing.assert_allclose(small.embed(photos), expected, atol=1e-6)
+    np.testing.assert_allclose(small.embed(photos[1]), expected[1], atol=1e-6)
+    found = embed_by_crops(model.networks, model.params["key_encoder"], photos, 16)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 # --- Transfer ------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_a_released_model_tells_its_recipe_and_figures(workdir, tmp_path):
     assert json.loads((tmp_path / "model" / "model.json").read_text()) == metadata
     assert metadata["recipe"]["losses"]["recon"] == 100.0
     assert metadata["recipe"]["data"]["pairs"] == "sidd/train=3,crops"
-    assert metadata["reference_crop"] == 24  # 4/3 of the patches, a multiple of 4
+    assert metadata["reference_crop"] == 16  # the patches
     assert metadata["step"] == 7
     assert metadata["held_out"] == {"step": 5, "eval/akld": 0.5}
     assert set(nt_jax.load(tmp_path / "model").params) == {"generator", "key_encoder"}

@@ -6,26 +6,72 @@ computed from embeddings is put back onto that bound, as the networks know nothi
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax.errors import InputError
+from nt_jax.inference.tiles import ALIGNMENT, evenly_spaced
 from nt_jax.models.discriminator import bound_embedding
-from nt_jax.models.parameters import Array
+from nt_jax.models.networks import Networks, embed
+from nt_jax.models.parameters import Array, Tree
 
 # Noise levels put on a photograph to see where its embedding goes, 0 to 255 scale.
 LEVELS = (5.0, 15.0, 25.0, 35.0, 50.0)
 # Middle of a photograph that is used: what is more costs time and tells little.
 _SIDE = 256
+# A reference is embedded by at most as many pixels as a square of this side has.
+_EMBEDDED_SIDE = 1024
 
 
-def average(embeddings: Sequence[ArrayLike], bound: str) -> Array:
+def reference_crops(images: Any, side: int) -> list[Any]:
+    """What of a reference is embedded: pieces of [N, H, W, 3], or of one image [H, W, 3] or [H, W].
+
+    Along an axis of up to `side` pixels there is one piece, less what is beyond a multiple of 4;
+    along a longer one evenly spaced pieces of that side, which cover it up to 1024 pixels and of
+    which there are no more beyond: constant memory and time.
+    """
+    axis = 1 if images.ndim == 4 else 0
+    before = (slice(None),) * axis
+    height, width = images.shape[axis : axis + 2]
+    return [
+        images[(*before, row, column)]
+        for row in _pieces(height, side)
+        for column in _pieces(width, side)
+    ]
+
+
+def embed_by_crops(networks: Networks, params: Tree, images: Array, side: int) -> Array:
+    """Averages of the embeddings of all crops of images [N, H, W, 3] -> [N, E].
+
+    Args:
+      networks: the modules.
+      params: of the key encoder, spectrally normalised.
+      images: in [0, 1].
+      side: of the crops, see `reference_crops`.
+    """
+    crops = reference_crops(images, side)
+    embeddings = embed(networks, params, jnp.concatenate(crops))
+    each = embeddings.reshape(len(crops), len(images), -1)
+    return average(each, networks.discriminator.bound)
+
+
+def _pieces(size: int, side: int) -> list[slice]:
+    if size <= side:
+        return [slice(0, size // ALIGNMENT * ALIGNMENT)]
+    return evenly_spaced(size, side, -(-min(size, _EMBEDDED_SIDE) // side))
+
+
+def average(embeddings: Sequence[ArrayLike] | Array, bound: str) -> Array:
     """Mean of embeddings [..., E], on the bound; one alone stays as it is."""
     if len(embeddings) == 1:
         return jnp.asarray(embeddings[0])
-    return _onto(jnp.mean(jnp.stack([jnp.asarray(e) for e in embeddings]), axis=0), bound)
+    if not isinstance(embeddings, jax.Array):
+        embeddings = jnp.stack([jnp.asarray(e) for e in embeddings])
+    return _onto(jnp.mean(embeddings, axis=0), bound)
 
 
 def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nt_jax.errors import InputError
+from nt_jax.inference.embeddings import reference_crops
 from nt_jax.inference.images import (
     Photo,
     check_writable_as,
@@ -117,8 +118,8 @@ def embed_photos(model: "Model", photos: Sequence[Photo]) -> Any:
     """Embedding [E] of photos as `Model.embed_references`, without holding them as float."""
     embeddings = []
     for photo in photos:
-        crops = [model.embed(to_float(crop)) for crop in model.reference_crops(photo.pixels)]
-        embeddings.append(model.average(crops))
+        crops = reference_crops(photo.pixels, model.reference_crop)
+        embeddings.append(model.embed_crops([to_float(crop)[None] for crop in crops])[0])
     return model.average(embeddings)
 
 

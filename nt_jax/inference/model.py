@@ -22,7 +22,6 @@ from nt_jax.inference.tiles import (
     DEFAULT_TILE,
     Tile,
     Window,
-    evenly_spaced,
     full_float32,
     over_tiles,
     receptive_radius,
@@ -40,8 +39,8 @@ _SEEDS = 2**32
 
 # Of converted models: the size published figures are measured on.
 _DEFAULT_REFERENCE_CROP = 256
-# A reference is embedded by at most as many pixels as a square of this side has.
-_EMBEDDED_SIDE = 1024
+# Crops of a reference that go through the encoder together.
+_EMBEDDED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,43 +72,49 @@ class Model:
     def reference_crop(self) -> int:
         """Side of the crops that `embed` averages over, pixels.
 
-        4/3 of the training patches of a model trained here, as an encoder trained on small patches
-        need not know large images (docs/training_log.md); 256 of a converted model.
+        That of the training patches of a model trained here: what an encoder trained on small
+        patches says of larger images means another level to the generator
+        (docs/training_log.md). 256 of a converted model.
         """
         return self.metadata.get("reference_crop", _DEFAULT_REFERENCE_CROP)
 
     def embed(self, image: ArrayLike) -> Array:
         """Noise embedding by the key encoder, float32: [H, W, 3] -> [E]; [N, H, W, 3] -> [N, E].
 
-        The average over the crops that `reference_crops` takes.
+        The average over crops of `reference_crop` pixels a side.
 
         Args:
           image: uint8 or float in [0, 1], sides of 16 pixels or more.
         """
         images = _large_enough(as_images(image, "image"), "image")
-        embeddings = self.average(
-            [
-                _embed(self.networks, self.params["key_encoder"], crop)
-                for crop in self.reference_crops(images)
-            ]
-        )
+        embeddings = self.embed_crops(embeddings_of.reference_crops(images, self.reference_crop))
         return embeddings if np.ndim(image) == 4 else embeddings[0]
 
-    def reference_crops(self, images: Any) -> list[Any]:
-        """What `embed` looks at: pieces of [N, H, W, 3], or of one image [H, W, 3] or [H, W].
+    def embed_crops(self, crops: Sequence[ArrayLike]) -> Array:
+        """Average of the embeddings of crops of one size.
 
-        Along an axis of up to `reference_crop` pixels there is one piece, less what is beyond a
-        multiple of 4; along a longer one evenly spaced pieces of that side, which cover it up to
-        1024 pixels and of which there are no more beyond: constant memory and time.
+        Args:
+          crops: float in [0, 1], [N, h, w, 3] each, of the same N images.
+
+        Returns:
+          float32 [N, E].
         """
-        axis = 1 if images.ndim == 4 else 0
-        before = (slice(None),) * axis
-        height, width = images.shape[axis : axis + 2]
-        return [
-            images[(*before, row, column)]
-            for row in _crops(height, self.reference_crop)
-            for column in _crops(width, self.reference_crop)
-        ]
+        if len(crops) == 1:
+            return _embed(self.networks, self.params["key_encoder"], jnp.asarray(crops[0]))
+        images = jnp.concatenate(crops)
+        # Always as many at once: one program for references of all sizes.
+        batches = -(-len(images) // _EMBEDDED_AT_ONCE)
+        surplus = batches * _EMBEDDED_AT_ONCE - len(images)
+        images = jnp.concatenate([images, jnp.zeros((surplus, *images.shape[1:]))])
+        embeddings = jnp.concatenate(
+            [
+                _embed(self.networks, self.params["key_encoder"], batch)
+                for batch in jnp.split(images, batches)
+            ]
+        )[: len(images) - surplus]
+        return embeddings_of.average(
+            embeddings.reshape(len(crops), -1, self.embedding_size), self._bound
+        )
 
     def average(self, embeddings: Sequence[ArrayLike]) -> Array:
         """Average of embeddings [..., E], back to unit length for the l2 bound."""
@@ -473,10 +478,3 @@ def _aligned(height: int, width: int, name: str) -> None:
             f"{name}: expected height and width multiples of {ALIGNMENT}, {SMALLEST_SIDE} or more; "
             f"got {height}x{width}; transfer() takes any size"
         )
-
-
-def _crops(size: int, side: int) -> list[slice]:
-    """The pieces of one axis of a reference."""
-    if size <= side:
-        return [slice(0, size // ALIGNMENT * ALIGNMENT)]
-    return evenly_spaced(size, side, -(-min(size, _EMBEDDED_SIDE) // side))

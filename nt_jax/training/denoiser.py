@@ -15,9 +15,10 @@ from jax.typing import ArrayLike
 
 from nt_jax import metrics
 from nt_jax.errors import InputError
+from nt_jax.inference.embeddings import embed_by_crops
 from nt_jax.inference.loading import load
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, embed, generate_noise, make_networks
+from nt_jax.models.networks import Networks, generate_noise, make_networks
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout, stack, unstack
 from nt_jax.models.ridnet import RIDNet, init_ridnet
 from nt_jax.training import heldout, moco
@@ -50,10 +51,12 @@ class NoiseModel(flax.struct.PyTreeNode):
 
     Attributes:
       networks: the modules.
+      reference_crop: side of the crops that references are embedded by.
       generator, key_encoder: spectrally normalised parameters.
     """
 
     networks: Networks = flax.struct.field(pytree_node=False)
+    reference_crop: int = flax.struct.field(pytree_node=False)
     generator: Tree
     key_encoder: Tree
 
@@ -96,7 +99,9 @@ def generate(model: NoiseModel, batch: Batch, key: Array) -> Array:
     """
     clean = batch["clean"]
     count, height, width, _ = clean.shape
-    embedding = embed(model.networks, model.key_encoder, batch["reference"])
+    embedding = embed_by_crops(
+        model.networks, model.key_encoder, batch["reference"], model.reference_crop
+    )
     maps = sample_maps(key, count, height, width, model.networks.generator.blocks)
     noise = generate_noise(model.networks, model.generator, clean, embedding, maps)
     return jnp.clip(clean + noise, 0, 1)
@@ -284,4 +289,5 @@ def _load_model(config: Any) -> NoiseModel:
     networks = make_networks(
         SimpleNamespace(**model.metadata["model"]), jnp.dtype(config.model.dtype)
     )
-    return NoiseModel(networks, model.params["generator"], model.params["key_encoder"])
+    params = model.params
+    return NoiseModel(networks, model.reference_crop, params["generator"], params["key_encoder"])

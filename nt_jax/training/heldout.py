@@ -14,8 +14,9 @@ import numpy as np
 from nt_jax import metrics
 from nt_jax.data import camera, noise, sources
 from nt_jax.errors import InputError
+from nt_jax.inference.embeddings import embed_by_crops
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, embed, generate_noise, layouts
+from nt_jax.models.networks import Networks, generate_noise, layouts
 from nt_jax.models.parameters import Array, Stacks
 from nt_jax.models.spectral import SpectralVectors
 from nt_jax.training.state import TrainState
@@ -136,10 +137,13 @@ def last_of_each_kind(heldout: HeldOut, count: int) -> np.ndarray:
     return np.concatenate([np.flatnonzero(kinds == k)[-count:] for k in dict.fromkeys(kinds)])
 
 
-def make_generate(networks: Networks) -> Callable[[TrainState, Array, Array, Array], Array]:
+def make_generate(
+    networks: Networks, reference_crop: int
+) -> Callable[[TrainState, Array, Array, Array], Array]:
     """Jitted (state, clean, reference, key) -> generated images in [0, 1], all [N, P, P, 3].
 
-    The generator is the state's moving average where it keeps one.
+    The generator is the state's moving average where it keeps one. References are embedded by crops
+    of `reference_crop` pixels a side, as by the model that is released.
     """
     generator_layout, discriminator_layout = layouts(networks)
 
@@ -152,7 +156,7 @@ def make_generate(networks: Networks) -> Callable[[TrainState, Array, Array, Arr
         key: Array,
     ) -> Array:
         encoder = effective(*key_encoder, discriminator_layout)
-        embedding = embed(networks, encoder, reference)
+        embedding = embed_by_crops(networks, encoder, reference, reference_crop)
         count, height, width, _ = clean.shape
         maps = sample_maps(key, count, height, width, networks.generator.blocks)
         params = effective(*generator, generator_layout)

@@ -52,7 +52,7 @@ class NoiseTransferTask(Task):
         self.inputs = ("clean", "noisy", "reference")
         self._networks = make_networks(config.model, jnp.dtype(config.model.dtype))
         self._held_out = heldout.make_heldout(config)
-        self._generate = heldout.make_generate(self._networks)
+        self._generate = heldout.make_generate(self._networks, config.data.patch_size)
 
     def init(self, key: Array) -> TrainState:
         return init_state(self.config, self._networks, key)
