@@ -34,8 +34,9 @@ def release(workdir: Path, output: Path) -> dict[str, Any]:
         ("data", "pairs"),
         ("eval", "photos"),
         ("eval", "pairs"),
+        ("train", "init_from"),
     ):
-        recipe[section][field] = _without_machine(recipe[section][field])
+        recipe[section][field] = _without_machine(recipe[section].get(field, ""))
     metadata |= {
         "weights": "float16",
         "recipe": recipe,

@@ -22,6 +22,7 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = get_config("smoke")
     config.data.pairs = "/home/me/data/sidd/train=3,crops"
+    config.train.init_from = "/home/me/runs/first"
     saved = json.loads(config.to_json())
     networks = make_networks(config.model)
     state = jax.jit(lambda: init_state(config, networks, jax.random.key(0)))()
@@ -54,6 +55,7 @@ def test_a_released_model_tells_its_recipe_and_figures(workdir, tmp_path):
     assert json.loads((tmp_path / "model" / "model.json").read_text()) == metadata
     assert metadata["recipe"]["losses"]["recon"] == 100.0
     assert metadata["recipe"]["data"]["pairs"] == "sidd/train=3,crops"
+    assert metadata["recipe"]["train"]["init_from"] == "runs/first"
     assert metadata["reference_crop"] == 16  # the patches
     assert metadata["step"] == 7
     assert metadata["held_out"] == {"step": 5, "eval/akld": 0.5}
