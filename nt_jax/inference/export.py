@@ -6,8 +6,8 @@ float32, parameters inside the file.
 generator: clean [B, H, W, 3] in [0, 1], embedding [B, E], then the random maps N(0, 1) in call
   order, [B, h, w, 1] each -> noise [B, H, W, 3], unclipped. In StableHLO the maps are one tuple; in
   ONNX the inputs are named clean, embedding, map_00, map_01, ..., and the output noise.
-embedding network (the key encoder, on whole images): images [B, H, W, 3] in [0, 1] ->
-  embedding [B, E].
+embedding network (the key encoder, on images as they are: give it crops of `Model.reference_crop`
+  pixels a side and average): images [B, H, W, 3] in [0, 1] -> embedding [B, E].
 
     jax.export.deserialize(bytearray(path.read_bytes())).call(clean, embedding, maps)
     onnxruntime.InferenceSession(path).run(["noise"], {"clean": clean, ...})
