@@ -1,22 +1,28 @@
 """Writes the model of a training run as it is bundled: no optimizers, 16-bit weights.
 
-python -m experiments.release_model --workdir=runs/small --output=nt_jax/pretrained/small
+python -m experiments.release_model --workdir=runs/small --output=nt_jax/pretrained/small \
+  [--networks=experiments/networks/small]
 
 A NoiseTransfer model keeps its generator (the moving average where the run has one) and its key
 encoder, which then judges in the discriminator's place. `model.json` tells the recipe, the step and
-the held-out figures of the run's last evaluation.
+the held-out figures of the run's last evaluation. --networks also writes all networks of the run as
+a small workdir, for `config.train.init_from` to go on from.
 """
 
+import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from nt_jax.checkpointing import read_config, save_model
+from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, load_state, read_config, save_model
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.inference.workdir import load_workdir
 from nt_jax.training.logs import read_metrics
+from nt_jax.training.task import task_class
 
 _RELEASED = ("generator", "key_encoder", "denoiser")
 
@@ -28,6 +34,45 @@ def release(workdir: Path, output: Path) -> dict[str, Any]:
       InputError: no workdir, or one without a checkpoint; `output` is something else.
     """
     metadata, variables = load_workdir(workdir)
+    metadata |= {
+        "weights": "float16",
+        "recipe": _recipe(workdir),
+        "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
+    }
+    released = {name: tree for name, tree in variables.items() if name in _RELEASED}
+    save_model(output, metadata, _halved(released))
+    return metadata
+
+
+def release_networks(workdir: Path, output: Path) -> None:
+    """Writes all networks of a run as a workdir with nothing else in its checkpoint, in float16.
+
+    Raises:
+      InputError: no workdir, or one without a checkpoint; `output` exists.
+    """
+    config, step, state = load_state(workdir)
+    if output.exists():
+        raise InputError(f"{output} exists; choose another output or remove it")
+    recipe = _recipe(workdir)
+    networks = {name: state[name] for name in task_class(config).inherits.values()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        made = Path(scratch) / "workdir"
+        made.mkdir()
+        (made / CONFIG_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
+        with Checkpointer(made, recipe, keep=1) as checkpointer:
+            checkpointer.save(step, _halved(networks))
+        for file in made.rglob("commit_success.txt"):  # names a folder of this machine
+            file.unlink()
+        shutil.move(made, output)
+
+
+def _halved(trees: dict[str, Any]) -> dict[str, Any]:
+    return jax.tree.map(lambda leaf: leaf.astype(np.float16), trees)
+
+
+def _recipe(workdir: Path) -> dict[str, Any]:
+    """The config of a run, but where its data lay."""
     recipe = read_config(workdir)
     for section, field in (
         ("data", "photos"),
@@ -37,18 +82,7 @@ def release(workdir: Path, output: Path) -> dict[str, Any]:
         ("train", "init_from"),
     ):
         recipe[section][field] = _without_machine(recipe[section].get(field, ""))
-    metadata |= {
-        "weights": "float16",
-        "recipe": recipe,
-        "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
-    }
-    halved = {
-        name: jax.tree.map(lambda leaf: leaf.astype(np.float16), tree)
-        for name, tree in variables.items()
-        if name in _RELEASED
-    }
-    save_model(output, metadata, halved)
-    return metadata
+    return recipe
 
 
 def _without_machine(spec: str) -> str:
@@ -70,12 +104,16 @@ def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", type=Path, required=True, help="training run")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--networks", type=Path, help="folder for all networks of the run")
     args = parser.parse_args()
     if not (args.workdir / "metrics.jsonl").is_file():
         raise InputError(f"{args.workdir} is no training workdir: it has no metrics.jsonl")
     metadata = release(args.workdir, args.output)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     print(f"wrote {args.output}: step {metadata['step']}, {size / 1e6:.1f} MB")
+    if args.networks:
+        release_networks(args.workdir, args.networks)
+        print(f"wrote {args.networks}")
 
 
 if __name__ == "__main__":

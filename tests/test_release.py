@@ -9,8 +9,9 @@ from skimage import data
 
 import nt_jax
 from configs.noisetransfer import get_config
-from experiments.release_model import release
-from nt_jax.checkpointing import Checkpointer
+from experiments.release_model import release, release_networks
+from nt_jax.checkpointing import Checkpointer, load_state
+from nt_jax.errors import InputError
 from nt_jax.inference.loading import PRETRAINED
 from nt_jax.models.networks import make_networks
 from nt_jax.training.state import init_state
@@ -60,6 +61,23 @@ def test_a_released_model_tells_its_recipe_and_figures(workdir, tmp_path):
     assert metadata["step"] == 7
     assert metadata["held_out"] == {"step": 5, "eval/akld": 0.5}
     assert set(nt_jax.load(tmp_path / "model").params) == {"generator", "key_encoder"}
+
+
+def test_released_networks_are_those_of_the_run_in_16_bits(workdir, tmp_path):
+    release_networks(workdir, tmp_path / "networks")
+    (_, _, run), (config, step, networks) = (
+        load_state(folder) for folder in (workdir, tmp_path / "networks")
+    )
+    assert step == 7
+    assert config["data"]["pairs"] == "sidd/train=3,crops"
+    assert {"generator", "discriminator", "key_encoder", "queue"} < set(networks)
+    for name, tree in networks.items():
+        halved = jax.tree.map(np.float16, run[name])
+        jax.tree.map(np.testing.assert_array_equal, tree, halved)
+    files = [path for path in (tmp_path / "networks").rglob("*") if path.is_file()]
+    assert not [path for path in files if str(tmp_path).encode() in path.read_bytes()]
+    with pytest.raises(InputError, match="exists"):
+        release_networks(workdir, tmp_path / "networks")
 
 
 def test_the_bundled_small_follows_the_level_of_its_reference():

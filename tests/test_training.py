@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from experiments.release_model import release_networks
 from nt_jax import main as command
 from nt_jax.checkpointing import checkpoint_steps, load_state
 from nt_jax.data.pipeline import make_loader
@@ -115,11 +116,17 @@ def test_a_config_that_does_not_fit_is_refused(finished, field, before, now):
     assert checkpoint_steps(finished[0]) == [4, 6]
 
 
-def test_a_run_can_start_with_the_networks_of_another(finished, tmp_path):
+@pytest.mark.parametrize("released", [False, True])
+def test_a_run_can_start_with_the_networks_of_another(released, finished, tmp_path):
+    source = finished[0]
+    if released:
+        source = tmp_path / "networks"
+        release_networks(finished[0], source)
     still = ("--config.train.learning_rate=0.0", "--config.train.l2=0.0")
-    options = (f"--config.train.init_from={finished[0]}", "--config.model.momentum=1.0", *still)
-    train_and_evaluate(*smoke(tmp_path, *options, "--config.train.steps=2"))
-    before, after = (load_state(workdir)[2] for workdir in (finished[0], tmp_path))
+    options = (f"--config.train.init_from={source}", "--config.model.momentum=1.0", *still)
+    train_and_evaluate(*smoke(tmp_path / "run", *options, "--config.train.steps=2"))
+    before, after = (load_state(workdir)[2] for workdir in (source, tmp_path / "run"))
+    before = jax.tree.map(np.float32, before)
     assert after["step"] == 2
     for name in ("generator", "discriminator", "key_encoder"):
         jax.tree.map(np.testing.assert_array_equal, after[name], before[name])

@@ -331,16 +331,17 @@ def _inherited(workdir: str, task: Task, abstract: Any) -> dict[str, Any]:
         wanted = getattr(abstract, name)
         if wanted is None:  # no average is kept
             continue
-        shapes = [
-            jax.tree.map(np.shape, flax.serialization.to_state_dict(tree))
-            for tree in (saved.get(source), wanted)
-        ]
-        if shapes[0] != shapes[1]:
+        leaves = flax.serialization.to_state_dict(wanted)
+        if jax.tree.map(np.shape, saved.get(source)) != jax.tree.map(np.shape, leaves):
             raise InputError(
                 f"config.train.init_from={workdir}: its {source.replace('_', ' ')} has other sizes"
                 " than config.model asks for; choose another or change config.model"
             )
-        fields[name] = flax.serialization.from_state_dict(wanted, saved[source])
+        # Networks may have been released with 16 bits.
+        same = jax.tree.map(
+            lambda leaf, as_in: np.asarray(leaf, as_in.dtype), saved[source], leaves
+        )
+        fields[name] = flax.serialization.from_state_dict(wanted, same)
     logs.say(f"starts with the networks of {workdir} at step {step}")
     return fields
 
