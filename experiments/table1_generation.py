@@ -53,6 +53,7 @@ COLUMNS = (
     *(("ks", reference) for reference in REFERENCES),
     *(("c2st", reference) for reference in REFERENCES),
     ("lag1_error", "self"),
+    ("psd_error", "self"),
     ("channel_correlation_error", "self"),
 )
 # Range of sigma, 0 to 255 scale, and of photons at white: those of table 3.
