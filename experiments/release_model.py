@@ -9,6 +9,7 @@ the held-out figures of the run's last evaluation. --networks also writes all ne
 a small workdir, for `config.train.init_from` to go on from.
 """
 
+import copy
 import json
 import shutil
 import tempfile
@@ -36,7 +37,7 @@ def release(workdir: Path, output: Path) -> dict[str, Any]:
     metadata, variables = load_workdir(workdir)
     metadata |= {
         "weights": "float16",
-        "recipe": _recipe(workdir),
+        "recipe": _recipe(read_config(workdir)),
         "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
     }
     released = {name: tree for name, tree in variables.items() if name in _RELEASED}
@@ -53,8 +54,8 @@ def release_networks(workdir: Path, output: Path) -> None:
     config, step, state = load_state(workdir)
     if output.exists():
         raise InputError(f"{output} exists; choose another output or remove it")
-    recipe = _recipe(workdir)
     networks = {name: state[name] for name in task_class(config).inherits.values()}
+    recipe = _recipe(config)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         made = Path(scratch) / "workdir"
@@ -71,9 +72,9 @@ def _halved(trees: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: leaf.astype(np.float16), trees)
 
 
-def _recipe(workdir: Path) -> dict[str, Any]:
-    """The config of a run, but where its data lay."""
-    recipe = read_config(workdir)
+def _recipe(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's config without where on this machine its data lay."""
+    recipe = copy.deepcopy(config)
     for section, field in (
         ("data", "photos"),
         ("data", "pairs"),

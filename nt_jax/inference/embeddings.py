@@ -8,12 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax.errors import InputError
+from nt_jax.inference.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import ALIGNMENT, evenly_spaced
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import Networks, embed
@@ -25,6 +25,11 @@ LEVELS = (5.0, 15.0, 25.0, 35.0, 50.0)
 _SIDE = 256
 # A reference is embedded by at most as many pixels as a square of this side has.
 _EMBEDDED_SIDE = 1024
+
+
+def crop_of_trained(patch_size: int) -> int:
+    """Side of the crops that references are embedded by after training on patches of that side."""
+    return max(patch_size, SMALLEST_SIDE)
 
 
 def reference_crops(images: Any, side: int) -> list[Any]:
@@ -69,9 +74,7 @@ def average(embeddings: Sequence[ArrayLike] | Array, bound: str) -> Array:
     """Mean of embeddings [..., E], on the bound; one alone stays as it is."""
     if len(embeddings) == 1:
         return jnp.asarray(embeddings[0])
-    if not isinstance(embeddings, jax.Array):
-        embeddings = jnp.stack([jnp.asarray(e) for e in embeddings])
-    return _onto(jnp.mean(embeddings, axis=0), bound)
+    return _onto(jnp.mean(jnp.asarray(embeddings), axis=0), bound)
 
 
 def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from nt_jax.checkpointing import load_state
-from nt_jax.inference.images import SMALLEST_SIDE
+from nt_jax.inference.embeddings import crop_of_trained
 from nt_jax.models.networks import layouts, make_networks
 from nt_jax.models.parameters import Tree, module_layout, unstack
 from nt_jax.models.ridnet import RIDNet
@@ -49,7 +49,7 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
     metadata = {
         "kind": "noisetransfer",
         "model": config["model"],
-        "reference_crop": max(config["data"]["patch_size"], SMALLEST_SIDE),
+        "reference_crop": crop_of_trained(config["data"]["patch_size"]),
         "step": step,
     }
     return metadata, variables

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from nt_jax.inference.embeddings import crop_of_trained
 from nt_jax.models.networks import make_networks
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.training import heldout, moco
@@ -52,7 +53,9 @@ class NoiseTransferTask(Task):
         self.inputs = ("clean", "noisy", "reference")
         self._networks = make_networks(config.model, jnp.dtype(config.model.dtype))
         self._held_out = heldout.make_heldout(config)
-        self._generate = heldout.make_generate(self._networks, config.data.patch_size)
+        self._generate = heldout.make_generate(
+            self._networks, crop_of_trained(config.data.patch_size)
+        )
 
     def init(self, key: Array) -> TrainState:
         return init_state(self.config, self._networks, key)
