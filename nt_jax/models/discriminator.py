@@ -195,8 +195,8 @@ class Discriminator(nn.Module):
       bound: how the embedding is bounded: `tanh` (paper) or `l2` (released program).
       gan_trunk: what the gan branch's next level reads: `block`, the last residual block (paper),
         or `head`, the head's normalised features (released program).
-      log_squares: whether the embedding also sees how strong the noise branch's features are at each
-        level, before the instance norms that hide it; not in the paper.
+      log_squares: whether the embedding also sees how strong the noise branch's features are,
+        before the instance norms that hide it; not in the paper.
       readings: how many numbers a head reads off the embedding; 0 for no such head (paper).
       dtype: compute type; parameters, norms, logits and embeddings are float32.
     """
