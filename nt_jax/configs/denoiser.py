@@ -17,7 +17,7 @@ gaussian-smoke, which needs none.
 
 from ml_collections import ConfigDict
 
-from configs.common import base_config
+from nt_jax.configs.common import base_config
 from nt_jax.errors import InputError
 
 _KINDS = {

@@ -5,7 +5,7 @@ python -m nt_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 from ml_collections import ConfigDict
 
-from configs.common import base_config
+from nt_jax.configs.common import base_config
 
 
 def get_config() -> ConfigDict:

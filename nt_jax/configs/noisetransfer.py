@@ -13,7 +13,7 @@ ARG is one of
 
 from ml_collections import ConfigDict
 
-from configs.common import base_config
+from nt_jax.configs.common import base_config
 from nt_jax.errors import InputError
 
 
