@@ -1,4 +1,4 @@
-"""The recipe that `nt_jax/configs/denoiser.py` holds and explains, by its path in a checkout."""
+"""The recipe of `nt_jax/configs/denoiser.py`, where it is explained."""
 
 from nt_jax.configs.denoiser import get_config
 

@@ -1,4 +1,4 @@
-"""The recipe that `nt_jax/configs/quickstart.py` holds and explains, by its path in a checkout."""
+"""The recipe of `nt_jax/configs/quickstart.py`, where it is explained."""
 
 from nt_jax.configs.quickstart import get_config
 

@@ -13,8 +13,8 @@ import nt_jax
 from nt_jax import denoise
 from nt_jax.checkpointing import save_model
 from nt_jax.errors import InputError
+from nt_jax.images import Photo, read_photo, write_photo
 from nt_jax.inference import denoiser as inference
-from nt_jax.inference.images import Photo, read_photo, write_photo
 from nt_jax.models.ridnet import RIDNet, attention_means, init_ridnet
 
 PIXELS = data.coffee()[:56, :72]

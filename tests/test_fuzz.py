@@ -29,7 +29,7 @@ def test_damaged_files_are_taken_whole_or_refused_in_one_line(tmp_path, monkeypa
 def test_sound_files_are_taken(tmp_path):
     from nt_jax.data.sources import read_rgb
     from nt_jax.errors import InputError
-    from nt_jax.inference.images import read_photo
+    from nt_jax.images import read_photo
 
     for name, data in image_mutations.sound_files().items():
         path = tmp_path / name

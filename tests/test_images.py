@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
+from nt_jax import images
 from nt_jax.errors import InputError
-from nt_jax.inference import images
-from nt_jax.inference.images import Photo, find_images, read_photo, write_photo
+from nt_jax.images import Photo, find_images, read_photo, write_photo
 
 RNG = np.random.default_rng(0)
 SIZE = (20, 24)

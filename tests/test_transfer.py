@@ -14,8 +14,8 @@ from tiny_models import save_tiny
 import nt_jax
 from nt_jax import transfer
 from nt_jax.errors import InputError
+from nt_jax.images import Photo, read_photo, write_photo
 from nt_jax.inference import files
-from nt_jax.inference.images import Photo, read_photo, write_photo
 
 CLEAN = data.coffee()[:40, :56]
 
@@ -299,7 +299,7 @@ def test_sigterm_leaves_nothing(model_folder, reference, tmp_path):
         "output": tmp_path / "out.png",
     }
     code = (
-        "import sys; from nt_jax import transfer; from nt_jax.inference import images;"
+        "import sys; from nt_jax import transfer; from nt_jax import images;"
         "encode = images._encode;"
         "images._encode = lambda *a: (encode(*a), print('written', flush=True), sys.stdin.read());"
         f"transfer.main({[f'--{name}={value}' for name, value in flags.items()]!r})"

@@ -174,8 +174,8 @@ def _without_network(model: Any, clean: np.ndarray, *_: Any, tile: int, **__: An
 def fuzz_transfer(files: list[Path], work: Path, outcomes: Outcomes) -> None:
     """Each file alone through transfer's main; the bombs' pixels pass by the network."""
     from nt_jax import transfer
+    from nt_jax.images import read_photo
     from nt_jax.inference import loading
-    from nt_jax.inference.images import read_photo
     from nt_jax.inference.model import Model
 
     loading.load = functools.cache(loading.load)  # type: ignore[assignment]

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from nt_jax.arrays import as_images
 from nt_jax.errors import InputError
-from nt_jax.inference.images import SMALLEST_SIDE, to_float
+from nt_jax.images import SMALLEST_SIDE, to_float
 from nt_jax.inference.tiles import (
     DEFAULT_TILE,
     Tile,

@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax.errors import InputError
-from nt_jax.inference.images import SMALLEST_SIDE
+from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import ALIGNMENT, evenly_spaced
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import Networks, embed

@@ -15,8 +15,8 @@ from jax.typing import ArrayLike
 
 from nt_jax.arrays import as_images
 from nt_jax.errors import InputError
+from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference import embeddings as embeddings_of
-from nt_jax.inference.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import (
     ALIGNMENT,
     DEFAULT_TILE,

@@ -97,7 +97,7 @@ def prepare(
     raw_dir: Path,
     data_dir: Path,
     tile: int = 512,
-    val_scenes: Iterable[str] | None = None,
+    val_scenes: str | Iterable[str] | None = None,
     on_error: str = "fail",
 ) -> Path:
     """Writes a TFDS data set of tiles, or finds it written already; see `nt_jax.prepare`.
