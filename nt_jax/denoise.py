@@ -4,7 +4,8 @@
   python -m nt_jax.denoise --input=photos --output=clean_photos --denoiser=runs/denoiser
 
 PNG and TIFF with 8 or 16 bits, JPEG, WebP and BMP, raw files with `rawpy`; the output's extension
-is its format, and a folder's images keep their names. Any size, in tiles; `nt_jax/inference/denoiser.py` tells what that means.
+is its format, and a folder's images keep their names. Any size, in tiles;
+`nt_jax/inference/denoiser.py` tells what that means.
 """
 
 from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
@@ -15,9 +16,7 @@ from nt_jax.paths import expand
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.denoise", description=__doc__.split("\n")[0])
     parser.add_argument("--input", required=True, type=expand, help="image or folder of images")
-    parser.add_argument(
-        "--output", required=True, type=expand, help="image, or folder for a folder"
-    )
+    parser.add_argument("--output", required=True, type=expand, help="image, or a folder's folder")
     parser.add_argument(
         "--denoiser", default="small-ridnet", help="bundled name, workdir or model folder"
     )

@@ -4,7 +4,8 @@
   python -m nt_jax.transfer --reference=a.jpg,b.jpg --clean=photos --output=noisy_photos
 
 PNG and TIFF with 8 or 16 bits, JPEG, WebP and BMP, raw files with `rawpy`; the output's extension
-is its format. A grey image gets the noise of the green channel. Of a folder, the i-th image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
+is its format. A grey image gets the noise of the green channel, at its level. Of a folder, the i-th
+image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
 `--report[=page.html]` (or .png) shows how the noise on the first image matches that of the first
 reference.
 """
@@ -28,9 +29,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.transfer", description=__doc__.split("\n")[0])
     parser.add_argument("--reference", required=True, help="noisy IMAGE[,IMAGE...]; averaged")
     parser.add_argument("--clean", required=True, type=expand, help="image or folder of images")
-    parser.add_argument(
-        "--output", required=True, type=expand, help="image, or folder for a folder"
-    )
+    parser.add_argument("--output", required=True, type=expand, help="image, or a folder's folder")
     parser.add_argument("--model", default="small", help="bundled name, workdir or model folder")
     parser.add_argument("--seed", default=0, type=int, help="of the first image, 0 to 2**32 - 1")
     parser.add_argument("--strength", default=1.0, type=float, help="factor of the noise")
@@ -44,7 +43,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--reference_clean",
         type=expand,
-        help="clean version of the first reference, for the report",
+        help="clean first reference, for the report",
     )
     return parser
 

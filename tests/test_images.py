@@ -185,7 +185,7 @@ def test_other_kinds_become_rgb_or_grey(tmp_path, mode, suffix, channels, alpha)
 def bad_files():
     good = io.BytesIO()
     Image.fromarray(pixels()).save(good, "JPEG")
-    sixteen = images._encode_png16(pixels(np.uint16), None)
+    sixteen = images._encode_png16(deep := pixels(np.uint16), Photo(deep))
     tiff = io.BytesIO()
     tifffile.imwrite(tiff, pixels(np.uint16), photometric="rgb")
     return {

@@ -4,7 +4,6 @@ An embedding [E] has values between -1 and 1 (bound `tanh`) or unit length (boun
 computed from embeddings is put back onto that bound, as the networks know nothing beyond it.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_jax.arrays import as_number, is_traced
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import ALIGNMENT, evenly_spaced
@@ -92,10 +92,14 @@ def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:
       InputError: an argument is none of the above, or the embeddings are opposite.
     """
     first, second = _pair(a, b, "a", "b")
-    if not 0 <= weight <= 1:
+    if not is_traced(weight) and not 0 <= as_number(weight, "weight") <= 1:
         raise InputError(f"weight: expected 0 (all a) to 1 (all b); got {weight}")
     mixed = (1 - weight) * first + weight * second
-    if bound == "l2" and bool((jnp.linalg.norm(mixed, axis=-1) < 1e-6).any()):
+    if (
+        bound == "l2"
+        and not is_traced(mixed)
+        and bool((jnp.linalg.norm(mixed, axis=-1) < 1e-6).any())
+    ):
         raise InputError("a and b are opposite: nothing lies between them; choose other references")
     return _onto(mixed, bound)
 
@@ -112,8 +116,8 @@ def shift(embedding: ArrayLike, direction: ArrayLike, amount: float, bound: str)
       InputError: an argument is none of the above.
     """
     start, step = _pair(embedding, direction, "embedding", "direction")
-    if not math.isfinite(amount):
-        raise InputError(f"amount: expected a finite number; got {amount}")
+    if not is_traced(amount):
+        as_number(amount, "amount")
     return _onto(start + amount * step, bound)
 
 

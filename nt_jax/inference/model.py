@@ -1,6 +1,5 @@
 """A trained model, loaded: embed the noise of a photo, put it on others, judge the result."""
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nt_jax.arrays import as_images
+from nt_jax.arrays import as_images, as_integer, as_number, is_traced, refuse_traced
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference import embeddings as embeddings_of
+from nt_jax.inference.processes import check_process
 from nt_jax.inference.tiles import (
     ALIGNMENT,
     DEFAULT_TILE,
@@ -86,6 +86,7 @@ class Model:
         Args:
           image: uint8 or float in [0, 1], sides of 16 pixels or more.
         """
+        check_process()
         images = _large_enough(as_images(image, "image"), "image")
         embeddings = self.embed_crops(embeddings_of.reference_crops(images, self.reference_crop))
         return embeddings if np.ndim(image) == 4 else embeddings[0]
@@ -154,6 +155,7 @@ class Model:
           InputError: an argument is none of the above.
         """
         check_options(seed, strength=1.0)
+        refuse_traced("level_direction", photos)
         batches: Sequence[Any] = photos if isinstance(photos, list | tuple) else [photos]
         rng = np.random.default_rng(seed)
         copies = [
@@ -227,6 +229,7 @@ class Model:
         """
         if (reference is None) == (embedding is None):
             raise InputError("transfer: give either reference= or embedding=")
+        refuse_traced("transfer", clean, reference, embedding)
         images = as_images(clean, "clean")
         if images.shape[0] != 1:
             raise InputError(f"clean: expected one image [H, W, 3]; got {list(images.shape)}")
@@ -251,11 +254,14 @@ class Model:
 
         Args:
           clean: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
+            A grey image gets the noise of the green channel in all three.
           embedding, seed, strength, tile: as in `transfer`.
 
         Yields:
           The pieces, which cover the image once.
         """
+        refuse_traced("transfer", clean, embedding)
+        check_process()
         check_options(seed, strength)
         _large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
@@ -271,6 +277,8 @@ class Model:
         seed: np.uint32,
         strength: np.float32,
     ) -> Iterator[Tile]:
+        grey = clean.ndim == 2
+
         def add_noise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             height, width, _ = inputs.shape
             origin = np.uint32(row.start), np.uint32(column.start)
@@ -281,7 +289,9 @@ class Model:
                 embedding,
                 _stacked_maps(seed, origin, height, width, self.blocks),
             )
-            return inputs + strength * np.asarray(noise)[0]
+            made = np.asarray(noise)[0]
+            # Averaged to grey, colour noise would lose a third of its level.
+            return inputs + strength * (made[..., 1:2] if grey else made)
 
         return over_tiles(clean, windows, add_noise)
 
@@ -289,6 +299,7 @@ class Model:
         self, height: int, width: int, tile: int = DEFAULT_TILE
     ) -> list[tuple[Window, Window]]:
         """The (vertical, horizontal) windows `transfer` works through."""
+        tile = as_integer(tile, "tile")
         if tile < ALIGNMENT or tile % ALIGNMENT:
             raise InputError(f"tile: expected a positive multiple of {ALIGNMENT}; got {tile}")
         halo = round_up(receptive_radius(self.blocks))
@@ -388,8 +399,7 @@ class Model:
                 f"embedding: expected float of shape {list(expected)}, as embed() gives it; got "
                 f"{array.dtype} of shape {list(np.shape(embedding))}"
             )
-        traced = isinstance(array, jax.core.Tracer)
-        if not traced and not np.isfinite(np.asarray(array)).all():
+        if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
             raise InputError("embedding: expected finite values; got NaN or infinity")
         return array.astype(jnp.float32)
 
@@ -464,11 +474,12 @@ def check_options(seed: int, strength: float, images: int = 1) -> None:
     """Checks what `transfer` is asked to do with that many images.
 
     Raises:
-      InputError: a seed, of the first or the last image, or the strength is out of range.
+      InputError: a seed, of the first or the last image, or the strength is no number or out of
+        range.
     """
-    if not 0 <= seed <= _SEEDS - images:
+    if not 0 <= as_integer(seed, "seed") <= _SEEDS - images:
         raise InputError(f"seed: expected 0 to 2**32 - {images} for {images} image(s); got {seed}")
-    if not (math.isfinite(strength) and strength >= 0):
+    if not as_number(strength, "strength") >= 0:
         raise InputError(f"strength: expected 0 or more; got {strength}")
 
 

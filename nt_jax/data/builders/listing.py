@@ -90,8 +90,8 @@ def assign_splits(
     Args:
       found: sources.
       seed: the data set's name.
-      val_scenes: held out for `val`, a string comma-separated. None chooses: in the order of a hash, until they hold a tenth
-        of the images; never all.
+      val_scenes: held out for `val`; text is comma-separated. None chooses: in the order of a
+        hash, until they hold a tenth of the images; never all.
 
     Raises:
       InputError: there is no such scene.
