@@ -95,7 +95,7 @@ def look_through(
         raise InputError(f"{root}: no such folder")
     inside = root.resolve()
     found = Folder([], [], [], [])
-    entered = {without.resolve()} if without else set()
+    entered = {without.resolve()} - {inside} if without else set()
     waiting = [root]
     links: list[Path] = []
     while waiting or links:

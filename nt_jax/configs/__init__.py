@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from nt_jax.paths import expand
+
 FOLDER = Path(__file__).parent
 # Where a bare word is looked for if no file is called so: its arguments are the sizes of networks.
 _DEFAULT = "noisetransfer"
@@ -21,9 +23,9 @@ def find_recipe(text: str) -> str:
     What is none of these stays as it is.
     """
     name, colon, argument = text.partition(":")
-    path = Path(name)
+    path = expand(name)
     if path.is_file():
-        return text
+        return f"{path}{colon}{argument}"
     if path.suffix == ".py" and path.parent.as_posix() in ("configs", "nt_jax/configs"):
         name = path.stem
     if name in names():

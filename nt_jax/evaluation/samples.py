@@ -106,8 +106,9 @@ def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
       InputError: there is none; an image has no partner or one of another size, is below 16 pixels
         a side or cannot be read, and `broken` does not go on.
     """
+    notes: list[str] = []
     try:
-        pairs = find_pairs(folder)
+        pairs = find_pairs(folder, notes=notes)
     except InputError:
         if not broken.skip:
             raise
@@ -116,6 +117,7 @@ def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
             raise
         for problem in problems:
             broken.note(problem)
+    _say(notes)
     return [pair for pair in pairs if _size(pair.clean, broken)]
 
 
@@ -126,7 +128,15 @@ def usable_photos(folder: Path, broken: Broken) -> list[ImageFile]:
       InputError: there is none; an image is below 16 pixels a side or cannot be read, and `broken`
         does not go on.
     """
-    return [path for path in find_photos(folder) if _size(path, broken)]
+    notes: list[str] = []
+    photos = find_photos(folder, notes)
+    _say(notes)
+    return [path for path in photos if _size(path, broken)]
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        print(note, flush=True)
 
 
 def _size(path: ImageFile, broken: Broken) -> tuple[int, int] | None:
