@@ -79,18 +79,17 @@ def as_integer(value: Any, name: str) -> int:
 
 
 def as_number(value: Any, name: str) -> float:
-    """A finite number, Python's or an array's.
+    """A number, Python's or an array's.
 
     Raises:
-      InputError: it is none, such as "0.5", None or NaN.
+      InputError: it is none, such as "0.5" or None.
     """
     try:
-        number = math.nan if isinstance(value, str) else float(value)
+        if not isinstance(value, str):
+            return float(value)
     except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{name}: expected a finite number; got {value!r}")
-    return number
+        pass
+    raise InputError(f"{name}: expected a number; got {value!r}")
 
 
 def _as_rgb(values: ArrayLike, name: str, expected: str) -> jax.Array | np.ndarray:

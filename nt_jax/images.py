@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
 from nt_jax.errors import InputError
-from nt_jax.formats import metadata, raw
+from nt_jax.formats import metadata, raw, webp
 from nt_jax.formats.metadata import Resolution
 from nt_jax.outputs import replacing
 from nt_jax.paths import look_through
@@ -45,7 +45,6 @@ _PILLOW: dict[bytes, Callable[[IO[bytes]], ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
     b"\xff\xd8\xff": JpegImagePlugin.jpeg_factory,
     b"BM": BmpImagePlugin.BmpImageFile,
-    b"RIFF": WebPImagePlugin.WebPImageFile,
 }
 _NAMES = "PNG, JPEG, TIFF, WebP or BMP"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -238,6 +237,8 @@ def _open(
         return _open_raw(source)
     if head.startswith(_TIFF_MAGIC):
         return _open_tiff(source, file, stack)
+    if webp.is_webp(head):
+        return _open_webp(source, file.read())
     for magic, factory in _PILLOW.items():
         if head.startswith(magic):
             try:
@@ -285,13 +286,25 @@ def _open_tiff(source: Path | StoredFile, file: IO[bytes], stack: contextlib.Exi
                 alpha,
                 # Of the inks or whatever else was converted.
                 page.iccprofile if layout.keeps_colours else None,
-                resolution=metadata.resolution_of_tiff(page),
             ),
             orientation(),
             metadata.exif_of_tiff(file),
         )
 
     return _Opened(page.imagelength, page.imagewidth, layout.costly, orientation, decode)
+
+
+def _open_webp(source: Path | StoredFile, data: bytes) -> _Opened:
+    found = webp.read_container(data)
+    if found.frames > 1:
+        raise InputError(f"{source} holds {found.frames} images; save the one you want alone")
+    exif = metadata.exif_of_bytes(found.exif)
+    orientation = exif.get(metadata.ORIENTATION, 1)
+
+    def decode() -> Photo:
+        return _upright(Photo(*_split(webp.decode(data)), found.icc_profile), orientation, exif)
+
+    return _Opened(found.height, found.width, True, lambda: orientation, decode)
 
 
 def _open_by_pillow(
@@ -302,7 +315,7 @@ def _open_by_pillow(
     if frames > 1 and image.format != "MPO":
         raise InputError(f"{source} holds {frames} images; save the one you want alone")
     deep = image.format == "PNG" and head[_PNG_DEPTH] == 16
-    costly = image.format == "WEBP" or "progressive" in image.info
+    costly = "progressive" in image.info
     costly |= deep and ("A" in image.mode or "transparency" in image.info)
 
     def orientation() -> int:
@@ -390,7 +403,7 @@ def _upright(photo: Photo, orientation: int, exif: Image.Exif) -> Photo:
         return array
 
     pixels = turn(photo.pixels)
-    resolution = photo.resolution
+    resolution = photo.resolution or metadata.resolution_of_exif(exif)
     return Photo(
         pixels,
         None if photo.alpha is None else turn(photo.alpha),

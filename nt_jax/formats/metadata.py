@@ -73,20 +73,25 @@ def exif_of_tiff(file: IO[bytes]) -> Image.Exif:
     return Image.Exif()
 
 
-def resolution_of_tiff(page: tifffile.TiffPage) -> Resolution | None:
-    """Dots per inch across and down; None where the file does not say."""
-    unit = page.tags.valueof(_UNIT, _INCH)
-    factor = {2: 1.0, 3: 2.54}.get(int(unit))
-    values = [page.tags.valueof(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
-    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
-        if factor and all(values):
-            x, y = (factor * above / below for above, below in values)
-            return (x, y) if x > 0 and y > 0 else None
+def exif_of_bytes(data: bytes | None) -> Image.Exif:
+    """The EXIF of its bytes; empty where they are damaged."""
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):
+        exif.load(data or b"")
+        return exif
+    return Image.Exif()
+
+
+def resolution_of_exif(exif: Image.Exif) -> Resolution | None:
+    """Dots per inch across and down; None where it does not say."""
+    with contextlib.suppress(Exception):
+        factor = {2: 1.0, 3: 2.54}[int(exif.get(_UNIT, _INCH))]
+        return usable([factor * float(exif[tag]) for tag in (_X_RESOLUTION, _Y_RESOLUTION)])
     return None
 
 
 def usable(resolution: Any) -> Resolution | None:
-    """What Pillow says of the resolution, if it is one."""
+    """A resolution, if it is one."""
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
         x, y = (float(value) for value in resolution)
         if 0 < x < 1e6 and 0 < y < 1e6:
@@ -142,7 +147,8 @@ def tiff_tags(exif: bytes | None) -> list[tuple[int, str, int, Any, bool]]:
         for tag in _TEXTS
         if isinstance(value := whole.get(tag), str) and value
     ]
-    return texts + [(tag, "I", 1, 0, True) for tag in (_EXIF, _GPS) if tag in whole]
+    # tifffile writes no such tags: the numbers before theirs stand for them.
+    return texts + [(tag - 1, "I", 1, 0, True) for tag in (_EXIF, _GPS) if tag in whole]
 
 
 def add_to_tiff(path: Path, exif: bytes | None) -> None:
@@ -153,7 +159,7 @@ def add_to_tiff(path: Path, exif: bytes | None) -> None:
     whole.load(exif)
     with tifffile.TiffFile(path) as tiff:
         tags = tiff.pages.first.tags
-        places = {tag: tags[tag].valueoffset for tag in (_EXIF, _GPS) if tag in tags}
+        places = {tag: tags[tag - 1] for tag in (_EXIF, _GPS) if tag - 1 in tags}
     with path.open("r+b") as file:
         for tag, place in places.items():
             directory = ImageFileDirectory_v2(b"II*\0\x08\0\0\0")
@@ -165,5 +171,7 @@ def add_to_tiff(path: Path, exif: bytes | None) -> None:
                 return
             file.seek(end)
             file.write(directory.tobytes(end))
-            file.seek(place)
+            file.seek(place.offset)
+            file.write(struct.pack("<H", tag))
+            file.seek(place.valueoffset)
             file.write(struct.pack("<I", end))

@@ -25,6 +25,8 @@ _COLOURS = {
     PHOTOMETRIC.SEPARATED: 4,
 }
 _RAW = (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW)
+# tifffile does not unpack others rightly.
+_BITS = (*range(1, 17), 32)
 _JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.ALT_JPEG)
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 # Beyond the colours; also a bound on the memory that a small file can ask for.
@@ -131,7 +133,7 @@ def _layout(page: TiffPage, path: object) -> Layout:
         name = getattr(page.photometric, "name", page.photometric)
         raise refuse(f"the photometric interpretation {name}")
     photometric = PHOTOMETRIC(page.photometric)
-    if len(bits) > 1 or page.dtype is None or page.dtype.kind not in "ub" or max(bits) > 32:
+    if len(bits) > 1 or page.dtype is None or page.dtype.kind not in "ub" or max(bits) not in _BITS:
         raise refuse(f"samples of {'/'.join(map(str, sorted(bits)))} bits")
     colours = _COLOURS[photometric]
     extra = page.samplesperpixel - colours

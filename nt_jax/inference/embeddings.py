@@ -4,6 +4,7 @@ An embedding [E] has values between -1 and 1 (bound `tanh`) or unit length (boun
 computed from embeddings is put back onto that bound, as the networks know nothing beyond it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,8 +117,8 @@ def shift(embedding: ArrayLike, direction: ArrayLike, amount: float, bound: str)
       InputError: an argument is none of the above.
     """
     start, step = _pair(embedding, direction, "embedding", "direction")
-    if not is_traced(amount):
-        as_number(amount, "amount")
+    if not is_traced(amount) and not math.isfinite(as_number(amount, "amount")):
+        raise InputError(f"amount: expected a finite number; got {amount}")
     return _onto(start + amount * step, bound)
 
 
@@ -185,12 +186,15 @@ def _pair(a: ArrayLike, b: ArrayLike, name_a: str, name_b: str) -> tuple[Array, 
 
 
 def _checked(values: ArrayLike, name: str) -> Array:
-    array = jnp.asarray(values)
+    try:
+        array = jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected float [..., E]; got no array ({error})") from error
     if array.ndim == 0 or not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
             f"{name}: expected float [..., E], as embed() gives it; got {array.dtype} of shape "
             f"{list(array.shape)}"
         )
-    if not bool(jnp.isfinite(array).all()):
+    if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
         raise InputError(f"{name}: expected finite values; got NaN or infinity")
     return array.astype(jnp.float32)

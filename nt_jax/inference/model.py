@@ -1,5 +1,6 @@
 """A trained model, loaded: embed the noise of a photo, put it on others, judge the result."""
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -390,8 +391,13 @@ class Model:
         return export(self, Path(path), format)
 
     def _embeddings(self, embedding: ArrayLike, batch: int) -> Array:
-        array = jnp.asarray(embedding)
         expected = (batch, self.embedding_size)
+        try:
+            array = jnp.asarray(embedding)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"embedding: expected float of shape {list(expected)}; got no array ({error})"
+            ) from error
         if batch == 1 and array.ndim == 1:
             array = array.reshape(1, -1)
         if array.shape != expected or not jnp.issubdtype(array.dtype, jnp.floating):
@@ -479,7 +485,7 @@ def check_options(seed: int, strength: float, images: int = 1) -> None:
     """
     if not 0 <= as_integer(seed, "seed") <= _SEEDS - images:
         raise InputError(f"seed: expected 0 to 2**32 - {images} for {images} image(s); got {seed}")
-    if not as_number(strength, "strength") >= 0:
+    if not 0 <= as_number(strength, "strength") < math.inf:
         raise InputError(f"strength: expected 0 or more; got {strength}")
 
 
