@@ -27,19 +27,6 @@ def pixels(dtype=np.uint8, channels=3):
     return RNG.integers(np.iinfo(dtype).max, size=shape, dtype=dtype, endpoint=True)
 
 
-def png_header(width, height, depth=8):
-    """A PNG that declares a size and holds no pixels."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize(

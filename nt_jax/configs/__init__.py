@@ -26,10 +26,10 @@ def find_recipe(text: str) -> str:
     path = expand(name)
     if path.is_file():
         return f"{path}{colon}{argument}"
-    if path.suffix == ".py" and path.parent.as_posix() in ("configs", "nt_jax/configs"):
-        name = path.stem
-    if name in names():
-        return f"{FOLDER / name}.py{colon}{argument}"
+    beside = path.suffix == ".py" and path.parent.as_posix() in ("configs", "nt_jax/configs")
+    recipe = path.stem if beside else name
+    if recipe in names():
+        return f"{FOLDER / recipe}.py{colon}{argument}"
     if name.isidentifier() and not colon:
         return f"{FOLDER / _DEFAULT}.py:{name}"
     return text
