@@ -179,6 +179,19 @@ def test_a_folder_keeps_names(run, expected, tmp_path):
         assert np.abs(read_photo(output / name).pixels - expected).max() <= 0.5 + 255e-5
 
 
+def test_broken_images_of_a_folder_are_skipped_where_asked_for(folder, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    write_photo(tmp_path / "photos" / "a_noisy.png", Photo(PIXELS))  # what denoising is for
+    (tmp_path / "photos" / "b.png").write_text("no image")
+    flags = [f"--denoiser={folder}", f"--input={tmp_path / 'photos'}", f"--output={tmp_path / 'o'}"]
+    with pytest.raises(InputError, match="--skip_broken goes on without"):
+        denoise.main(flags)
+    assert not (tmp_path / "o").exists()
+    denoise.main([*flags, "--skip_broken"])
+    assert everything(tmp_path / "o") == ["a_noisy.png"]
+    assert "skipped: " in capsys.readouterr().out
+
+
 # --- Wrong input ---------------------------------------------------------------------------------
 
 

@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from nt_jax import configs, main
+from nt_jax.configs.denoiser import get_config
+from nt_jax.data.tables import make_tables
 from nt_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -79,6 +83,20 @@ def test_a_project_with_a_package_called_configs(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "6\n"), done.stderr
+
+
+def test_one_pair_suffices_for_true_noise(tmp_path):
+    for role in ("gt", "noisy"):
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / f"a_{role}.png")
+    for size in ("", "-small", "-smoke"):
+        config = get_config(f"real{size}")
+        config.data.pairs, config.data.photos = str(tmp_path), ""
+        config.data.patch_size = 24
+        assert len(make_tables(config.data, 4).heights) == 1
+    config = get_config("generated-smoke")
+    config.data.pairs, config.data.photos, config.data.patch_size = str(tmp_path), "", 24
+    with pytest.raises(InputError, match="other_image"):
+        make_tables(config.data, 4)
 
 
 def test_home_is_expanded_in_every_field(tmp_path, monkeypatch):
