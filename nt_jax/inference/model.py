@@ -35,6 +35,7 @@ from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
 from nt_jax.models.networks import Networks, embed
 from nt_jax.models.parameters import Array, Tree
+from nt_jax.paths import expand
 
 _SEEDS = 2**32
 
@@ -388,7 +389,7 @@ class Model:
         """
         from nt_jax.inference.export import export
 
-        return export(self, Path(path), format)
+        return export(self, expand(path), format)
 
     def _embeddings(self, embedding: ArrayLike, batch: int) -> Array:
         expected = (batch, self.embedding_size)
