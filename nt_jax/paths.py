@@ -11,6 +11,8 @@ from nt_jax.errors import InputError
 # What desktops, network disks and archives leave beside photographs; hidden folders besides.
 _LITTER = frozenset({"@eadir", "__macosx", "$recycle.bin"})
 
+_KINDS = 12  # of files left out that are named
+
 
 def expand(text: str | os.PathLike) -> Path:
     """Reads a path as a shell would: `~` is the home folder, whatever lies around.
@@ -69,9 +71,10 @@ class Folder(NamedTuple):
         """A line about the files that are left out for their type; "" if there is none."""
         if not self.others:
             return ""
-        kinds = " ".join(sorted({path.suffix or path.name for path in self.others}))
+        kinds = sorted({path.suffix or path.name for path in self.others})
+        shown = " ".join(kinds[:_KINDS] + ["..."] * (len(kinds) > _KINDS))
         files = "file" if len(self.others) == 1 else "files"
-        return f"{len(self.others)} other {files} left out: {kinds}"
+        return f"{len(self.others)} other {files} left out: {shown}"
 
 
 def look_through(
