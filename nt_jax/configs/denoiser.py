@@ -70,8 +70,8 @@ def _paper(noise: str) -> ConfigDict:
     # All rows are real pairs, or, for generated noise, clean images of pairs and other pairs' noisy
     # images; without pairs all rows are synthetic.
     data.real_fraction = 1.0 if noise in ("generated", "real") else 0.0
-    # Unpaired references.
-    data.real_reference = "other_image"
+    # Unpaired references; true pairs need none, so one pair suffices.
+    data.real_reference = "same_image" if noise == "real" else "other_image"
     # Of synthetic noise, true or to be imitated.
     if noise != "real":
         data.noise_kinds = _KINDS[noise]
