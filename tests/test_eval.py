@@ -18,6 +18,7 @@ import nt_jax
 from nt_jax import eval as command
 from nt_jax import metrics
 from nt_jax.checkpointing import save_model
+from nt_jax.data.references import next_other, photograph
 from nt_jax.data.sources import find_pairs, read_rgb
 from nt_jax.errors import InputError, run_command
 from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, statistics
@@ -373,15 +374,70 @@ def test_broken_pair_is_skipped_on_request(evaluate, denoiser, pairs, tmp_path, 
 
 def test_alone_in_its_group(pairs):
     found = samples.samples_of_pairs(find_pairs(pairs))
-    with pytest.raises(InputError, match="no other image of the same camera and ISO"):
-        samples.other_references(found[:3], samples.Broken(skip=False))
-    broken = samples.Broken(skip=True)
+    broken = samples.Broken(skip=False)
     kept, references = samples.other_references(found[:3], broken)
     assert kept == found[:3:2]
     assert references == found[2::-2]
-    assert len(broken.skipped) == 1
-    with pytest.raises(InputError, match="no two images"):
+    (line,) = broken.skipped
+    assert "no other photograph of the same camera and ISO" in line
+    with pytest.raises(InputError, match="no two photographs"):
         samples.other_references(found[:1], samples.Broken(skip=True))
+
+
+def test_the_other_reference_says_of_how_many_it_is(evaluate, model, pairs, short):
+    shutil.rmtree(pairs / "Data/0003_003_S6_00800_00100_3200_N")
+    results, printed = evaluate("generation", model=model, pairs=pairs, reference="other")
+    assert len(results["images"]) == 2
+    assert results["arguments"]["images_found"] == 3
+    assert len(results["skipped"]) == 1
+    assert "2 images" in printed
+    assert "images_found 3" in printed
+
+
+PHOTOGRAPHS = (  # pairs by photograph: SIDD's cut by hand, PolyU's as published
+    ("0001_001_S6_00100_00060_3200_L_tile0", "0001_001_S6_00100_00060_3200_L_tile1"),
+    ("0002_001_S6_00100_00060_3200_N_001", "0002_001_S6_00100_00060_3200_N_002"),
+    ("Canon5D2_5_160_3200_chair_11", "Canon5D2_5_160_3200_chair_5"),
+    ("Canon5D2_5_160_3200_plug_11",),
+)
+
+
+def test_tiles_of_one_photograph_are_no_other_images(tmp_path):
+    for names in PHOTOGRAPHS:
+        for name in names:
+            for role in ("gt", "noisy"):
+                write(tmp_path / f"{name}_{role}.png", np.zeros((16, 16, 3), np.uint8))
+    pairs = find_pairs(tmp_path)
+    tiles = {name: set(names) for names in PHOTOGRAPHS for name in names}
+    for index, pair in enumerate(pairs):
+        other = next_other(index, pairs, [photograph(p) for p in pairs])
+        assert other is not None
+        assert pairs[other].group == pair.group
+        assert pairs[other].name not in tiles[pair.name]
+    found = samples.samples_of_pairs(pairs)
+    kept, references = samples.other_references(found, samples.Broken(skip=False))
+    assert len(kept) == len(found)
+    for sample, reference in zip(kept, references, strict=True):
+        assert reference.image not in tiles[sample.image]
+
+
+def test_two_shots_of_a_scene_are_two_photographs(tmp_path):
+    folder = tmp_path / "Data/0001_001_S6_00100_00060_3200_L"
+    for shot in ("010", "011"):
+        for role in ("GT", "NOISY"):
+            write(folder / f"{role}_SRGB_{shot}.PNG", np.zeros((16, 16, 3), np.uint8))
+    pairs = find_pairs(tmp_path)
+    assert next_other(0, pairs, [photograph(p) for p in pairs]) == 1
+
+
+def test_retrieval_does_not_find_tiles_of_the_photograph():
+    groups, photographs = ["a", "a", "b", "b", "a"], ["1", "1", "2", "3", "4"]
+    distance = np.ones((5, 5))
+    distance[0, 1] = distance[1, 0] = 0.1  # tiles of one photograph
+    distance[0, 2] = distance[1, 2] = 0.2
+    hits, chance = embedding.retrieval(distance, groups, photographs)
+    assert hits.tolist()[:2] == [0, 0]
+    assert chance.tolist()[:2] == pytest.approx([1 / 3, 1 / 3])
 
 
 # --- Samples -------------------------------------------------------------------------------------
@@ -407,8 +463,8 @@ def test_large_images_are_cut_into_blocks(tmp_path):
         covered[sample.rows, sample.columns] += 1
     assert covered.max() == 1
     assert covered[[0, -1]].any(axis=1).all()
-    _, references = samples.other_references(by_image[2], samples.Broken(skip=False))
-    assert references[3] == by_image[2][4], "the only image of its group: its own next block"
+    with pytest.raises(InputError, match="no two photographs"):  # blocks are no other images
+        samples.other_references(by_image[2], samples.Broken(skip=False))
     assert samples.read_images(found[0]).clean.shape == (512, 17, 3)
 
 

@@ -241,7 +241,8 @@ def run_pairs(
     Args:
       model_name: NoiseTransfer model; None for none.
       reference: `self`, the scored noisy image itself, as published tables have it; or `other`,
-        another noisy image of the same camera and ISO.
+        a noisy image of another photograph of the same camera and ISO; images that have none are
+        left out, and named.
       methods: other generators, each `package.module:function`; see `baselines.py`.
       with_baselines: also rows of the baselines.
 
@@ -253,6 +254,7 @@ def run_pairs(
     broken = Broken(skip_broken)
     samples = samples_of_pairs(usable_pairs(pairs, broken))
     references: Sequence[Sample | None] = [None] * len(samples)
+    found = len({sample.image for sample in samples})
     if reference == "other":
         samples, references = other_references(samples, broken)
     rows: dict[str, Generate] = {}
@@ -263,6 +265,8 @@ def run_pairs(
     rows |= rows_of(others, with_baselines)
     evaluation = evaluate(samples, references, rows, broken, seed)
     asked = {"model": model_name, "pairs": str(pairs), "reference": reference, "seed": seed}
+    if reference == "other":
+        asked["images_found"] = found
     return _write(evaluation, output, {k: v for k, v in asked.items() if v is not None})
 
 

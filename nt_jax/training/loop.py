@@ -244,7 +244,8 @@ class _Run:
         """Scores the held-out patches and writes sample pictures."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
         results, pictures = self.task.evaluate(self.state, key)
-        text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in self.task.headline)
+        shown = [name for name in self.task.headline if f"eval/{name}" in results]
+        text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in shown)
         logs.say(f"held-out patches at step {step}: {text}")
         if step == 0:
             self.summary["start"] = results

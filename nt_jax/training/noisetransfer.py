@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from nt_jax.inference.embeddings import crop_of_trained
 from nt_jax.models.networks import make_networks
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.training import heldout, moco
+from nt_jax.training import heldout, logs, moco
 from nt_jax.training.state import TrainState, init_state
 from nt_jax.training.steps import jit_train_step
 from nt_jax.training.task import Evaluation, Step, Task, check_choice, check_positive
@@ -52,7 +52,13 @@ class NoiseTransferTask(Task):
         self.config = config
         self.inputs = ("clean", "noisy", "reference")
         self._networks = make_networks(config.model, jnp.dtype(config.model.dtype))
-        self._held_out = heldout.make_heldout(config)
+        self._held_out = held_out = heldout.make_heldout(config)
+        if not held_out.has_other.all():
+            count, total = int(held_out.has_other.sum()), len(held_out.has_other)
+            logs.say(
+                f"held-out patches: {count} of {total} have another photograph with the same noise"
+                " for a reference; scores that end in _other are of these"
+            )
         self._generate = heldout.make_generate(
             self._networks, crop_of_trained(config.data.patch_size)
         )
