@@ -255,7 +255,7 @@ def make_pairs(
         images = generation.by_reference(method)(
             generation.Images(clean, reference, reference), key
         )
-        for role, pixels in (("gt", clean), ("noisy", images)):
+        for role, pixels in (("gt", clean), ("noisy", generation.as_file(images))):
             with replacing(folder / role / name) as temporary:
                 Image.fromarray(pixels).save(temporary, format="png")
     return folder
@@ -295,6 +295,7 @@ def scores(
     """
     names = [f"{scene.name} {scene.rows} {scene.columns}" for scene in scenes]
     asked = {"steps": steps, "images": names, "synthetic": synthetic, "seed": seed}
+    asked["protocol"] = report.PROTOCOL
     files = {str(workdir): workdir / "scores" / f"{place}.json" for workdir in workdirs}
     missing = {
         name: load_denoiser(name) for name, file in files.items() if not _is_kept(file, asked)
@@ -364,7 +365,7 @@ def describe(options: Options, config: ConfigDict | None = None) -> str:
         )
     if budget.images:
         parts.append(f"at most {budget.images} images of a set")
-    return "; ".join(parts) + "."
+    return f"{'; '.join(parts)}. {report.PROTOCOL}"
 
 
 def write(

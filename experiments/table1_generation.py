@@ -122,6 +122,7 @@ def score(
 
         names = [f"{sample.image} {sample.rows} {sample.columns}" for sample in scored]
         question = {**asked, "images": names, "rows": list(rows), "seed": options.seeds[0]}
+        question["protocol"] = report.PROTOCOL
         path = options.output / "parts" / f"{place}_{reference}.json"
         results[reference] = budget.kept(path, question, compute) | {"left_out": broken.skipped}
     return results

@@ -147,11 +147,22 @@ def psnr(clean: ArrayLike, image: ArrayLike) -> jax.Array:
 def ssim(clean: ArrayLike, image: ArrayLike) -> jax.Array:
     """Structural similarity (Wang et al., 2004), at most 1, higher is better: [N].
 
-    Images are first reduced by average pooling with factor max(1, round(min(H, W) / 256)). Then
-    Gaussian windows of 11 × 11, σ 1.5, where they fit wholly, population covariance,
+    Images are first reduced by average pooling with factor max(1, round(min(H, W) / 256)): from
+    384 pixels on, so a few pixels more can change the score a lot; see `ssim_plain`. Then Gaussian
+    windows of 11 × 11, σ 1.5, where they fit wholly, population covariance,
     K = (0.01, 0.03), data range 1; per channel, then the mean. Needs at least 11 × 11 pixels.
     """
     return _ssim(*_images(_SSIM_SIZE, clean=clean, image=image))
+
+
+def ssim_plain(clean: ArrayLike, image: ArrayLike) -> jax.Array:
+    """Structural similarity of the images as they are, without `ssim`'s reduction: [N].
+
+    That of scikit-image with Gaussian weights, sigma 1.5, population covariance and data range 1,
+    and what most programs report. Equal to `ssim` for images whose shorter side is below 384
+    pixels; of larger ones `ssim` sees less of the finest detail, and is higher as a rule.
+    """
+    return _ssim_plain(*_images(_SSIM_SIZE, clean=clean, image=image))
 
 
 @jax.jit
@@ -162,7 +173,15 @@ def _psnr(clean: jax.Array, image: jax.Array) -> jax.Array:
 
 @jax.jit
 def _ssim(clean: jax.Array, image: jax.Array) -> jax.Array:
-    x, y = (_downsample(jnp.clip(v, 0.0, 1.0)) for v in (clean, image))
+    return _similarity(*(_downsample(jnp.clip(v, 0.0, 1.0)) for v in (clean, image)))
+
+
+@jax.jit
+def _ssim_plain(clean: jax.Array, image: jax.Array) -> jax.Array:
+    return _similarity(*(jnp.clip(v, 0.0, 1.0) for v in (clean, image)))
+
+
+def _similarity(x: jax.Array, y: jax.Array) -> jax.Array:
     offsets = np.arange(_SSIM_SIZE) - _SSIM_SIZE // 2
     taps = np.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
     window = partial(_filter_valid, taps=(taps / taps.sum()).astype(np.float32))

@@ -208,11 +208,13 @@ def test_denoising(evaluate, denoiser, pairs, tmp_path, source):
         key = jax.random.fold_in(jax.random.key(0), 1)
         noisy = denoising.add_noise(clean, denoising.make_noise("gaussian", "25", "30"), key)
         assert 24 < 255 * (noisy - clean / 255).std() < 25.5
-    assert set(results["mean"]) == {"psnr", "ssim"}
+    assert set(results["mean"]) == {"psnr", "ssim", "ssim_plain"}
     assert list(results["rows"]) == ["denoised", "noisy input"]
-    restored = np.rint(255 * np.asarray(nt_jax.load_denoiser(denoiser)(noisy))).astype(np.uint8)
-    expected = skimage.metrics.peak_signal_noise_ratio(clean, restored)
-    assert results["images"][1]["psnr"] == pytest.approx(expected, rel=1e-3)
+    restored = np.asarray(nt_jax.load_denoiser(denoiser)(noisy))
+    expected = float(metrics.psnr(clean, restored)[0])
+    assert results["images"][1]["psnr"] == pytest.approx(expected, abs=1e-4)
+    assert "not rounded to 8 bits" in printed
+    assert results["protocol"] in printed
     assert results["images"][1]["noisy_ssim"] == pytest.approx(
         float(metrics.ssim(clean, noisy)[0]), rel=1e-5
     )
@@ -220,6 +222,46 @@ def test_denoising(evaluate, denoiser, pairs, tmp_path, source):
     assert results["mean"]["psnr"] == pytest.approx(np.mean(psnr))
     assert "| noisy input |" in printed
     assert (tmp_path / "scores/examples.png").is_file()
+
+
+def test_one_protocol_scores_what_is_made_without_rounding(tmp_path):
+    """A tenth of a grey level off is neither nothing nor a whole one."""
+    clean = np.full((32, 32, 3), 100, np.uint8)
+    for role in ("gt", "noisy"):
+        write(tmp_path / f"a_{role}.png", clean)
+    pairs, broken = find_pairs(tmp_path), samples.Broken(skip=False)
+
+    def nearly(image, *_):
+        return np.asarray(image, np.float32) / 255 + np.float32(0.4 / 255)
+
+    scenes = denoising.scenes_of_pairs(pairs)
+    result = denoising.evaluate({denoising.DENOISED: nearly}, scenes, broken)
+    expected = -10 * np.log10((0.4 / 255) ** 2 + 1e-8)
+    assert result.scores["denoised"]["psnr"][0] == pytest.approx(expected, abs=1e-3)
+
+    made = generation.by_reference(nearly)(samples.Images(clean, clean, clean), jax.random.key(0))
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(255 * made - clean, 0.4, atol=1e-4)
+    np.testing.assert_array_equal(generation.as_file(made), clean)
+
+
+def test_ssim_is_told_apart_from_the_plain_one(evaluate, denoiser, tmp_path):
+    clean = np.tile(data.astronaut()[:388, :388], (1, 1, 1))
+    write(tmp_path / "pairs/a_gt.png", clean)
+    write(tmp_path / "pairs/a_noisy.png", add_noise(clean, 25, 0))
+    results, printed = evaluate("denoising", denoiser=denoiser, pairs=tmp_path / "pairs")
+    row = results["rows"]["noisy input"]["mean"]
+    plain = skimage.metrics.structural_similarity(
+        *(clean, read_rgb(tmp_path / "pairs/a_noisy.png")),
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    assert row["ssim_plain"] == pytest.approx(plain, abs=2e-4)
+    assert row["ssim"] > 1.5 * row["ssim_plain"]
+    assert "average pooling" in printed
+    assert "SSIM, plain" in printed
 
 
 def test_synthetic_noise_hangs_on_seed_and_range():

@@ -1,8 +1,9 @@
 """How well a denoiser restores real or synthetic noisy images: PSNR and SSIM of each image.
 
-A denoised image is scored as a file of 8 bits would hold it: clipped and rounded. Real noisy images
-are files too; synthetic ones are clipped but not rounded, as in training. An image is denoised and
-scored whole, in tiles if it is large.
+A denoised image is scored as the network gives it, clipped to [0, 1] and not rounded to 8 bits, as
+while training and as the published tables are. Real noisy images are files of 8 bits; synthetic
+ones are clipped but not rounded, as in training. An image is denoised and scored whole, in tiles if
+it is large.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,16 @@ from nt_jax.evaluation.statistics import Estimate
 
 KINDS = ("gaussian", "poisson", "poisson_gaussian")
 DENOISED, NOISY = "denoised", "noisy input"
-_METRICS = {"psnr": (metrics.psnr, "PSNR, dB", 2), "ssim": (metrics.ssim, "SSIM", 4)}
+_METRICS = {
+    "psnr": (metrics.psnr, "PSNR, dB", 2),
+    "ssim": (metrics.ssim, "SSIM", 4),
+    "ssim_plain": (metrics.ssim_plain, "SSIM, plain", 4),
+}
+_NOTE = (
+    f"{report.PROTOCOL} SSIM as the paper's metric has it: images of 384 pixels or more along their"
+    " shorter side are first reduced by average pooling, 2x2 up to 639 pixels. SSIM, plain: not"
+    " reduced, as scikit-image's with Gaussian weights."
+)
 _EXAMPLES = 4
 
 
@@ -152,7 +162,8 @@ def evaluate(
                 raise InputError(f"{scene.name}: neither noisy image nor synthetic noise")
             noisy = add_noise(clean, synthetic, jax.random.fold_in(jax.random.key(seed), index))
         results = {
-            row: to_bytes(255 * np.asarray(denoise(noisy))) for row, denoise in denoisers.items()
+            row: np.clip(np.asarray(denoise(noisy), np.float32), 0, 1)
+            for row, denoise in denoisers.items()
         }
         for row, image in (results | {NOISY: noisy}).items():
             for name, (metric, *_) in _METRICS.items():
@@ -160,7 +171,7 @@ def evaluate(
         images.append(scene.name)
         if len(examples) < _EXAMPLES:
             shown = noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
-            examples.append((clean, shown, next(iter(results.values()))))
+            examples.append((clean, shown, to_bytes(255 * next(iter(results.values())))))
     if not images:
         raise InputError("no usable image is left")
     return Evaluation(images, scores, tuple(broken.skipped), examples)
@@ -238,13 +249,13 @@ def run(
         asked |= _describe(synthetic) | {"seed": seed}
     notes = [
         report.describe(len(evaluation.images), asked),
-        "Brackets: 95 % bootstrap intervals over images. Higher is better.",
+        f"Brackets: 95 % bootstrap intervals over images. Higher is better. {_NOTE}",
         *(f"Skipped: {error}" for error in evaluation.skipped),
     ]
     text = table(evaluation) + "\n" + "\n\n".join(notes) + "\n"
     report.write_results(
         output,
-        {"arguments": asked} | as_json(evaluation),
+        {"arguments": asked, "protocol": report.PROTOCOL} | as_json(evaluation),
         text,
         {"examples": figures.restorations(evaluation.examples)},
     )

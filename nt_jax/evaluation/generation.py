@@ -1,6 +1,8 @@
 """How close generated noise is to the real: metrics of each image, oracles beside, pictures.
 
-Everything is scored as a file of 8 bits would hold it: clipped to [0, 1] and rounded.
+What a generator makes is scored as it comes, clipped to [0, 1] and not rounded to 8 bits, as while
+training and as the published tables are. Only the classifier test and the pictures see it as a file
+would hold it: real images are files, and a network could tell them from floats by that alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,9 +86,14 @@ def by_reference(method: Method) -> Generate:
         noisy = np.asarray(method(images.clean, images.reference, key))
         if noisy.shape != images.clean.shape:
             raise InputError(f"a method gave {noisy.shape} for an image of {images.clean.shape}")
-        return noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
+        return noisy if noisy.dtype == np.uint8 else np.clip(noisy.astype(np.float32), 0, 1)
 
     return generate
+
+
+def as_file(image: np.ndarray) -> np.ndarray:
+    """Image, uint8 or float in [0, 1], as a file of 8 bits would hold it."""
+    return image if image.dtype == np.uint8 else to_bytes(255 * image)
 
 
 def rows_of(methods: Mapping[str, Method], with_baselines: bool) -> dict[str, Generate]:
@@ -156,6 +163,7 @@ def evaluate(
         for name, generated in made.items():
             scores = _score(images.clean, images.noisy, generated)
             parts[name].append({metric: float(value) for metric, value in scores.items()})
+        made = {name: as_file(generated) for name, generated in made.items()}
         everything = {"true": images.noisy} | made
         for name, noisy in everything.items():
             looks[name].add(images.clean, noisy, bins)
@@ -298,7 +306,8 @@ def _write(evaluation: Evaluation, output: Path, asked: dict[str, Any]) -> str:
     notes = [
         report.describe(count, asked),
         "Brackets: 95 % bootstrap intervals over images. Lower is better; C2ST is the accuracy of "
-        "a small network at telling real from generated noise, 0.5 is chance.",
+        "a small network at telling real from generated noise, 0.5 is chance. "
+        f"{report.PROTOCOL} C2ST: rounded, as the real images are.",
     ]
     if count < c2st.FEWEST_IMAGES:
         notes.append(f"C2ST needs {c2st.FEWEST_IMAGES} images or more.")
@@ -310,5 +319,6 @@ def _write(evaluation: Evaluation, output: Path, asked: dict[str, Any]) -> str:
         "noise_levels": figures.noise_levels(evaluation.looks),
         "spectra": figures.spectra(evaluation.looks),
     }
-    report.write_results(output, {"arguments": asked} | as_json(evaluation), text, pictures)
+    results = {"arguments": asked, "protocol": report.PROTOCOL} | as_json(evaluation)
+    report.write_results(output, results, text, pictures)
     return text

@@ -2,7 +2,8 @@
 
 AKLD and KS see local variance and the histogram, which white noise can have right while it looks
 nothing like a camera's. An oracle that beats a generator on a metric says what that metric misses.
-Each takes the pair that is scored and gives uint8 [H, W, 3], clipped and rounded like a file.
+Each takes the pair that is scored and gives uint8 [H, W, 3]: the true noise, which it imitates, was
+clipped and rounded by the camera.
 """
 
 from collections.abc import Callable
