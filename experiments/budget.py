@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import denoiser
+from nt_jax import prng
 from nt_jax.checkpointing import CONFIG_FILE, read_config
 from nt_jax.data.sources import ImageFile, read_rgb
 from nt_jax.errors import ArgumentParser, InputError
@@ -251,7 +252,7 @@ def make_pairs(
         rng = np.random.default_rng((seed, index))
         clean = crop(read_rgb(photo), rng)
         reference = crop(reference_of(index % len(photos), rng), rng)
-        key = jax.random.fold_in(jax.random.key(seed), index)
+        key = prng.fold_in(prng.key(seed), index)
         images = generation.by_reference(method)(
             generation.Images(clean, reference, reference), key
         )

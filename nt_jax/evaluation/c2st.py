@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nt_jax import prng
 from nt_jax.errors import InputError
 
 FEWEST_IMAGES = 4
@@ -125,7 +126,7 @@ def _noise(clean: np.ndarray, noisy: np.ndarray, places: np.ndarray) -> np.ndarr
 
 def _train(inputs: _Inputs, places: np.ndarray, rng: np.random.Generator) -> Any:
     """Parameters after training on both noises of these patches."""
-    params = _init(jax.random.key(int(rng.integers(2**32))), inputs(places[:1]))
+    params = _init(prng.key(int(rng.integers(2**32))), inputs(places[:1]))
     state = _OPTIMIZER.init(params)
     for _ in range(_STEPS):
         batch = inputs(rng.choice(places, _PLACES))

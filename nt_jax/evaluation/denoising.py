@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.data import noise
 from nt_jax.data.sources import ImageFile, Pair, read_rgb
 from nt_jax.errors import InputError
@@ -160,7 +160,7 @@ def evaluate(
         if noisy is None:
             if synthetic is None:
                 raise InputError(f"{scene.name}: neither noisy image nor synthetic noise")
-            noisy = add_noise(clean, synthetic, jax.random.fold_in(jax.random.key(seed), index))
+            noisy = add_noise(clean, synthetic, prng.fold_in(prng.key(seed), index))
         results = {
             row: np.clip(np.asarray(denoise(noisy), np.float32), 0, 1)
             for row, denoise in denoisers.items()
@@ -179,7 +179,7 @@ def evaluate(
 
 def add_noise(clean: np.ndarray, synthetic: Noise, key: jax.Array) -> np.ndarray:
     """Synthetic noise on uint8 [H, W, 3]: float32 in [0, 1], clipped but not rounded."""
-    draw_key, noise_key = jax.random.split(key)
+    draw_key, noise_key = prng.split(key)
     weights = tuple(float(kind == synthetic.kind) for kind in noise.KINDS)
     setting = noise.sample_setting(draw_key, weights, synthetic.sigma, synthetic.lam)
     return np.asarray(_add_noise(noise_key, clean, setting))

@@ -148,7 +148,7 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     }
     titles = {
         "level_correlation": "embedding distance and noise-level distance, Spearman's correlation",
-        "retrieval": "nearest neighbour, another photograph, is of the same camera and ISO (or folder)",
+        "retrieval": "nearest neighbour (no tile of the photograph) is of the same camera and ISO",
         "retrieval_chance": "the same by chance",
     }
     rows = [[titles[name], report.cell(value, 3)] for name, value in estimates.items()]

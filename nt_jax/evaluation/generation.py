@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.errors import InputError
 from nt_jax.evaluation import c2st, figures, report, statistics
 from nt_jax.evaluation.baselines import BASELINES, Method, load_method
@@ -114,7 +114,7 @@ def of_model(model: Any) -> Generate:
     """A loaded NoiseTransfer model as a row of the table."""
 
     def method(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-        seed = int(jax.random.bits(key))
+        seed = int(prng.bits(key))
         return model.transfer(clean, reference=reference, seed=seed)
 
     return by_reference(method)
@@ -154,12 +154,12 @@ def evaluate(
         except InputError as error:
             broken.note(error)
             continue
-        key = jax.random.fold_in(jax.random.key(seed), index)
+        key = prng.fold_in(prng.key(seed), index)
         made = {
-            name: generate(images, jax.random.fold_in(key, number))
+            name: generate(images, prng.fold_in(key, number))
             for number, (name, generate) in enumerate(rows.items())
         }
-        floors.append(float(_floor(images.clean, images.noisy, jax.random.fold_in(key, len(rows)))))
+        floors.append(float(_floor(images.clean, images.noisy, prng.fold_in(key, len(rows)))))
         for name, generated in made.items():
             scores = _score(images.clean, images.noisy, generated)
             parts[name].append({metric: float(value) for metric, value in scores.items()})

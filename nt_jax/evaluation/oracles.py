@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.data import camera
 from nt_jax.evaluation.samples import Images
 
@@ -49,7 +49,7 @@ def camera_model(images: Images, key: jax.Array) -> np.ndarray:
 
 @jax.jit
 def _camera_noise(key: jax.Array, clean: jax.Array, level: jax.Array) -> jax.Array:
-    camera_key, match_key, noise_key = jax.random.split(key, 3)
+    camera_key, match_key, noise_key = prng.split(key, 3)
     image = clean.astype(jnp.float32) / 255
     setting = camera.sample_setting(camera_key, camera.PUBLISHED)
     setting = camera.match_level(match_key, image, setting, level)
@@ -62,7 +62,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _add(clean: np.ndarray, sigma: np.ndarray, key: jax.Array) -> np.ndarray:
-    return to_bytes(clean + sigma * np.asarray(jax.random.normal(key, clean.shape)))
+    return to_bytes(clean + sigma * np.asarray(prng.normal(key, clean.shape)))
 
 
 CEILING = "true noise itself, the ceiling"

@@ -105,7 +105,7 @@ class Model:
         # Always as many at once: one program for references of all sizes.
         batches = -(-len(images) // _EMBEDDED_AT_ONCE)
         surplus = batches * _EMBEDDED_AT_ONCE - len(images)
-        images = jnp.concatenate([images, jnp.zeros((surplus, *images.shape[1:]))])
+        images = jnp.concatenate([images, jnp.zeros((surplus, *images.shape[1:]), jnp.float32)])
         embeddings = jnp.concatenate(
             [
                 _embed(self.networks, self.params["key_encoder"], batch)

@@ -70,9 +70,9 @@ class BranchNorm(nn.Module):
         if self.noise_count:
             scale = self.param("scale", nn.initializers.ones, (channels,))
             shift = self.param("shift", nn.initializers.zeros, (channels,))
-            plane = jnp.zeros((batch, 1, 1, 1, 1))
-            scales += [scale + plane] * self.noise_count
-            shifts += [shift + plane] * self.noise_count
+            plane = (batch, 1, 1, 1, channels)
+            scales += [jnp.broadcast_to(scale, plane)] * self.noise_count
+            shifts += [jnp.broadcast_to(shift, plane)] * self.noise_count
         if count > self.noise_count:
             assert embedding is not None
             gamma, beta = self._modulation(embedding, channels)

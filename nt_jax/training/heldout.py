@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.data import camera, noise, sources
 from nt_jax.data.references import next_other, photograph
 from nt_jax.errors import InputError
@@ -58,19 +58,26 @@ def make_heldout(config: Any) -> HeldOut:
         photos = sources.load_photos(config.eval.photos)
         patches = _patches(photos, size, count)
         others = _next_of_another_photo(count, len(photos))
-        key = jax.random.key(config.seed)
+        key = prng.keys_of_run(config.seed).held_out
         for kind in config.data.noise_kinds:
             if kind not in noise.KINDS or kind == "real":
                 known = ", ".join(name for name in noise.KINDS if name != "real")
                 raise InputError(f"data.noise_kinds: unknown kind {kind!r}, known are {known}")
-            kind_key = jax.random.fold_in(key, len(rows))
+            kind_key = prng.fold_in(key, len(rows))
             rows += _synthetic_rows(kind, patches, others, config.data, kind_key)
     if config.eval.pairs:
         rows += _real_rows(sources.load_pairs(config.eval.pairs), size, count)
     if not rows:
         raise InputError("config.eval.photos and config.eval.pairs are both empty; name one")
-    *images, kinds, has_other = zip(*rows, strict=True)
-    return HeldOut(*map(np.stack, images), kinds, np.array(has_other))
+    clean, noisy, reference_clean, reference, kinds, has_other = zip(*rows, strict=True)
+    return HeldOut(
+        clean=np.stack(clean),
+        noisy=np.stack(noisy),
+        reference_clean=np.stack(reference_clean),
+        reference=np.stack(reference),
+        kind=kinds,
+        has_other=np.array(has_other),
+    )
 
 
 def _patches(photos: list[tuple[str, np.ndarray]], size: int, count: int) -> np.ndarray:
@@ -108,11 +115,11 @@ def _synthetic_rows(
     spread = (np.arange(count) + 0.5) / count
     sigma = data.sigma_range[0] + spread * (data.sigma_range[1] - data.sigma_range[0])
     lam = data.lam_range[0] + spread * (data.lam_range[1] - data.lam_range[0])
-    cameras = None
+    cameras, (key, camera_key) = None, prng.split(key)
     if kind == "camera":
         options = camera.make_options(data)
         draw = jax.vmap(lambda key, quantile: camera.sample_setting(key, options, quantile))
-        camera_keys = jax.random.split(jax.random.fold_in(key, 1), count)
+        camera_keys = prng.split(camera_key, count)
         cameras = jax.jit(draw)(camera_keys, jnp.asarray(spread, jnp.float32))
     setting = noise.NoiseSetting(
         kind=jnp.full(count, noise.KINDS.index(kind)),
@@ -121,7 +128,7 @@ def _synthetic_rows(
         camera_setting=cameras,
     )
     other_patches = patches[others]
-    keys = jax.random.split(key, 2 * count).reshape(2, count)
+    keys = prng.split(key, (2, count))
     add = jax.jit(jax.vmap(noise.add_noise))
     noisy, reference = (
         np.asarray(add(keys[i], jnp.asarray(clean), setting))
@@ -219,7 +226,7 @@ def evaluate(
         parts = []
         for start in range(0, len(reference), _BATCH):
             rows = np.arange(start, start + _BATCH) % len(reference)
-            part_key = jax.random.fold_in(key, start)
+            part_key = prng.fold_in(key, start)
             part = generate(state, heldout.clean[rows], reference[rows], part_key)
             parts.append(np.asarray(part))
         generated = np.concatenate(parts)[: len(reference)]

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nt_jax import prng
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps, load_state
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
@@ -115,7 +116,7 @@ class _Run:
         self.config, self.workdir, self.task, self.mesh = config, workdir, task, mesh
         self.checkpointer, self.interrupts, self.state = checkpointer, interrupts, state
         self.start = int(state.step)
-        self.key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        self.keys = prng.keys_of_run(config.seed)
         self.summary = _read_summary(workdir) if self.start else {}
         self.seconds_before = self.summary.get("seconds", 0)
         self.begun = time.monotonic()
@@ -149,7 +150,7 @@ class _Run:
                 self.records.progress.waited_s += time.monotonic() - waiting
             images = {name: batch[name] for name in self.task.inputs}
             self.state, metrics = step_function(
-                self.state, images, jax.random.fold_in(self.key, step)
+                self.state, images, prng.fold_in(self.keys.maps, step)
             )
             # The step before is read while this one runs, so the device never waits for the log.
             if pending:
@@ -242,8 +243,7 @@ class _Run:
 
     def evaluate(self, step: int) -> None:
         """Scores the held-out patches and writes sample pictures."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
-        results, pictures = self.task.evaluate(self.state, key)
+        results, pictures = self.task.evaluate(self.state, self.keys.evaluation)
         shown = [name for name in self.task.headline if f"eval/{name}" in results]
         text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in shown)
         logs.say(f"held-out patches at step {step}: {text}")
@@ -279,7 +279,7 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     everywhere = NamedSharding(mesh, P())
 
     def fresh() -> Any:
-        return task.init(jax.random.key(config.seed))
+        return task.init(prng.keys_of_run(config.seed).initialisation)
 
     def check(step: int, saved: dict[str, Any]) -> None:
         missing = [section for section in task.sections if section not in saved]

@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+from nt_jax import prng
 from nt_jax.errors import InputError
 from nt_jax.models.parameters import Array, Tree
 
 
 def init_queue(key: Array, length: int, embedding_size: int) -> Array:
     """Queue [length, E] of normalised Gaussian vectors."""
-    queue = jax.random.normal(key, (length, embedding_size))
+    queue = prng.normal(key, (length, embedding_size))
     return queue / jnp.linalg.norm(queue, axis=1, keepdims=True)
 
 

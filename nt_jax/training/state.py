@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nt_jax import prng
 from nt_jax.models.networks import Networks, init_networks
 from nt_jax.models.parameters import Array, Stacks
 from nt_jax.models.spectral import SpectralVectors
@@ -56,7 +57,7 @@ def make_optimizer(
 
 def init_state(config: Any, networks: Networks, key: Array) -> TrainState:
     """State before the first step; the key encoder starts as a copy of the discriminator."""
-    network_key, queue_key = jax.random.split(key)
+    network_key, queue_key = prng.split(key)
     generator, discriminator = init_networks(network_key, networks)
     optimizer = make_optimizer(config.train)
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  donated buffers must differ
