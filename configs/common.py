@@ -23,6 +23,8 @@ def base_config() -> ConfigDict:
     # What the gan branch's next level reads: the last residual `block` (paper) or the `head`'s
     # normalised features (released program).
     model.gan_trunk = "block"
+    # A head reads numbers of the noise off the embedding (see losses.reading); not in the paper.
+    model.reader = False
     # Negative keys kept; a multiple of the batch size.
     model.queue_length = 4096
     # Momentum of the key encoder; 1 leaves it as it is at the start (see train.init_from).
@@ -52,6 +54,11 @@ def base_config() -> ConfigDict:
     losses.noise_level = 0.0
     # Distance of the histograms of the noise, channel by channel; not in the paper.
     losses.wasserstein = 0.0
+    # L_D: what the head reads off an image's embedding, next to numbers measured on its own noise;
+    # needs model.reader. L_G: correlations of the noise in space and between channels. Neither is
+    # in the paper.
+    losses.reading = 0.0
+    losses.autocorrelation = 0.0
     # Temperature of InfoNCE.
     losses.temperature = 0.1
 
@@ -86,6 +93,11 @@ def base_config() -> ConfigDict:
     data.camera_levels = ""
     # Range of JPEG's quality after camera noise, 1 to 100; (0, 0) for no JPEG.
     data.camera_jpeg_quality = (0, 0)
+    # Cameras reduce, smooth, sharpen and compress the noise of `camera`, each in its own way, and
+    # levels have a wider range (nt_jax/data/processing.py).
+    data.camera_processing = False
+    # Share of synthetic rows that are grey: one noise common to all channels.
+    data.grey_fraction = 0.0
     # Reference of a real pair: another patch of the `same_image` (paper), or a patch of a random
     # noisy image of the `same_iso` (released program) or `same_group` (camera and ISO), or of any
     # `other_image` (the denoiser's unpaired references).
@@ -110,6 +122,8 @@ def base_config() -> ConfigDict:
     train.batch_size = 32
     # Adam, and L2 regularisation added to its gradient.
     train.learning_rate = 1e-4
+    # Steps at which the learning rate is halved.
+    train.halve_at = ()
     train.adam_b1 = 0.5
     train.adam_b2 = 0.99
     train.l2 = 1e-7

@@ -313,6 +313,7 @@ def test_held_out_patches_of_camera_noise_go_from_weak_to_strong():
             lam_range=(5, 100),
             camera_levels="",
             camera_jpeg_quality=(0, 0),
+            camera_processing=False,
         ),
         eval=SimpleNamespace(photos="skimage-heldout", pairs="", patches=4, patch_size=64),
     )

@@ -8,10 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nt_jax.data import camera, noise
 from nt_jax.errors import InputError
 from nt_jax.filters import gaussian_blur
+
+# Of red, green and blue in the brightness of a grey photograph (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Augmentation:
         image and for the reference apart.
       dequantise: spread a real row's 8-bit levels by U(-1/2, 1/2) / 255 where there is noise.
       camera_options: what camera noise is drawn from.
+      grey_fraction: of synthetic rows that are grey, with one noise common to all channels.
     """
 
     kind_weights: tuple[float, ...]
@@ -39,6 +44,7 @@ class Augmentation:
     cutmix_probability: float = 0.0
     dequantise: bool = False
     camera_options: camera.Options = camera.PUBLISHED
+    grey_fraction: float = 0.0
 
 
 def make_augmentation(data_config: Any) -> Augmentation:
@@ -66,7 +72,7 @@ def make_augmentation(data_config: Any) -> Augmentation:
             raise InputError(
                 f"data.{field}: needs (low, high) with {lowest:g} <= low <= high, not {bounds}"
             )
-    for field in ("blend_probability", "cutmix_probability"):
+    for field in ("blend_probability", "cutmix_probability", "grey_fraction"):
         if not 0 <= getattr(data_config, field) <= 1:
             raise InputError(f"data.{field}: {getattr(data_config, field)} is not in [0, 1]")
     by_name = dict(zip(names, weights, strict=True))
@@ -79,6 +85,7 @@ def make_augmentation(data_config: Any) -> Augmentation:
         cutmix_probability=float(data_config.cutmix_probability),
         dequantise=bool(data_config.dequantise),
         camera_options=camera.make_options(data_config),
+        grey_fraction=float(data_config.grey_fraction),
     )
 
 
@@ -106,6 +113,11 @@ def _synthetic(
         blurred = jnp.round(gaussian_blur(patches))
         patches = jnp.where(marked[:, None, None, None], blurred, patches)
     patches /= 255
+    is_grey = jnp.bool_(False)
+    if augmentation.grey_fraction:
+        uniform = jax.random.uniform(jax.random.fold_in(key, 1), (), jnp.float32)
+        is_grey = uniform < augmentation.grey_fraction
+        patches = jnp.where(is_grey, patches @ _LUMA[:, None], patches)
     setting = noise.sample_setting(
         setting_key,
         augmentation.kind_weights,
@@ -116,6 +128,10 @@ def _synthetic(
     noisy, reference = jax.vmap(noise.add_noise, in_axes=(0, 0, None))(
         jax.random.split(noise_key), patches, setting
     )
+    if augmentation.grey_fraction:
+        noisy, reference = (
+            jnp.where(is_grey, image[..., 1:2], image) for image in (noisy, reference)
+        )
     return {
         "clean": patches[0],
         "noisy": noisy,

@@ -11,6 +11,9 @@ minus clean is noise alone, without the blur and the colour fringes that D(M(u))
 slope of the tone curve and all clipping act on the noisy value, as in a camera: near black and
 white the noise is one-sided.
 
+That is noise of published levels, developed and no more. The wide world of `Options.processed` adds
+what cameras do to it before the file (processing.py), and a wider range of levels.
+
 Images are float32 [H, W, 3] in [0, 1]; map over a batch with `jax.vmap`. Rounding passes gradients
 straight through.
 """
@@ -24,6 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nt_jax.data.jpeg import jpeg, times, to_8_bits
+from nt_jax.data.processing import Processing, filter_noise, resize, sample_processing
 from nt_jax.errors import InputError
 
 # --- Published constants -------------------------------------------------------------------------
@@ -46,6 +51,9 @@ _RGB_TO_XYZ = np.array(
 # Brooks et al.: log shot ~ U(these), log read ~ N(slope * log shot + offset, deviation).
 _LOG_SHOT_RANGE = (math.log(1e-4), math.log(1.2e-2))
 _READ_SLOPE, _READ_OFFSET, _READ_DEVIATION = 2.18, 1.20, 0.26
+# Of processed noise: from a base ISO in daylight to the level of SIDD's strongest images (48 of
+# 255); read noise spreads as wide as sensors of different makes and ages do.
+_WIDE_LOG_SHOT_RANGE, _WIDE_READ_DEVIATION = (math.log(5e-5), math.log(3e-2)), 1.0
 # Brooks et al.: mean and deviation of the part of the sensor's range that exposure uses.
 _EXPOSURE_MEAN, _EXPOSURE_DEVIATION = 0.8, 0.1
 _HIGHLIGHTS = 0.9  # linear brightness above which the gains of white balance fade to 1
@@ -66,26 +74,8 @@ _LAPLACIAN[1, [1, 1, 3, 3], [1, 3, 1, 3]] = -1 / 8
 _LAPLACIAN[2] = _LAPLACIAN[1].T
 _LAPLACIAN[3, [2, 0, 4, 2, 2], [2, 2, 2, 0, 4]] = np.array([12, -3, -3, -3, -3]) / 16
 
-# ITU-T T.81 annex K, for luma and chroma.
-_LUMA_TABLE = (
-    "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56"
-    " 14 17 22 29 51 87 80 62 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92"
-    " 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"
-)
-_CHROMA_CORNER = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
-_JPEG_TABLES = np.full((8, 8, 3), 99, np.float32)
-_JPEG_TABLES[..., 0] = np.array(_LUMA_TABLE.split(), np.float32).reshape(8, 8)
-_JPEG_TABLES[:4, :4, 1:] = np.array(_CHROMA_CORNER, np.float32)[..., None]
-# Orthonormal DCT-II, [frequency, pixel].
-_DCT = (
-    np.where(np.arange(8) == 0, math.sqrt(1 / 8), 1 / 2)[:, None]
-    * np.cos(np.pi / 16 * np.arange(8)[:, None] * (2 * np.arange(8) + 1))
-).astype(np.float32)
-# R, G, B to Y, Cb, Cr of JFIF (ITU-R BT.601).
-_RGB_TO_YCC = np.array(
-    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
-)
-_YCC_TO_RGB = np.linalg.inv(_RGB_TO_YCC.astype(np.float64)).astype(np.float32)
+# Pixels around a patch whose noise is made too, for filters to reach.
+_MARGIN = 8
 
 # --- Tuned constants -----------------------------------------------------------------------------
 # Chosen by hand so that channel by channel the noise on the clean versions of the full-resolution
@@ -109,10 +99,13 @@ class Options(NamedTuple):
     Attributes:
       levels: (shot, read) of each measured camera and ISO; empty for the published distribution.
       jpeg_quality: range of the quality, 1..100; None for no JPEG.
+      processed: whether cameras reduce, smooth, sharpen and compress the noise (processing.py), and
+        levels, where they are not measured, have a wider range.
     """
 
     levels: tuple[tuple[float, float], ...] = ()
     jpeg_quality: tuple[float, float] | None = None
+    processed: bool = False
 
 
 PUBLISHED = Options()
@@ -129,6 +122,7 @@ class CameraSetting(NamedTuple):
       tone: float32 [] in [0, 1], strength of the tone curve.
       malvar: float32 [], 1 for Malvar's demosaicking, 0 for bilinear.
       jpeg_quality: float32 [], 1..100; None for no JPEG.
+      processing: what the camera does to the noise; None for nothing.
     """
 
     shot: jax.Array
@@ -138,6 +132,7 @@ class CameraSetting(NamedTuple):
     tone: jax.Array
     malvar: jax.Array
     jpeg_quality: jax.Array | None = None
+    processing: Processing | None = None
 
 
 # --- Settings ------------------------------------------------------------------------------------
@@ -150,12 +145,17 @@ def make_options(data_config: Any) -> Options:
       InputError: a field or the file it names is wrong; names it.
     """
     path, quality = str(data_config.camera_levels), tuple(data_config.camera_jpeg_quality)
+    processed = bool(data_config.camera_processing)
     try:
         levels = read_levels(Path(path).expanduser()) if path else ()
     except InputError as error:
         raise InputError(f"data.camera_levels: {error}") from error
     if quality == (0, 0):
-        return Options(levels)
+        return Options(levels, processed=processed)
+    if processed:
+        raise InputError(
+            "data.camera_jpeg_quality: data.camera_processing has a JPEG of its own; leave one out"
+        )
     if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
         raise InputError(
             "data.camera_jpeg_quality: needs (low, high) with 1 <= low <= high <= 100, or (0, 0) "
@@ -225,10 +225,11 @@ def sample_setting(
         i = jnp.floor(strength * len(options.levels)).astype(jnp.int32)
         shot, read = jnp.asarray(options.levels, jnp.float32)[i]
     else:
-        low, high = _LOG_SHOT_RANGE
+        low, high = _WIDE_LOG_SHOT_RANGE if options.processed else _LOG_SHOT_RANGE
+        deviation = _WIDE_READ_DEVIATION if options.processed else _READ_DEVIATION
         log_shot = low + strength * (high - low)
         shot = jnp.exp(log_shot)
-        read = jnp.exp(_READ_SLOPE * log_shot + _READ_OFFSET + _READ_DEVIATION * normal[0])
+        read = jnp.exp(_READ_SLOPE * log_shot + _READ_OFFSET + deviation * normal[0])
     quality = None
     if options.jpeg_quality:
         low, high = options.jpeg_quality
@@ -249,15 +250,11 @@ def sample_setting(
         tone=_TONE_RANGE[0] + u[7] * (_TONE_RANGE[1] - _TONE_RANGE[0]),
         malvar=(u[8] < _MALVAR_SHARE).astype(jnp.float32),
         jpeg_quality=quality,
+        processing=(sample_processing(jax.random.fold_in(key, 1)) if options.processed else None),
     )
 
 
 # --- Processing and its inverse ------------------------------------------------------------------
-
-
-def _times(image: jax.Array, matrix: jax.Array | np.ndarray) -> jax.Array:
-    """Every colour of [H, W, 3] multiplied by a matrix [3, 3], at full precision on a GPU too."""
-    return jnp.einsum("hwc,dc->hwd", image, matrix, precision=jax.lax.Precision.HIGHEST)
 
 
 def _inverse(matrix: jax.Array) -> jax.Array:
@@ -300,7 +297,7 @@ def unprocess(clean: jax.Array, setting: CameraSetting) -> tuple[jax.Array, jax.
     # Off 0 and 1, where the slope of the inverse may be infinite.
     encoded = _inverse_tone(jnp.clip(clean, 1e-7, 1 - 1e-7), _tone_strength(setting))
     linear = jnp.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    balanced = _times(linear, setting.rgb_to_camera)
+    balanced = times(linear, setting.rgb_to_camera)
     brightness = balanced.mean(axis=-1, keepdims=True)
     fade = jnp.clip((brightness - _HIGHLIGHTS) / (1 - _HIGHLIGHTS), 0, 1) ** 2
     inverse_gains = jnp.maximum(fade + (1 - fade) / setting.gains, 1 / setting.gains)
@@ -317,7 +314,12 @@ def process(balanced: jax.Array, setting: CameraSetting) -> jax.Array:
     Returns:
       float32 [H, W, 3] in [0, 1], not rounded.
     """
-    linear = jnp.clip(_times(balanced, _inverse(setting.rgb_to_camera)), 0, 1)
+    return _encode(times(balanced, _inverse(setting.rgb_to_camera)), setting)
+
+
+def _encode(linear: jax.Array, setting: CameraSetting) -> jax.Array:
+    """From linear sRGB, clipped to [0, 1], to sRGB: gamma and tone curve."""
+    linear = jnp.clip(linear, 0, 1)
     power = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
     encoded = jnp.where(linear <= 0.0031308, 12.92 * linear, power)
     return _tone(encoded, _tone_strength(setting))
@@ -361,49 +363,6 @@ def demosaic(raw: jax.Array, phase: jax.Array, malvar: jax.Array) -> jax.Array:
     return jnp.stack([red, green, blue], axis=-1)
 
 
-# --- Rounding ------------------------------------------------------------------------------------
-
-
-def _round(values: jax.Array) -> jax.Array:
-    """Rounds; the gradient passes as if it had not."""
-    return values + jax.lax.stop_gradient(jnp.round(values) - values)
-
-
-def jpeg(image: jax.Array, quality: jax.Array, corner: jax.Array) -> jax.Array:
-    """What baseline JPEG without chroma subsampling (4:4:4) leaves of an image.
-
-    Args:
-      image: float32 [H, W, 3] in [0, 1].
-      quality: float32 [] in 1..100, scales the standard's tables as libjpeg does.
-      corner: int32 [2] in 0..7, place of the image's first pixel within its 8x8 block.
-
-    Returns:
-      float32 [H, W, 3], 8-bit levels in [0, 1].
-    """
-    height, width, _ = image.shape
-    size = tuple(8 * -(-(side + 7) // 8) for side in (height, width))
-    # The image begins at pixel `corner` of whole blocks, its edges repeated around it.
-    padded = jnp.pad(image, ((7, size[0] - height), (7, size[1] - width), (0, 0)), mode="edge")
-    start = (7 - corner[0], 7 - corner[1], 0)
-    ycc = _times(jax.lax.dynamic_slice(padded, start, (*size, 3)) * 255, _RGB_TO_YCC)
-    ycc -= jnp.array([128.0, 0.0, 0.0])
-    blocks = _round(ycc).reshape(size[0] // 8, 8, size[1] // 8, 8, 3)
-
-    scale = jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality)
-    table = jnp.clip(jnp.floor((_JPEG_TABLES * scale + 50) / 100), 1, 255)
-    exact = jax.lax.Precision.HIGHEST
-    frequencies = jnp.einsum("ua,vb,iajbc->ijuvc", _DCT, _DCT, blocks, precision=exact)
-    kept = _round(frequencies / table) * table
-    ycc = jnp.einsum("ua,vb,ijuvc->iajbc", _DCT, _DCT, kept, precision=exact).reshape(*size, 3)
-    ycc += jnp.array([128.0, 0.0, 0.0])
-    decoded = jax.lax.dynamic_slice(ycc, (corner[0], corner[1], 0), image.shape)
-    return _to_8_bits(_times(decoded, _YCC_TO_RGB) / 255)
-
-
-def _to_8_bits(image: jax.Array) -> jax.Array:
-    return _round(jnp.clip(image, 0, 1) * 255) / 255
-
-
 # --- Noise ---------------------------------------------------------------------------------------
 
 
@@ -426,22 +385,57 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: CameraSetting) -> jax.A
 
     Args:
       key: a JAX random key.
-      clean: float32 [H, W, 3] in [0, 1], H and W at least 3.
+      clean: float32 [H, W, 3] in [0, 1], H and W at least 3, or 9 where noise is processed.
       setting: scalars and matrices; map over a batch with `jax.vmap`.
 
     Returns:
       float32 [H, W, 3], 8-bit levels in [0, 1].
     """
     noise_key, place_key = jax.random.split(key)
-    place = jnp.floor(jax.random.uniform(place_key, (4,)) * jnp.array([2, 2, 8, 8])).astype(int)
+    sides = np.array([2, 2, 16, 16] if setting.processing else [2, 2, 8, 8], np.float32)
+    place = jnp.floor(jax.random.uniform(place_key, (4,), jnp.float32) * sides).astype(jnp.int32)
     phase, corner = place[:2], place[2:]
     balanced, gains = unprocess(clean, setting)
-    raw = mosaic(jnp.clip(balanced / gains, 0, 1), phase)
-    noise = raw_noise(noise_key, raw, setting) * mosaic(gains, phase)
-    noisy = process(balanced + demosaic(noise, phase, setting.malvar), setting)
-    if setting.jpeg_quality is None:
-        return _to_8_bits(noisy)
-    return jpeg(_to_8_bits(noisy), setting.jpeg_quality, corner)
+    if setting.processing is None:
+        raw = mosaic(jnp.clip(balanced / gains, 0, 1), phase)
+        noise = raw_noise(noise_key, raw, setting) * mosaic(gains, phase)
+        noisy = to_8_bits(process(balanced + demosaic(noise, phase, setting.malvar), setting))
+        return noisy if setting.jpeg_quality is None else jpeg(noisy, setting.jpeg_quality, corner)
+
+    to_linear = _inverse(setting.rgb_to_camera)
+    noise = times(_processed_noise(noise_key, balanced, gains, phase, setting), to_linear)
+    noise = filter_noise(noise, setting.processing)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    noisy = to_8_bits(_encode(times(balanced, to_linear) + noise, setting))
+    quality = setting.processing.jpeg_quality
+    compressed = jpeg(noisy, jnp.maximum(quality, 1.0), corner, setting.processing.subsampled)
+    return jnp.where(quality > 0, compressed, noisy)
+
+
+def _processed_noise(
+    key: jax.Array, balanced: jax.Array, gains: jax.Array, phase: jax.Array, setting: CameraSetting
+) -> jax.Array:
+    """Noise of a mosaic reduced in size, or of each channel by itself, with a margin around it.
+
+    Not clipped like `raw_noise`: cameras put black above 0 until the noise is smoothed, and
+    smoothing would spread the bias that clipping makes.
+
+    Returns:
+      float32 [H + 2 M, W + 2 M, 3] in white-balanced camera colours.
+    """
+    processing = setting.processing
+    assert processing is not None
+    variance = setting.shot * jnp.clip(balanced / gains, 0, 1) + setting.read
+    around = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
+    deviation = jnp.pad(jnp.sqrt(variance) * gains, around, mode="reflect")
+    height, width, _ = deviation.shape
+    # What is reduced by half was twice as large.
+    large = (2 * height, 2 * width)
+    white = jax.random.normal(key, large, jnp.float32)
+    raw = white * mosaic(resize(deviation, 1 / processing.scale, large), phase)
+    developed = demosaic(raw, phase, setting.malvar)
+    reduced = resize(developed, processing.scale, (height, width))
+    each = white.reshape(4, height, width)[:3].transpose(1, 2, 0) * deviation
+    return jnp.where(processing.mosaic, reduced, each)
 
 
 def match_level(

@@ -31,10 +31,12 @@ class NoiseOutputs(flax.struct.PyTreeNode):
     Attributes:
       features: m_noise of the three levels, [B, R, h, w, C] each.
       embedding: bounded noise embedding D_noise, [B, R, E], float32.
+      readings: what the head reads off the embedding, [B, R, N], float32; None without one.
     """
 
     features: tuple[Array, ...]
     embedding: Array
+    readings: Array | None
 
 
 class GanOutputs(flax.struct.PyTreeNode):
@@ -149,6 +151,28 @@ class GanHead(nn.Module):
         return y, features, logits.astype(jnp.float32)
 
 
+class Reader(nn.Module):
+    """Numbers of the noise, read off an embedding; not in the paper.
+
+    Attributes:
+      count: of numbers.
+    """
+
+    count: int
+    frozen: Frozen = (0, 0)
+
+    @nn.compact
+    def __call__(self, embedding: Array) -> Array:
+        """[..., E] -> [..., count]."""
+        hidden = Dense(embedding.shape[-1], frozen=self.frozen, name="mlp1")(embedding)
+        numbers = Dense(self.count, frozen=self.frozen, name="mlp2")(leaky_relu(hidden))
+        # Spectral norms let a network's output vary no more than its input.
+        return _READER_GAIN * numbers
+
+
+_READER_GAIN = 4.0
+
+
 class Discriminator(nn.Module):
     """D: noise embedding of an image, and logits of (clean, embedding, noisy).
 
@@ -159,6 +183,7 @@ class Discriminator(nn.Module):
       bound: how the embedding is bounded: `tanh` (paper) or `l2` (released program).
       gan_trunk: what the gan branch's next level reads: `block`, the last residual block (paper),
         or `head`, the head's normalised features (released program).
+      readings: how many numbers a head reads off the embedding; 0 for no such head (paper).
       dtype: compute type; parameters, norms, logits and embeddings are float32.
     """
 
@@ -167,6 +192,7 @@ class Discriminator(nn.Module):
     blocks: tuple[int, int, int] = (2, 3, 4)
     bound: Literal["tanh", "l2"] = "tanh"
     gan_trunk: Literal["block", "head"] = "block"
+    readings: int = 0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -226,7 +252,10 @@ class Discriminator(nn.Module):
         noise_outputs = gan_outputs = None
         if noise_images is not None:
             vector = self._embed(noise_features, noise_frozen)
-            noise_outputs = NoiseOutputs(tuple(noise_features), vector)
+            readings = None
+            if self.readings:
+                readings = Reader(self.readings, noise_frozen, name="reader")(vector)
+            noise_outputs = NoiseOutputs(tuple(noise_features), vector, readings)
         if clean is not None:
             gan_outputs = GanOutputs(tuple(gan_features), tuple(logits))
         return noise_outputs, gan_outputs

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from nt_jax import prng
-from nt_jax.models.discriminator import Discriminator
+from nt_jax import prng, readings
+from nt_jax.models.discriminator import Discriminator, Reader
 from nt_jax.models.generator import Generator, map_shapes
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, init_params, module_layout
 from nt_jax.models.spectral import SpectralVectors, init_spectral
@@ -38,6 +38,8 @@ def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
             tuple(model.discriminator_blocks),
             model.embedding_bound,
             model.gan_trunk,
+            # Models of before the head have no such field.
+            readings.SIZE if getattr(model, "reader", False) else 0,
             dtype,
         ),
     )
@@ -70,6 +72,15 @@ def embed(networks: Networks, params: Tree, images: Array) -> Array:
     """Noise embeddings [B, E] of images [B, H, W, 3]; `params` are spectrally normalised."""
     outputs, _ = networks.discriminator.apply({"params": params}, images[:, None])
     return outputs.embedding[:, 0]
+
+
+def read(networks: Networks, params: Tree, embeddings: Array) -> Array:
+    """What the head reads off embeddings [..., E]: standardised vectors for `readings.decode`.
+
+    `params` are the encoder's, spectrally normalised.
+    """
+    reader = Reader(networks.discriminator.readings)
+    return jnp.asarray(reader.apply({"params": params["reader"]}, embeddings))
 
 
 def generate_noise(

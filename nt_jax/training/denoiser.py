@@ -22,7 +22,7 @@ from nt_jax.models.networks import Networks, generate_noise, make_networks
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout, stack, unstack
 from nt_jax.models.ridnet import RIDNet, init_ridnet
 from nt_jax.training import heldout, moco
-from nt_jax.training.state import make_optimizer
+from nt_jax.training.state import learning_rate, make_optimizer
 from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task, check_choice
 
 _NOISES = ("generated", "real", "synthetic")
@@ -71,20 +71,13 @@ def layout_of(network: RIDNet) -> Layout:
     return module_layout(network, (1, 16, 16, 3))
 
 
-def learning_rate(train: Any) -> optax.Schedule:
-    """The rate by updates done, halved at each step of `train.halve_at`."""
-    return optax.piecewise_constant_schedule(
-        train.learning_rate, dict.fromkeys(train.halve_at, 0.5)
-    )
-
-
 def init_state(config: Any, network: RIDNet, key: Array) -> DenoiserState:
     """State before the first step."""
     params = stack(init_ridnet(key, network), layout_of(network))
     return DenoiserState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer=make_optimizer(config.train, learning_rate(config.train)).init(params),
+        optimizer=make_optimizer(config.train).init(params),
         average=jax.tree.map(jnp.copy, params) if config.train.ema_decay else None,
     )
 
@@ -141,8 +134,7 @@ def train_step(
         return l1_loss(jnp.asarray(denoised), clean)
 
     loss, gradient = jax.value_and_grad(loss_of)(state.params)
-    rate = learning_rate(config.train)
-    optimizer = make_optimizer(config.train, rate)
+    optimizer = make_optimizer(config.train)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
@@ -152,7 +144,7 @@ def train_step(
     values = {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradient),
-        "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+        "learning_rate": jnp.asarray(learning_rate(config.train)(state.step), jnp.float32),
     }
     return DenoiserState(state.step + 1, params, optimizer_state, average), values
 
@@ -279,8 +271,6 @@ def _check(config: Any) -> None:
             f"config.denoiser.crop={crop} must be 0 or more and leave 8 pixels of"
             f" config.data.patch_size={patch}"
         )
-    if any(step < 1 for step in config.train.halve_at):
-        raise InputError(f"config.train.halve_at={config.train.halve_at}: steps begin at 1")
 
 
 def _load_model(config: Any) -> NoiseModel:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import crop_of_trained
 from nt_jax.models.networks import make_networks
 from nt_jax.models.parameters import Array, Tree
@@ -49,6 +50,8 @@ class NoiseTransferTask(Task):
         check_choice(config, "model", "embedding_bound", ("tanh", "l2"))
         check_choice(config, "model", "gan_trunk", ("block", "head"))
         check_positive(config, "model", "embedding_size")
+        if config.losses.reading and not config.model.reader:
+            raise InputError("config.losses.reading needs a head: set config.model.reader=True")
         self.config = config
         self.inputs = ("clean", "noisy", "reference")
         self._networks = make_networks(config.model, jnp.dtype(config.model.dtype))

@@ -41,17 +41,19 @@ class TrainState(flax.struct.PyTreeNode):
     generator_average: Stacks | None
 
 
-def make_optimizer(
-    train: Any, learning_rate: optax.Schedule | None = None
-) -> optax.GradientTransformation:
-    """Adam as PyTorch's: L2 regularisation joins the gradient before the moments (section 4.1).
+def learning_rate(train: Any) -> optax.Schedule:
+    """Returns the rate by updates done, halved at each step of `train.halve_at`."""
+    return optax.piecewise_constant_schedule(
+        train.learning_rate, dict.fromkeys(train.halve_at, 0.5)
+    )
 
-    The learning rate is constant, `train.learning_rate`, where no schedule is given.
-    """
+
+def make_optimizer(train: Any) -> optax.GradientTransformation:
+    """Adam as PyTorch's: L2 regularisation joins the gradient before the moments (section 4.1)."""
     return optax.chain(
         optax.add_decayed_weights(train.l2),
         optax.scale_by_adam(b1=train.adam_b1, b2=train.adam_b2),
-        optax.scale_by_learning_rate(learning_rate or train.learning_rate),
+        optax.scale_by_learning_rate(learning_rate(train)),
     )
 
 

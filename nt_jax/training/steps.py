@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nt_jax import readings
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, layouts
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, unstack
@@ -59,7 +60,7 @@ def joint_losses(
     generator_gan = bool(weights.gan_g or weights.gan_fm)
     if generator_noise:
         noise_images.append(generated)
-    if weights.noise_d or weights.noise_fm:
+    if weights.noise_d or weights.noise_fm or weights.reading:
         noise_images.append(noisy)
     if weights.gan_d or weights.gan_fm:
         gan_images.append(noisy)
@@ -93,6 +94,10 @@ def joint_losses(
             )
         if weights.noise_fm:
             terms_g["noise_fm"] = losses.feature_matching(_image(features, -1), _image(features, 0))
+        if weights.reading:
+            assert noise_outputs.readings is not None
+            measured = readings.measure(noisy - clean, clean)
+            terms_d["reading"] = losses.reading(noise_outputs.readings[:, -1], measured)
     if gan_outputs is not None:
         logits, features = gan_outputs.logits, gan_outputs.features
         if weights.gan_d:
@@ -112,6 +117,8 @@ def joint_losses(
         terms_g["noise_level"] = losses.noise_level(noisy - clean, noise)
     if weights.wasserstein:
         terms_g["wasserstein"] = losses.wasserstein(noisy - clean, noise)
+    if weights.autocorrelation:
+        terms_g["autocorrelation"] = losses.autocorrelation(noisy - clean, noise)
 
     loss_g = sum((weights[name] * term for name, term in terms_g.items()), jnp.float32(0))
     loss_d = sum((weights[name] * term for name, term in terms_d.items()), jnp.float32(0))

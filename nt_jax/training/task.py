@@ -105,6 +105,8 @@ def check_common(config: Any, mesh: Mesh) -> None:
             f" {mesh.size} devices"
         )
     check_choice(config, "model", "dtype", ("float32", "bfloat16"))
+    if any(step < 1 for step in config.train.halve_at):
+        raise InputError(f"config.train.halve_at={config.train.halve_at}: steps begin at 1")
     for section in ("data", "eval"):
         side = config[section].patch_size
         # GF reflects 10 pixels and the generator's third level is a quarter of the side.
