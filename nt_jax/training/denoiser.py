@@ -23,9 +23,8 @@ from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout,
 from nt_jax.models.ridnet import RIDNet, init_ridnet
 from nt_jax.training import heldout, moco
 from nt_jax.training.state import learning_rate, make_optimizer
-from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task, check_choice
+from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task
 
-_NOISES = ("generated", "real", "synthetic")
 _EVALUATION_BATCH = 8
 _SAMPLES_OF_KIND = 2
 
@@ -260,11 +259,8 @@ def _scores(held_out: heldout.HeldOut, images: np.ndarray, prefix: str = "") -> 
 
 
 def _check(config: Any) -> None:
-    check_choice(config, "denoiser", "noise", _NOISES)
     if config.denoiser.noise == "real" and not config.data.pairs:
         raise InputError("training on real noise needs pairs: give --config.data.pairs=DIR")
-    if config.model.blocks < 1:
-        raise InputError(f"config.model.blocks={config.model.blocks} must be at least 1")
     crop, patch = config.denoiser.crop, config.data.patch_size
     if not 0 <= crop <= (patch - 8) // 2:
         raise InputError(

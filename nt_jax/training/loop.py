@@ -23,6 +23,7 @@ from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.training import logs
 from nt_jax.training.cluster import failing_alone
+from nt_jax.training.fields import check_resume
 from nt_jax.training.interrupts import Interrupts
 from nt_jax.training.task import Task, check_common, task_class
 
@@ -281,6 +282,8 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     def fresh() -> Any:
         return task.init(prng.keys_of_run(config.seed).initialisation)
 
+    changed: list[str] = []
+
     def check(step: int, saved: dict[str, Any]) -> None:
         missing = [section for section in task.sections if section not in saved]
         if missing:
@@ -288,22 +291,7 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
                 f"the checkpoint of step {step} is of another kind of model: its config has no"
                 f" section {missing[0]}; choose another workdir"
             )
-        averages = [bool(source["train"]["ema_decay"]) for source in (saved, config)]
-        if averages[0] != averages[1]:
-            raise InputError(
-                f"the checkpoint of step {step} has config.train.ema_decay="
-                f"{saved['train']['ema_decay']}, not {config.train.ema_decay}, and with 0 there is"
-                " no average; choose another workdir or set it back"
-            )
-        for section in task.sections:
-            wanted = json.loads(config.to_json())[section]
-            for name in wanted:
-                if saved[section].get(name) != wanted[name]:
-                    raise InputError(
-                        f"the checkpoint of step {step} has config.{section}.{name}="
-                        f"{saved[section].get(name)}, not {wanted[name]}; choose another workdir"
-                        " or set it back"
-                    )
+        changed[:] = check_resume(step, saved, json.loads(config.to_json()))
 
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
@@ -318,7 +306,8 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
 
         return jax.jit(start, out_shardings=everywhere)(inherited)
     step, state = found
-    logs.say(f"resumed from the checkpoint of step {step}")
+    with_changes = f", from here on with {', '.join(changed)}" if changed else ""
+    logs.say(f"resumed from the checkpoint of step {step}{with_changes}")
     return state
 
 

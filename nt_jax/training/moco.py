@@ -24,7 +24,13 @@ def check_queue(length: int, batch_size: int) -> None:
 
 
 def enqueue(queue: Array, pointer: Array, keys: Array) -> tuple[Array, Array]:
-    """Writes keys [N, E] over the oldest ones; returns the queue [Q, E] and the next pointer."""
+    """Writes keys [N, E] over the oldest ones; returns the queue [Q, E] and the next pointer.
+
+    Whole batches fill the queue. A pointer between two, as a run has that once went on with another
+    batch size, is set back to the first: a write beyond the end would be moved, and some rows never
+    be written again.
+    """
+    pointer -= pointer % keys.shape[0]
     queue = jax.lax.dynamic_update_slice_in_dim(queue, keys, pointer, axis=0)
     return queue, (pointer + keys.shape[0]) % queue.shape[0]
 

@@ -13,7 +13,7 @@ from nt_jax.models.parameters import Array, Tree
 from nt_jax.training import heldout, logs, moco
 from nt_jax.training.state import TrainState, init_state
 from nt_jax.training.steps import jit_train_step
-from nt_jax.training.task import Evaluation, Step, Task, check_choice, check_positive
+from nt_jax.training.task import Evaluation, Step, Task
 
 _SAMPLES_OF_KIND = 2
 
@@ -47,9 +47,11 @@ class NoiseTransferTask(Task):
 
     def __init__(self, config: Any) -> None:
         moco.check_queue(config.model.queue_length, config.train.batch_size)
-        check_choice(config, "model", "embedding_bound", ("tanh", "l2"))
-        check_choice(config, "model", "gan_trunk", ("block", "head"))
-        check_positive(config, "model", "embedding_size")
+        if config.model.embedding_size + config.model.width < 4:
+            raise InputError(
+                f"config.model.embedding_size={config.model.embedding_size} and"
+                f" width={config.model.width} leave no room for a modulation; need 4 together"
+            )
         if config.losses.reading and not config.model.reader:
             raise InputError("config.losses.reading needs a head: set config.model.reader=True")
         self.config = config
