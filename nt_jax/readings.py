@@ -154,3 +154,41 @@ def decode(vectors: Array) -> Readings:
     ends = np.cumsum([size for size, _, _ in _PARTS.values()])[:-1]
     parts = jnp.split(values, ends, axis=-1)
     return Readings(**dict(zip(_PARTS, parts, strict=True)))
+
+
+class NoiseReading(NamedTuple):
+    """What the noise of one or N images is like, NumPy float32.
+
+    Attributes:
+      level: [..., 3], standard deviation of each channel, 0 to 255 scale.
+      lag1, lag2: [...], correlation with the next pixel and the one after, along rows and columns.
+      channel_correlation: [..., 3], of red with green, red with blue, green with blue.
+      bias: [..., 3], mean of each channel's noise, 0 to 255 scale.
+    """
+
+    level: np.ndarray
+    lag1: np.ndarray
+    lag2: np.ndarray
+    channel_correlation: np.ndarray
+    bias: np.ndarray
+
+
+def summarize(readings: Readings) -> NoiseReading:
+    """Puts the readings of K crops together: [K, N, ...] -> [N, ...]; a strong crop counts more."""
+    deviation = np.exp(np.asarray(readings.log_level, np.float32))  # [K, N, 3]
+    variance = np.square(deviation)
+    weight = variance.mean(-1, keepdims=True)
+    weight = weight / weight.mean(0, keepdims=True)
+    correlations = np.clip((weight * np.asarray(readings.autocorrelation)).mean(0), -1, 1)
+    lag1, lag2 = (
+        np.mean([correlations[..., LAGS.index(lag)] for lag in lags], axis=0)
+        for lags in (((0, 1), (1, 0)), ((0, 2), (2, 0)))
+    )
+    between = np.clip((weight * np.asarray(readings.channel_correlation)).mean(0), -1, 1)
+    return NoiseReading(
+        level=255 * np.sqrt(variance.mean(0)),
+        lag1=lag1,
+        lag2=lag2,
+        channel_correlation=between,
+        bias=255 * (deviation * np.asarray(readings.bias)).mean(0),
+    )

@@ -9,11 +9,21 @@ the i-th image in the order of file names (i = 0, 1, ...) gets the random seed S
 reference.
 """
 
+import argparse
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
-from nt_jax.inference.files import Job, embed_photos, make_folders, plan, run_jobs
-from nt_jax.inference.images import read_photo
+from nt_jax.inference.files import Job, make_folders, noise_of_photos, plan, run_jobs
+from nt_jax.inference.images import read_photo, to_float
+
+if TYPE_CHECKING:
+    from nt_jax.inference.model import ReferenceNoise
+    from nt_jax.inference.tiles import Tile
 
 
 def _parser() -> ArgumentParser:
@@ -24,6 +34,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--model", default="small", help="bundled name, workdir or model folder")
     parser.add_argument("--seed", default=0, type=int, help="of the first image, 0 to 2**32 - 1")
     parser.add_argument("--strength", default=1.0, type=float, help="factor of the noise")
+    parser.add_argument(
+        "--calibrate",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="scale the noise to the level that is read; by default where a model can read",
+    )
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
     parser.add_argument(
         "--report", nargs="?", const="", help="page to write, .html or .png; by default at OUTPUT"
@@ -39,6 +55,30 @@ def _report_path(value: str | None, jobs: list[Job], clean: Path, output: Path) 
     if value == "":
         return output / "report.html" if clean.is_dir() else jobs[0].target.with_suffix(".html")
     return Path(value) if value else None
+
+
+def _lines(noise: "ReferenceNoise") -> Iterator[str]:
+    """What is read off the references, and how generated noise is scaled to it."""
+    if noise.reading is None:
+        return
+    level = noise.reading.level
+    total = float(np.sqrt(np.square(level).mean()))
+    channels = ", ".join(
+        f"{name} {value:.1f}" for name, value in zip(("red", "green", "blue"), level, strict=True)
+    )
+    yield (
+        f"reference: noise of level {total:.1f} of 255 ({channels}), "
+        f"correlation with the next pixel {noise.reading.lag1:.2f}"
+    )
+    gains = " ".join(f"{value:.2f}" for value in noise.gain)
+    if (noise.gain != 1).any():
+        yield f"calibrated: generated noise times {gains}"
+    if (noise.gain != noise.wanted).any():
+        wanted = " ".join(f"{value:.2f}" for value in noise.wanted)
+        yield (
+            f"warning: that level asks for factors of {wanted}, out of bounds: the model hardly "
+            "knows such noise"
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,16 +108,29 @@ def main(argv: list[str] | None = None) -> None:
     check_options(args.seed, args.strength, len(jobs))
     use_compilation_cache()
     model = load(args.model)
-    embedding = embed_photos(model, photos)
+    noise = noise_of_photos(model, photos, args.calibrate)
     photos.clear()
+    for line in _lines(noise):
+        print(line)
     tiles = sum(len(model.windows(*job.size, args.tile)) for job in jobs)
     make_folders([job.target for job in jobs] + ([report] if report else []), args.output)
-    options = {"strength": args.strength, "tile": args.tile}
+    options = {"strength": args.strength * noise.gain, "tile": args.tile}
+    levels: dict[Job, float] = {}
+
+    def work(job: Job, pixels: np.ndarray) -> Iterator["Tile"]:
+        squares, count = 0.0, 0
+        for tile in model.transfer_tiles(pixels, noise.embedding, seed=job.seed, **options):
+            put_on = tile.pixels - to_float(pixels[tile.rows, tile.columns])
+            squares += float(np.square(put_on, dtype=np.float64).sum())
+            count += put_on.size
+            yield tile
+        levels[job] = 255 * math.sqrt(squares / count)
+
     run_jobs(
         jobs,
-        lambda job, pixels: model.transfer_tiles(pixels, embedding, seed=job.seed, **options),
+        work,
         total=tiles,
-        note=lambda job: f"  seed {job.seed}",
+        note=lambda job: f"  seed {job.seed}  noise of level {levels[job]:.1f}",
     )
     if report:
         first = jobs[0]

@@ -59,6 +59,31 @@ def test_windows_cover_once_with_halo_and_one_length(size, tile):
         assert window.stop == size or window.stop - window.keep_stop >= halo
 
 
+@pytest.mark.parametrize("size", [4, 16, 144, 148, 516, 3456])
+@pytest.mark.parametrize("tile", [4, 64, 512])
+def test_framed_windows_cover_once_and_have_a_halo_everywhere(size, tile):
+    halo = 72
+    windows = tiles.framed(size, tile, halo)
+    assert [w.keep_start for w in windows] == [0, *(w.keep_stop for w in windows[:-1])]
+    assert windows[-1].keep_stop == size
+    assert len({w.stop - w.start for w in windows}) == 1
+    for window in windows:
+        assert window.keep_start - window.start == halo
+        assert window.stop - window.keep_stop >= halo
+        assert all(edge % tiles.ALIGNMENT == 0 for edge in window)
+
+
+def test_windows_beyond_an_image_see_its_reflection():
+    image = np.random.default_rng(0).random((20, 24, 3), np.float32)
+    window = tiles.Window(-8, 32, 0, 24)
+    seen = []
+    pieces = tiles.over_tiles(image, [(window, window)], lambda x, *_: seen.append(x) or x)
+    (piece,) = pieces
+    np.testing.assert_array_equal(piece.pixels, image)
+    expected = np.pad(image, ((8, 12), (8, 8), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(seen[0], expected)
+
+
 # Known answers of Random123 (kat_vectors, threefry2x32 with 20 rounds).
 @pytest.mark.parametrize(
     ("counter", "key", "expected"),

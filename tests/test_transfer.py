@@ -64,7 +64,9 @@ def test_one_file(run, model, clean, reference, tmp_path, capsys):
     # The tiny model's values may lie on the edge between two steps.
     difference = read_photo(output).pixels - 255 * expected
     assert np.abs(difference).max() <= 0.5 + 255e-5
-    assert capsys.readouterr().out == f"[1/1] {output}  56x40  seed 5\n"
+    level = 255 * np.sqrt(np.mean((expected - CLEAN / 255) ** 2))
+    line = f"[1/1] {output}  56x40  seed 5  noise of level {level:.1f}\n"
+    assert capsys.readouterr().out == line
     before = output.read_bytes()
     run(clean=clean, output=output, seed=5, strength=0.5)
     assert output.read_bytes() == before
@@ -120,9 +122,12 @@ def test_a_16_bit_reference_is_embedded_as_its_8_bit_version(model):
     pixels = data.rocket()[:300, :300]
     wide, narrow = Photo(pixels.astype(np.uint16) * 257), Photo(pixels)
     np.testing.assert_allclose(
-        files.embed_photos(model, [wide]), files.embed_photos(model, [narrow]), atol=1e-6
+        files.noise_of_photos(model, [wide]).embedding,
+        files.noise_of_photos(model, [narrow]).embedding,
+        atol=1e-6,
     )
-    np.testing.assert_allclose(files.embed_photos(model, [narrow]), model.embed(pixels), atol=1e-6)
+    found = files.noise_of_photos(model, [narrow]).embedding
+    np.testing.assert_allclose(found, model.embed(pixels), atol=1e-6)
 
 
 def test_an_output_folder_takes_a_single_file(run, clean, tmp_path):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from nt_jax.inference.images import (
 from nt_jax.outputs import check_inside
 
 if TYPE_CHECKING:
-    from nt_jax.inference.model import Model
+    from nt_jax.inference.model import Model, ReferenceNoise
     from nt_jax.inference.tiles import Tile
 
 
@@ -114,13 +114,15 @@ def make_folders(targets: Sequence[Path], output: Path) -> None:
             ) from error
 
 
-def embed_photos(model: "Model", photos: Sequence[Photo]) -> Any:
-    """Embedding [E] of photos as `Model.embed_references`, without holding them as float."""
-    embeddings = []
-    for photo in photos:
-        crops = reference_crops(photo.pixels, model.reference_crop)
-        embeddings.append(model.embed_crops([to_float(crop)[None] for crop in crops])[0])
-    return model.average(embeddings)
+def noise_of_photos(
+    model: "Model", photos: Sequence[Photo], calibrate: bool | None = None
+) -> "ReferenceNoise":
+    """`Model.reference_noise` of photos, without holding them as float."""
+    crops = [
+        [to_float(crop)[None] for crop in reference_crops(photo.pixels, model.reference_crop)]
+        for photo in photos
+    ]
+    return model.noise_of_crops(crops, calibrate=calibrate)
 
 
 def run_jobs(

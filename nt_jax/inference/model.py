@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax.arrays import as_images
+from nt_jax.calibration import Calibration
+from nt_jax.calibration import calibrate as calibrate_noise
 from nt_jax.errors import InputError
 from nt_jax.inference import embeddings as embeddings_of
 from nt_jax.inference.images import SMALLEST_SIDE
@@ -22,18 +24,19 @@ from nt_jax.inference.tiles import (
     DEFAULT_TILE,
     Tile,
     Window,
+    framed,
     full_float32,
     over_tiles,
     receptive_radius,
     round_up,
-    split,
     stacked_maps,
     unstack,
 )
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
-from nt_jax.models.networks import Networks, embed
+from nt_jax.models.networks import Networks, embed, read
 from nt_jax.models.parameters import Array, Tree
+from nt_jax.readings import NoiseReading, Readings, decode, summarize
 
 _SEEDS = 2**32
 
@@ -41,6 +44,24 @@ _SEEDS = 2**32
 _DEFAULT_REFERENCE_CROP = 256
 # Crops of a reference that go through the encoder together.
 _EMBEDDED_AT_ONCE = 16
+# Crops of a reference that its calibration generates noise on.
+_CALIBRATED_ON = (1, 4, 16)
+
+
+class ReferenceNoise(NamedTuple):
+    """What a model knows of the noise of a reference.
+
+    Attributes:
+      embedding: float32 [E].
+      gain: float32 [3], what each channel's generated noise is multiplied with.
+      wanted: float32 [3], the gain without its bounds.
+      reading: what the noise is like; None where the model cannot read.
+    """
+
+    embedding: Array
+    gain: np.ndarray
+    wanted: np.ndarray
+    reading: NoiseReading | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +120,13 @@ class Model:
         Returns:
           float32 [N, E].
         """
+        return self.average(self._embed_each(crops))
+
+    def _embed_each(self, crops: Sequence[ArrayLike]) -> Array:
+        """Embeddings of crops of one size, K times [N, h, w, 3] -> [K, N, E]."""
         if len(crops) == 1:
-            return _embed(self.networks, self.params["key_encoder"], jnp.asarray(crops[0]))
+            crop = jnp.asarray(crops[0])
+            return _embed(self.networks, self.params["key_encoder"], crop)[None]
         images = jnp.concatenate(crops)
         # Always as many at once: one program for references of all sizes.
         batches = -(-len(images) // _EMBEDDED_AT_ONCE)
@@ -112,11 +138,9 @@ class Model:
                 for batch in jnp.split(images, batches)
             ]
         )[: len(images) - surplus]
-        return embeddings_of.average(
-            embeddings.reshape(len(crops), -1, self.embedding_size), self._bound
-        )
+        return embeddings.reshape(len(crops), -1, self.embedding_size)
 
-    def average(self, embeddings: Sequence[ArrayLike]) -> Array:
+    def average(self, embeddings: Sequence[ArrayLike] | Array) -> Array:
         """Average of embeddings [..., E], back to unit length for the l2 bound."""
         return embeddings_of.average(embeddings, self._bound)
 
@@ -190,11 +214,101 @@ class Model:
 
     def embed_references(self, references: ArrayLike | Sequence[ArrayLike]) -> Array:
         """Averaged embedding [E] of one image, a batch of images, or a list of any sizes."""
+        return self.reference_noise(references, calibrate=False).embedding
+
+    @property
+    def can_read(self) -> bool:
+        """Whether the encoder has a head that reads numbers of the noise."""
+        return self.networks.discriminator.readings > 0
+
+    def read_noise(self, image: ArrayLike) -> NoiseReading:
+        """Reads what the noise of a photo is like, without its clean image.
+
+        Args:
+          image: noisy, [H, W, 3] or [N, H, W, 3], uint8 or float in [0, 1], sides of 16 pixels or
+            more.
+
+        Returns:
+          Of each image the mean over crops of `reference_crop` pixels a side, levels as root mean
+          square. How far readings are off on images not trained on: `metadata["reading_errors"]`.
+
+        Raises:
+          InputError: the model cannot read, or the image is none of the above.
+        """
+        self._check_reader()
+        images = _large_enough(as_images(image, "image"), "image")
+        crops = embeddings_of.reference_crops(images, self.reference_crop)
+        reading = self._read(self._embed_each(crops))
+        if np.ndim(image) == 4:
+            return reading
+        return NoiseReading(*(numbers[0] for numbers in reading))
+
+    def _check_reader(self) -> None:
+        if not self.can_read:
+            raise InputError(
+                "this model cannot read noise: it was trained without config.model.reader"
+            )
+
+    def _read(self, embeddings: Array) -> NoiseReading:
+        """Readings of N images from the embeddings of their crops, [K, N, E]."""
+        return summarize(_read(self.networks, self.params["key_encoder"], embeddings))
+
+    def reference_noise(
+        self,
+        references: ArrayLike | Sequence[ArrayLike],
+        *,
+        calibrate: bool | None = None,
+    ) -> ReferenceNoise:
+        """Finds out all that `transfer` needs to know of a reference, to use it many times.
+
+        Args:
+          references: noisy image, a batch, or a list of any sizes, taken for one noise; as in
+            `transfer`.
+          calibrate: see `transfer`.
+
+        Raises:
+          InputError: an argument is none of the above.
+        """
         images: Sequence[Any] = references if isinstance(references, list | tuple) else [references]
         if not images:
             raise InputError("reference: expected at least one image; got an empty list")
-        embeddings = [self.embed(image) for image in images]
-        return self.average([e for batch in embeddings for e in jnp.atleast_2d(batch)])
+        crops = [
+            embeddings_of.reference_crops(image[None], self.reference_crop)
+            for batch in images
+            for image in _large_enough(as_images(batch, "reference"), "reference")
+        ]
+        return self.noise_of_crops(crops, calibrate=calibrate)
+
+    def noise_of_crops(
+        self, crops: Sequence[Sequence[ArrayLike]], *, calibrate: bool | None = None
+    ) -> ReferenceNoise:
+        """`reference_noise` of images already cut by `embeddings.reference_crops`.
+
+        Args:
+          crops: of each image, float in [0, 1], [1, h, w, 3].
+          calibrate: see `transfer`.
+        """
+        if calibrate:
+            self._check_reader()
+        each = [self._embed_each(of_image) for of_image in crops]  # [K, 1, E]
+        embedding = self.average([self.average(of_image)[0] for of_image in each])
+        if not self.can_read:
+            return ReferenceNoise(embedding, np.ones(3, np.float32), np.ones(3, np.float32), None)
+        reading = NoiseReading(*(x[0] for x in self._read(jnp.concatenate(each))))
+        gain = wanted = np.ones(3, np.float32)
+        if calibrate is None or calibrate:
+            patches = [crop for of_image in crops for crop in of_image]
+            chosen = _spread(patches)
+            found = _calibrate(
+                self.networks,
+                self.params["key_encoder"],
+                self.params["generator"],
+                jnp.stack([jnp.asarray(patches[i]) for i in chosen]),
+                jnp.concatenate(each)[np.array(chosen)],
+                embedding[None],
+            )
+            gain, wanted = (np.asarray(x)[0] for x in found)
+        return ReferenceNoise(embedding, gain, wanted, reading)
 
     def transfer(
         self,
@@ -204,12 +318,13 @@ class Model:
         embedding: ArrayLike | None = None,
         seed: int = 0,
         strength: float = 1.0,
+        calibrate: bool | None = None,
         tile: int = DEFAULT_TILE,
     ) -> np.ndarray:
-        """Puts the noise of the reference on a clean image: clip(clean + strength * noise).
+        """Puts the noise of the reference on a clean image: clip(clean + strength * gain * noise).
 
-        The result does not depend on `tile`, up to 1e-5. Sides that are no multiple of 4 are
-        reflected at the bottom and the right.
+        The result does not depend on `tile`, up to 1e-5. The image is reflected around its edges
+        while noise is generated, so that the noise has no frame.
 
         Args:
           clean: [H, W, 3], uint8 or float in [0, 1], sides of 16 pixels or more.
@@ -217,6 +332,9 @@ class Model:
           embedding: [E], as `embed` gives it. Exactly one of the two.
           seed: of the random maps, 0 to 2**32 - 1.
           strength: factor of the noise, 0 or more.
+          calibrate: whether a gain of each channel brings the noise to the level that is read off
+            the reference (calibration.py); by default where there is a reference and the model can
+            read. An embedding alone has none: see `reference_noise`.
           tile: pixels a side processed at a time, a multiple of 4; sets the memory needed.
 
         Returns:
@@ -230,11 +348,17 @@ class Model:
         images = as_images(clean, "clean")
         if images.shape[0] != 1:
             raise InputError(f"clean: expected one image [H, W, 3]; got {list(images.shape)}")
+        gain = np.ones(3, np.float32)
         if embedding is None:
-            embedding = self.embed_references(reference)  # type: ignore[arg-type]
+            assert reference is not None
+            noise = self.reference_noise(reference, calibrate=calibrate)
+            embedding, gain = noise.embedding, noise.gain
+        elif calibrate:
+            raise InputError("calibrate: needs reference=, which the noise is measured on")
         pixels = np.asarray(images[0])
         output = np.empty_like(pixels)
-        for part in self.transfer_tiles(pixels, embedding, seed=seed, strength=strength, tile=tile):
+        factor = strength * gain
+        for part in self.transfer_tiles(pixels, embedding, seed=seed, strength=factor, tile=tile):
             output[part.rows, part.columns] = part.pixels
         return output
 
@@ -244,24 +368,27 @@ class Model:
         embedding: ArrayLike,
         *,
         seed: int = 0,
-        strength: float = 1.0,
+        strength: ArrayLike = 1.0,
         tile: int = DEFAULT_TILE,
     ) -> Iterator[Tile]:
         """`transfer` piece by piece, for images too large to be held as float.
 
         Args:
           clean: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
-          embedding, seed, strength, tile: as in `transfer`.
+          embedding, seed, tile: as in `transfer`.
+          strength: factor of the noise, or of each channel's, 0 or more.
 
         Yields:
           The pieces, which cover the image once.
         """
-        check_options(seed, strength)
+        factors = np.broadcast_to(np.asarray(strength, np.float32), (3,))
+        for factor in factors.tolist():
+            check_options(seed, factor)
         _large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
         windows = self.windows(height, width, tile)
         plane = self._embeddings(embedding, 1)
-        return self._tiles(clean, windows, plane, np.uint32(seed), np.float32(strength))
+        return self._tiles(clean, windows, plane, np.uint32(seed), factors)
 
     def _tiles(
         self,
@@ -269,11 +396,12 @@ class Model:
         windows: list[tuple[Window, Window]],
         embedding: Array,
         seed: np.uint32,
-        strength: np.float32,
+        strength: np.ndarray,
     ) -> Iterator[Tile]:
         def add_noise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             height, width, _ = inputs.shape
-            origin = np.uint32(row.start), np.uint32(column.start)
+            # Windows begin before the image; positions of random numbers do not.
+            origin = np.uint32(row.start + self._halo), np.uint32(column.start + self._halo)
             noise = _tile_function()(
                 self.networks.generator,
                 self.params["generator"],
@@ -291,9 +419,12 @@ class Model:
         """The (vertical, horizontal) windows `transfer` works through."""
         if tile < ALIGNMENT or tile % ALIGNMENT:
             raise InputError(f"tile: expected a positive multiple of {ALIGNMENT}; got {tile}")
-        halo = round_up(receptive_radius(self.blocks))
-        rows, columns = (split(round_up(size), tile, halo) for size in (height, width))
+        rows, columns = (framed(round_up(size), tile, self._halo) for size in (height, width))
         return [(row, column) for row in rows for column in columns]
+
+    @property
+    def _halo(self) -> int:
+        return round_up(receptive_radius(self.blocks))
 
     def sample_maps(self, key: Array, shape: tuple[int, int, int]) -> tuple[Array, ...]:
         """Random maps N(0, 1) for `generate_noise`, in call order, [B, h, w, 1] each.
@@ -415,6 +546,27 @@ def _generate(
     return _apply(generator, params, clean, embedding, maps)
 
 
+@partial(jax.jit, static_argnums=0)
+@full_float32
+def _read(networks: Networks, params: Tree, embeddings: Array) -> Readings:
+    return decode(read(networks, params, embeddings))
+
+
+@partial(jax.jit, static_argnums=0)
+@full_float32
+def _calibrate(
+    networks: Networks,
+    encoder: Tree,
+    generator: Tree,
+    patches: Array,
+    embeddings: Array,
+    embedding: Array,
+) -> Calibration:
+    # The same key for every reference: the gain is a function of the reference.
+    key = jax.random.key(0, impl="threefry2x32")
+    return calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
+
+
 _stacked_maps = jax.jit(stacked_maps, static_argnums=(2, 3, 4))
 
 
@@ -447,6 +599,14 @@ def _discriminate(
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _sample_maps(key: Array, batch: int, height: int, width: int, blocks: tuple[int, int, int]):
     return sample_maps(key, batch, height, width, blocks)
+
+
+def _spread(crops: Sequence[ArrayLike]) -> list[int]:
+    """Numbers of 1, 4 or 16 evenly spaced crops of one size: few programs to compile."""
+    size = max(np.shape(crop) for crop in crops)
+    same = [i for i, crop in enumerate(crops) if np.shape(crop) == size]
+    count = max(n for n in _CALIBRATED_ON if n <= len(same))
+    return [same[(2 * i + 1) * len(same) // (2 * count)] for i in range(count)]
 
 
 # --- Checks --------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ full_float32 = jax.default_matmul_precision("float32")
 class Window(NamedTuple):
     """One axis of a tile: the network sees [start, stop), of which [keep_start, keep_stop) counts.
 
-    For the generator multiples of 4, within the image less what is beyond a multiple of 4.
+    What lies before 0 or beyond the image is its reflection. For the generator multiples of 4.
     """
 
     start: int
@@ -105,6 +105,26 @@ def split(size: int, tile: int, halo: int) -> list[Window]:
     ]
 
 
+def framed(size: int, tile: int, halo: int) -> list[Window]:
+    """Windows of one axis with a halo on both sides everywhere, the image's ends included.
+
+    So no window shows a network the end of the image, where its zero padding would leave a frame.
+
+    Args:
+      size: length of the axis.
+      tile: what a window keeps.
+      halo: of both sides; the image is reflected by as much. Windows are multiples of 4 where all
+        three arguments are.
+    """
+    tile = min(tile, size)
+    starts = [min(start, size - tile) for start in range(0, size, tile)]
+    ends = [*starts[1:], size]
+    return [
+        Window(start - halo, start + tile + halo, start, end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
 def over_tiles(
     image: np.ndarray,
     windows: list[tuple[Window, Window]],
@@ -123,12 +143,11 @@ def over_tiles(
     """
     height, width = image.shape[:2]
     for row, column in windows:
-        inputs = to_float(image[row.start : row.stop, column.start : column.stop])
-        missing = (
-            row.stop - row.start - inputs.shape[0],
-            column.stop - column.start - inputs.shape[1],
-        )
-        padded = np.pad(inputs, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
+        (top, bottom), (left, right) = _beyond(row, height), _beyond(column, width)
+        inside = image[
+            row.start + top : row.stop - bottom, column.start + left : column.stop - right
+        ]
+        padded = np.pad(to_float(inside), ((top, bottom), (left, right), (0, 0)), mode="reflect")
         result = function(padded, row, column)
         rows = slice(row.keep_start, min(row.keep_stop, height))
         columns = slice(column.keep_start, min(column.keep_stop, width))
@@ -137,6 +156,11 @@ def over_tiles(
             columns.start - column.start : columns.stop - column.start,
         ]
         yield Tile(rows, columns, np.clip(kept, 0, 1))
+
+
+def _beyond(window: Window, size: int) -> tuple[int, int]:
+    """How many pixels of a window lie before and beyond the image."""
+    return max(0, -window.start), max(0, window.stop - size)
 
 
 def seeded_maps(
