@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_jax import prng
 from nt_jax.arrays import as_images
 from nt_jax.calibration import Calibration
 from nt_jax.calibration import calibrate as calibrate_noise
@@ -563,7 +564,7 @@ def _calibrate(
     embedding: Array,
 ) -> Calibration:
     # The same key for every reference: the gain is a function of the reference.
-    key = jax.random.key(0, impl="threefry2x32")
+    key = prng.key(0)
     return calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
 
 

@@ -38,7 +38,7 @@ class BiasedConv(nn.Module):
         """[N, H, W, C] -> [N, H, W, features]."""
         size, channels = self.kernel_size, x.shape[-1]
         kernel = kernel_of(self, size, size, channels, self.features)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         pad = self.dilation * (size // 2)
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),

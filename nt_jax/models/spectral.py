@@ -84,7 +84,7 @@ def init_spectral(key: Array, params: Tree, iterations: int = 15) -> SpectralVec
         for (path, _), draw, shape in zip(kernels, draws, shapes, strict=True)
     }
     # v is overwritten by the first iteration.
-    v = _map_kernels(lambda matrices: jnp.zeros(matrices.shape[:2]), params)
+    v = _map_kernels(lambda matrices: jnp.zeros(matrices.shape[:2], jnp.float32), params)
     vectors = SpectralVectors(flax.traverse_util.unflatten_dict(u), v)
     return jax.lax.fori_loop(0, iterations, lambda _, w: update_spectral(params, w), vectors)
 

@@ -6,6 +6,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from nt_jax import prng
 from nt_jax.models.networks import Networks, init_networks
@@ -42,19 +43,43 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def learning_rate(train: Any) -> optax.Schedule:
-    """Returns the rate by updates done, halved at each step of `train.halve_at`."""
-    return optax.piecewise_constant_schedule(
-        train.learning_rate, dict.fromkeys(train.halve_at, 0.5)
-    )
+    """Returns the rate by updates done, halved at each step of `train.halve_at`; float32."""
+
+    def rate(step: ArrayLike) -> Array:
+        value = jnp.float32(train.learning_rate)
+        for halved in train.halve_at:
+            value = jnp.where(jnp.asarray(step, jnp.int32) >= halved, value / 2, value)
+        return value
+
+    return rate
 
 
 def make_optimizer(train: Any) -> optax.GradientTransformation:
     """Adam as PyTorch's: L2 regularisation joins the gradient before the moments (section 4.1)."""
     return optax.chain(
         optax.add_decayed_weights(train.l2),
-        optax.scale_by_adam(b1=train.adam_b1, b2=train.adam_b2),
+        _scale_by_adam(train.adam_b1, train.adam_b2),
         optax.scale_by_learning_rate(learning_rate(train)),
     )
+
+
+def _scale_by_adam(b1: float, b2: float) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` in float32: optax's has 64 bits where `jax_enable_x64` is set."""
+
+    def update(
+        gradient: Any, state: optax.ScaleByAdamState, params: Any = None
+    ) -> tuple[Any, optax.ScaleByAdamState]:
+        del params
+        count = state.count + 1
+        first = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, gradient, state.mu)
+        second = jax.tree.map(lambda g, n: (1 - b2) * (g * g) + b2 * n, gradient, state.nu)
+        unbiased = [1 - jnp.float32(b) ** count.astype(jnp.float32) for b in (b1, b2)]
+        step = jax.tree.map(
+            lambda m, n: m / unbiased[0] / (jnp.sqrt(n / unbiased[1]) + 1e-8), first, second
+        )
+        return step, optax.ScaleByAdamState(count, first, second)
+
+    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 def init_state(config: Any, networks: Networks, key: Array) -> TrainState:
