@@ -5,6 +5,7 @@ So a patch tells where it comes from and how it was turned. Photographs are of o
 """
 
 import itertools
+import json
 from types import SimpleNamespace
 
 import jax
@@ -598,6 +599,13 @@ def test_a_run_goes_on_without_broken_images_and_says_so(
     assert "not the images and weights that this run began with (398 images now, 400 then)" in out
     assert "398 images now" in start(9)
     assert "not the images" not in start(0) + start(5)
+    record = tmp_path / "data.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "version": 1}))
+    assert "random numbers of version 1, now they are of version 2" in start(5)
+    before = json.loads(record.read_text())
+    del before["version"]  # as they were noted before there was one
+    record.write_text(json.dumps(before))
+    assert "random numbers of version 1" in start(5)
 
 
 def test_too_many_broken_images_end_the_run(config, hundreds):

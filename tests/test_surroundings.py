@@ -42,7 +42,7 @@ def trace(function, *arguments):
     with strange_surroundings():
         jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     text = str(jaxpr)
-    wide = re.search(r".*\b[fc](64|128)\[\d.*", text)  # scalars are Python's own numbers
+    wide = re.search(r".*\b(f64|c128)\[\d.*", text)  # scalars are Python's own numbers
     assert not wide, wide[0]
     for leaf in jax.tree.leaves(shapes):
         assert jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.dtype.itemsize <= 4
