@@ -23,6 +23,8 @@ def base_config() -> ConfigDict:
     # What the gan branch's next level reads: the last residual `block` (paper) or the `head`'s
     # normalised features (released program).
     model.gan_trunk = "block"
+    # The embedding also sees the strength of features, which instance norms hide; not in the paper.
+    model.log_squares = False
     # A head reads numbers of the noise off the embedding (see losses.reading); not in the paper.
     model.reader = False
     # Negative keys kept; a multiple of the batch size.

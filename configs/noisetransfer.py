@@ -50,8 +50,9 @@ def _wide_world(config: ConfigDict) -> None:
     """What makes a generator useful on cameras it never saw; not in the paper."""
     # With the paper's 0.999 the key encoder still resembles its random start after 1,000 steps.
     config.model.momentum = 0.99
+    config.model.log_squares = True
     config.model.reader = True
-    config.losses.reading = 5.0
+    config.losses.reading = 10.0
     config.losses.autocorrelation = 10.0
     config.losses.noise_level = 10.0
     config.losses.wasserstein = 30.0

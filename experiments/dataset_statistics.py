@@ -1,11 +1,13 @@
 """What noise does a data set have, and what does a training batch of it look like?
 
   python -m experiments.dataset_statistics --pairs=DIR[,DIR...] --output=DIR [--photos=DIR[,DIR...]]
+    [--world=SAMPLES]
 
 Folders as in `config.data`: of images, or written by `nt_jax.prepare` (data/sidd/train). Writes
 statistics.md (a line a data set and one for each of its ISO settings: means over images),
 statistics.png (standard deviation by intensity) and, of each data set, batch_NAME.png: real rows
-for pairs, synthetic ones for photographs.
+for pairs, synthetic ones for photographs. With `--world`, as many samples of camera noise on the
+photographs: world.jpg and world.md say whether the pairs' noise is among them (noise_world.py).
 """
 
 import sys
@@ -19,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from configs.common import base_config
+from experiments import noise_world
 from experiments.camera_noise import COLUMNS, LEVEL_BINS, statistics
 from nt_jax.data import pipeline, sources
 from nt_jax.errors import ArgumentParser, InputError, run_command
@@ -113,11 +116,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m experiments.dataset_statistics", description=__doc__)
     parser.add_argument("--pairs", default="", help="folders of pairs, comma-separated")
     parser.add_argument("--photos", default="", help="folders of photographs, for batch pictures")
+    parser.add_argument("--world", type=int, default=0, help="samples of camera noise")
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     args = parser.parse_args(argv)
     pairs, photos = ([f for f, _ in sources.parse_spec(s)] for s in (args.pairs, args.photos))
     if not pairs and not photos:
         raise InputError("--pairs or --photos: name a folder")
+    if args.world and not (pairs and photos):
+        raise InputError("--world needs --photos to put noise on and --pairs to compare with")
     measured = {_title(folder): measure(folder) for folder in pairs}
     args.output.mkdir(parents=True, exist_ok=True)
     if measured:
@@ -125,6 +131,13 @@ def main(argv: list[str] | None = None) -> None:
         with replacing(args.output / "statistics.md") as temporary:
             temporary.write_text(markdown, encoding="utf-8")
         draw(measured, args.output / "statistics.png")
+        print(markdown)
+    if args.world:
+        real = {_title(folder): noise_world.describe_pairs(folder) for folder in pairs}
+        world = noise_world.sample_world(photos, args.world)
+        markdown = noise_world.table(world, real)
+        (args.output / "world.md").write_text(markdown, encoding="utf-8")
+        noise_world.draw(world, real, args.output / "world.jpg")
         print(markdown)
     for folder in pairs:
         name = _title(folder).replace("/", "_")

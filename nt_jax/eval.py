@@ -6,6 +6,7 @@
   python -m nt_jax.eval denoising --denoiser=runs/ridnet --pairs=PAIRS --output=scores
   python -m nt_jax.eval denoising --denoiser=runs/ridnet --clean=PHOTOS --noise=gaussian --output=A
   python -m nt_jax.eval embedding --model=runs/small --pairs=PAIRS --output=scores
+  python -m nt_jax.eval noise --model=runs/small --images=PHOTOS --output=scores
 
 The second scores any program's outputs: three folders with equal names; the third, a function
 (clean, reference, key) -> noisy. `--reference=self` shows the scored noisy image itself, as
@@ -33,11 +34,13 @@ def _parser() -> ArgumentParser:
     denoising.add_argument("--sigma", default="25", help="NUMBER or LOW:HIGH, 0 to 255 scale")
     denoising.add_argument("--lam", default="30", help="photons at white, NUMBER or LOW:HIGH")
     embedding = commands.add_parser("embedding", help="retrieval, noise level, PCA and t-SNE")
-    for command in (generation, embedding):
+    noise = commands.add_parser("noise", help="what a model reads off photos, next to the truth")
+    noise.add_argument("--images", type=Path, help="folder of noisy photos")
+    for command in (generation, embedding, noise):
         command.add_argument("--model", help="bundled name, workdir or model folder")
     for command in (generation, denoising):
         command.add_argument("--clean", type=Path, help="folder of clean images")
-    runs = {generation: _generation, denoising: _denoising, embedding: _embedding}
+    runs = {generation: _generation, denoising: _denoising, embedding: _embedding, noise: _noise}
     for command, run in runs.items():
         command.set_defaults(run=run)
         command.add_argument("--pairs", type=Path, help="folder of clean/noisy pairs")
@@ -95,6 +98,15 @@ def _embedding(args: argparse.Namespace) -> str:
     if not (args.model and args.pairs):
         raise InputError("give --model and --pairs")
     return embedding.run(args.model, args.pairs, args.output, args.seed, args.skip_broken)
+
+
+def _noise(args: argparse.Namespace) -> str:
+    from nt_jax.evaluation import noise
+
+    if not args.model or bool(args.images) == bool(args.pairs):
+        raise InputError("give --model, and --images or --pairs")
+    shared = (args.output, args.seed, args.skip_broken)
+    return noise.run(args.model, args.images, args.pairs, *shared)
 
 
 if __name__ == "__main__":

@@ -294,6 +294,15 @@ def noise_level_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) 
     return _noise_level_error(*_images(1, clean=clean, noisy=noisy, generated=generated))
 
 
+def level_ratio_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
+    """|logarithm| of the ratio of the generated to the real noise level: [N].
+
+    The level is the standard deviation over all pixels and channels, floored at 1e-5; 0.1 means
+    that it is 10 % off, up or down.
+    """
+    return _level_ratio_error(*_images(1, clean=clean, noisy=noisy, generated=generated))
+
+
 @partial(jax.jit, static_argnames="lag")
 def _lag_autocorrelation(noise: jax.Array, lag: int) -> jax.Array:
     horizontal = _correlation(noise[:, :, :-lag], noise[:, :, lag:])
@@ -364,6 +373,15 @@ def _noise_level_error(clean: jax.Array, noisy: jax.Array, generated: jax.Array)
         return jnp.sum(jnp.where(counts > 0, weights * levels, 0), axis=1)
 
     return mean(jnp.abs(fake - real)) / jnp.maximum(mean(real), _VARIANCE_FLOOR**0.5)
+
+
+@jax.jit
+def _level_ratio_error(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
+    real, fake = (
+        jnp.log(jnp.maximum(jnp.var(n, axis=(1, 2, 3)), _VARIANCE_FLOOR))
+        for n in _noises(clean, noisy, generated)
+    )
+    return jnp.abs(fake - real) / 2
 
 
 def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from experiments import dataset_statistics
 from nt_jax.errors import InputError
@@ -38,3 +39,26 @@ def test_statistics_of_known_noise(tmp_path, capsys):
 def test_nothing_to_look_at(tmp_path):
     with pytest.raises(InputError, match="name a folder"):
         dataset_statistics.main([f"--output={tmp_path}"])
+
+
+def test_the_noise_world_and_what_is_inside_it(tmp_path, capsys):
+    """White noise of level 9 is in the world, a checkerboard of level 60 is not."""
+    clean = data.astronaut()[:192, 100:292]
+    noise = np.random.default_rng(0).normal(0, 9, clean.shape)
+    board = 60 * (-1.0) ** np.add.outer(np.arange(192), np.arange(192))[..., None]
+    for name, added in (("white", noise), ("board", board)):
+        folder = tmp_path / name
+        folder.mkdir()
+        noisy = np.clip(np.round(clean + added), 0, 255).astype(np.uint8)
+        Image.fromarray(clean).save(folder / "a_gt.png")
+        Image.fromarray(noisy).save(folder / "a_noisy.png")
+    (tmp_path / "photos").mkdir()
+    for number, photo in enumerate((data.coffee(), data.chelsea())):
+        Image.fromarray(photo).save(tmp_path / "photos" / f"{number}.png")
+    output = tmp_path / "output"
+    pairs = ",".join(str(tmp_path / name) for name in ("white", "board"))
+    photos = f"--photos={tmp_path / 'photos'}"
+    dataset_statistics.main([f"--pairs={pairs}", photos, "--world=300", f"--output={output}"])
+    rows = (output / "world.md").read_text().splitlines()[2:]
+    assert [row.split(" | ")[1:] for row in rows] == [["1", "1 |"], ["1", "0 |"]]
+    assert np.asarray(Image.open(output / "world.jpg")).std() > 10

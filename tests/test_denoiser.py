@@ -180,7 +180,11 @@ def test_generated_noise_is_the_models(noise_model):
     batch = {"clean": jnp.asarray(clean), "reference": jnp.asarray(reference)}
     found = jax.jit(denoiser.generate)(task._model, batch, key)
     model = nt_jax.load(noise_model)
-    noise = model.generate_noise(clean, model.embed(reference), model.sample_maps(key, (2, 24, 24)))
+    # On patches reflected by 16 pixels, so that the generator's frame is cut off.
+    padded = np.pad(clean, ((0, 0), (16, 16), (16, 16), (0, 0)), mode="reflect")
+    map_key, _ = jax.random.split(key)
+    maps = model.sample_maps(map_key, (2, 56, 56))
+    noise = model.generate_noise(padded, model.embed(reference), maps)[:, 16:-16, 16:-16]
     expected = np.clip(clean + noise, 0, 1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(found - clean).max() > 0.01
@@ -191,6 +195,30 @@ def test_generated_noise_is_the_models(noise_model):
     _, metrics = task.make_step(mesh_of(1))(state, batch, key)
     loss = np.abs(denoised - clean[:, 4:20, 4:20]).mean()
     assert metrics["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_generated_noise_is_calibrated_where_the_model_can_read(tmp_path):
+    folder = save_tiny(tmp_path / "reads", reader=True)
+    config = smoke("generated")
+    config.denoiser.model = str(folder)
+    noise_model = denoiser.DenoiserTask(config)._model
+    clean = np.full((1, 24, 24, 3), 0.5, np.float32)
+    reference = data.coffee()[None, 40:64, :24] / np.float32(255)
+    batch = {"clean": jnp.asarray(clean), "reference": jnp.asarray(reference)}
+    key = jax.random.key(7)
+    found = jax.jit(denoiser.generate)(noise_model, batch, key) - clean
+    off = noise_model.replace(
+        networks=noise_model.networks._replace(
+            discriminator=noise_model.networks.discriminator.clone(readings=0)
+        )
+    )
+    raw = jax.jit(denoiser.generate)(off, batch, key) - clean
+    inside = (jnp.abs(found) < 0.49) & (jnp.abs(raw) < 0.49)
+    ratio = jnp.where(inside, found, 0).std((1, 2)) / jnp.where(inside, raw, 0).std((1, 2))
+    model = nt_jax.load(folder)
+    # Measured with other random maps.
+    np.testing.assert_allclose(ratio[0], model.reference_noise(reference[0]).gain, rtol=0.35)
+    assert np.abs(np.log(ratio)).max() > 0.05
 
 
 def test_references_are_other_images(tmp_path):

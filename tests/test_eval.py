@@ -29,7 +29,16 @@ from nt_jax.evaluation.tsne import pca, tsne
 from nt_jax.models.ridnet import RIDNet, init_ridnet
 
 GENERATION_METRICS = {
-    *("akld", "akld_floor", "ks", "kld", "lag1_error", "psd_error", "noise_level_error"),
+    *(
+        "akld",
+        "akld_floor",
+        "ks",
+        "kld",
+        "level_ratio_error",
+        "lag1_error",
+        "psd_error",
+        "noise_level_error",
+    ),
     *("channel_correlation_error", "c2st"),
 }
 SIZE = (32, 48)
@@ -175,7 +184,15 @@ def test_generated_folders_score_as_their_definition(evaluate, triples, short):
     assert [image["name"] for image in results["images"]] == [f"sub/{i}" for i in range(4)]
     for index, image in enumerate(results["images"]):
         images = [np.array(Image.open(folder / f"sub/{index}.png")) for folder in triples]
-        for name in ("akld", "ks", "kld", "lag1_error", "psd_error", "noise_level_error"):
+        for name in (
+            "akld",
+            "ks",
+            "kld",
+            "level_ratio_error",
+            "lag1_error",
+            "psd_error",
+            "noise_level_error",
+        ):
             expected = float(getattr(metrics, name)(*images)[0])
             assert image[name] == pytest.approx(expected, rel=1e-4), name
     again, _ = evaluate("generation", clean=clean, noisy=noisy, generated=generated)

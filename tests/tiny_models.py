@@ -11,7 +11,7 @@ from nt_jax.models.networks import layouts, make_networks
 WIDTH, EMBEDDING_SIZE, BLOCKS = 4, 8, (1, 1, 1)
 
 
-def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False):
+def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False, reader=False):
     """Writes a model folder: width 4, embedding 8, kernels of about unit gain."""
     model = {
         "width": WIDTH,
@@ -20,6 +20,7 @@ def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False):
         "discriminator_blocks": BLOCKS,
         "embedding_bound": bound,
         "gan_trunk": "block",
+        "reader": reader,
     }
     rng = np.random.default_rng(0)
 

@@ -34,6 +34,7 @@ COLUMNS = {
     "akld": ("AKLD", 3),
     "ks": ("KS", 3),
     "kld": ("KLD", 3),
+    "level_ratio_error": ("level, log", 3),
     "lag1_error": ("lag 1", 3),
     "psd_error": ("spectrum, dB", 2),
     "noise_level_error": ("level curve", 3),

@@ -171,6 +171,18 @@ class Reader(nn.Module):
 
 
 _READER_GAIN = 4.0
+# Where squares of features of [-1, 1] images no longer count: noise of half a grey level.
+_LEAST_SQUARE = 1e-4
+
+
+def log_squares(x: Array) -> Array:
+    """Means over the plane of the logarithms of squared features, about standardised.
+
+    Geometric means: edges, of which a photo has few, weigh little against noise, which is
+    everywhere. [..., H, W, C] -> float32 [..., C].
+    """
+    wide = x.astype(jnp.float32)
+    return 0.3 * (jnp.log(jnp.square(wide) + _LEAST_SQUARE).mean((-3, -2)) + 5)
 
 
 class Discriminator(nn.Module):
@@ -183,6 +195,8 @@ class Discriminator(nn.Module):
       bound: how the embedding is bounded: `tanh` (paper) or `l2` (released program).
       gan_trunk: what the gan branch's next level reads: `block`, the last residual block (paper),
         or `head`, the head's normalised features (released program).
+      log_squares: whether the embedding also sees how strong the noise branch's features are,
+        before the instance norms that hide it; not in the paper.
       readings: how many numbers a head reads off the embedding; 0 for no such head (paper).
       dtype: compute type; parameters, norms, logits and embeddings are float32.
     """
@@ -192,6 +206,7 @@ class Discriminator(nn.Module):
     blocks: tuple[int, int, int] = (2, 3, 4)
     bound: Literal["tanh", "l2"] = "tanh"
     gan_trunk: Literal["block", "head"] = "block"
+    log_squares: bool = False
     readings: int = 0
     dtype: Any = jnp.float32
 
@@ -230,6 +245,7 @@ class Discriminator(nn.Module):
         x = jnp.concatenate(streams, axis=1)
 
         noise_features, gan_features, logits = [], [], []
+        strengths = [log_squares(x[:, :noise_count])]
         for level in range(len(self.blocks)):
             channels = self.width * 2**level
             if level:
@@ -238,6 +254,7 @@ class Discriminator(nn.Module):
                 name = f"level{level + 1}_block{index + 1}"
                 x = TrunkBlock(noise_count, frozen, self.dtype, name=name)(x, embedding)
             noise_x, gan_x = x[:, :noise_count], x[:, noise_count:]
+            strengths.append(log_squares(noise_x))
             if noise_images is not None:
                 noise_head = NoiseHead(noise_frozen, self.dtype, name=f"noise_head{level + 1}")
                 noise_features.append(noise_head(noise_x))
@@ -251,7 +268,7 @@ class Discriminator(nn.Module):
 
         noise_outputs = gan_outputs = None
         if noise_images is not None:
-            vector = self._embed(noise_features, noise_frozen)
+            vector = self._embed(noise_features, strengths, noise_frozen)
             readings = None
             if self.readings:
                 readings = Reader(self.readings, noise_frozen, name="reader")(vector)
@@ -260,9 +277,9 @@ class Discriminator(nn.Module):
             gan_outputs = GanOutputs(tuple(gan_features), tuple(logits))
         return noise_outputs, gan_outputs
 
-    def _embed(self, features: list[Array], frozen: Frozen) -> Array:
+    def _embed(self, features: list[Array], strengths: list[Array], frozen: Frozen) -> Array:
         means = [f.astype(jnp.float32).mean((-3, -2)) for f in features]
-        x = jnp.concatenate(means, axis=-1)
+        x = jnp.concatenate([*means, *(strengths if self.log_squares else ())], axis=-1)
         x = leaky_relu(Dense(x.shape[-1], frozen=frozen, name="mlp1")(x))
         x = Dense(self.embedding_size, frozen=frozen, name="mlp2")(x)
         return bound_embedding(x, self.bound)

@@ -38,7 +38,8 @@ def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
             tuple(model.discriminator_blocks),
             model.embedding_bound,
             model.gan_trunk,
-            # Models of before the head have no such field.
+            # Models of before have no such fields.
+            getattr(model, "log_squares", False),
             readings.SIZE if getattr(model, "reader", False) else 0,
             dtype,
         ),

@@ -14,11 +14,12 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from nt_jax import metrics
+from nt_jax.calibration import calibrate
 from nt_jax.errors import InputError
-from nt_jax.inference.embeddings import embed_by_crops
+from nt_jax.inference.embeddings import average, reference_crops
 from nt_jax.inference.loading import load
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, generate_noise, make_networks
+from nt_jax.models.networks import Networks, embed, generate_noise, make_networks
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout, stack, unstack
 from nt_jax.models.ridnet import RIDNet, init_ridnet
 from nt_jax.training import heldout, moco
@@ -27,6 +28,8 @@ from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task
 
 _EVALUATION_BATCH = 8
 _SAMPLES_OF_KIND = 2
+# Pixels that zero padding changes visibly; those beyond, up to the receptive field, it hardly does.
+_FRAME = 16
 
 
 class DenoiserState(flax.struct.PyTreeNode):
@@ -84,19 +87,37 @@ def init_state(config: Any, network: RIDNet, key: Array) -> DenoiserState:
 def generate(model: NoiseModel, batch: Batch, key: Array) -> Array:
     """Noisy versions of clean patches: clip(X + G(X, Dk(Yr), z)), [B, H, W, 3] (section 4.3).
 
+    Noise of a model that can read is calibrated (calibration.py). Patches are reflected around
+    their edges while noise is generated, so that it has no frame.
+
     Args:
       model: what makes the noise.
       batch: `clean` X and `reference` Yr, noisy patches of other images, [B, H, W, 3] in [0, 1].
       key: PRNG key of the random maps z.
     """
-    clean = batch["clean"]
+    around = ((0, 0), (_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0))
+    clean = jnp.pad(batch["clean"], around, mode="reflect")
     count, height, width, _ = clean.shape
-    embedding = embed_by_crops(
-        model.networks, model.key_encoder, batch["reference"], model.reference_crop
-    )
-    maps = sample_maps(key, count, height, width, model.networks.generator.blocks)
-    noise = generate_noise(model.networks, model.generator, clean, embedding, maps)
-    return jnp.clip(clean + noise, 0, 1)
+    networks = model.networks
+    patches = jnp.stack(reference_crops(batch["reference"], model.reference_crop))  # [K, B, ...]
+    each = embed(networks, model.key_encoder, patches.reshape(-1, *patches.shape[2:]))
+    each = each.reshape(*patches.shape[:2], -1)
+    embedding = average(each, networks.discriminator.bound)
+    map_key, calibration_key = jax.random.split(key)
+    maps = sample_maps(map_key, count, height, width, networks.generator.blocks)
+    noise = generate_noise(networks, model.generator, clean, embedding, maps)
+    if networks.discriminator.readings:
+        gain = calibrate(
+            networks,
+            model.key_encoder,
+            model.generator,
+            patches,
+            each,
+            embedding,
+            calibration_key,
+        ).gain
+        noise *= gain[:, None, None]
+    return _crop(jnp.clip(clean + noise, 0, 1), _FRAME)
 
 
 def l1_loss(denoised: Array, clean: Array) -> Array:

@@ -1,0 +1,125 @@
+"""Is the noise of real images among what the noise world draws? A picture and a table.
+
+Each image, and each of many samples of `camera` noise with processing on photographs, is a point
+of seven numbers, measured on its middle 128x128. An image is inside the cloud if its fifth-nearest
+sample is no farther than those of 99 % of the samples themselves (numbers divided by the samples'
+standard deviation).
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.spatial import cKDTree
+
+from nt_jax import readings
+from nt_jax.data import camera, sources
+from nt_jax.outputs import replacing
+
+SIDE = 128
+NUMBERS = (
+    "level, log2 of 255",
+    "lag 1",
+    "lag 2",
+    "channel correlation",
+    "bias / level",
+    "slope of the level curve",
+    "blotches of luma, log2",
+    "blotches of colour, log2",
+)
+_PANELS = ((0, 1), (1, 2), (0, 3), (1, 3), (0, 4), (0, 5), (1, 6), (3, 7))
+_NEIGHBOUR, _QUANTILE = 5, 0.99
+
+
+@jax.jit
+def describe(clean: jax.Array, noisy: jax.Array) -> jax.Array:
+    """The numbers of images [N, H, W, 3] in [0, 1]: [N, 8]; see `NUMBERS`."""
+    measured = readings.decode(readings.measure(noisy - clean, clean).values)
+    brightness = clean.mean(-1, keepdims=True)
+    centred = brightness - brightness.mean((1, 2), keepdims=True)
+    noise = noisy - clean
+    squares = jnp.square(noise - noise.mean((1, 2), keepdims=True)).mean(-1, keepdims=True)
+    variance = squares.mean((1, 2))
+    slope = (centred * squares).mean((1, 2)) / (jnp.square(centred).mean((1, 2)) + 1e-4)
+    lags = measured.autocorrelation
+    at = [readings.LAGS.index(lag) for lag in ((0, 1), (1, 0), (0, 2), (2, 0))]
+    columns = [
+        0.5 * jnp.log2(jnp.square(255 * jnp.exp(measured.log_level)).mean(-1)),
+        (lags[:, at[0]] + lags[:, at[1]]) / 2,
+        (lags[:, at[2]] + lags[:, at[3]]) / 2,
+        measured.channel_correlation.mean(-1),
+        measured.bias.mean(-1),
+        jnp.clip(0.1 * (slope / variance)[:, 0], -1, 1),
+        measured.blotches[:, 0],
+        measured.blotches[:, 1],
+    ]
+    return jnp.stack(columns, axis=1)
+
+
+def describe_pairs(folder: str) -> np.ndarray:
+    """The numbers of all pairs of a folder that are large enough, [N, 8]."""
+    rows = []
+    for pair in sources.find_pairs(folder):
+        clean, noisy = (sources.read_rgb(path) for path in (pair.clean, pair.noisy))
+        if min(clean.shape[:2]) >= SIDE:
+            clean, noisy = (_middle(image) for image in (clean, noisy))
+            rows.append(np.asarray(describe(clean[None], noisy[None]))[0])
+    return np.stack(rows)
+
+
+def sample_world(photos: list[str], count: int, seed: int = 0) -> np.ndarray:
+    """The numbers of `count` samples on random patches of photographs, [count, 8]."""
+    images = [sources.read_rgb(path) for folder in photos for path in sources.find_photos(folder)]
+    rng = np.random.default_rng(seed)
+    options = camera.Options(processed=True)
+
+    @jax.jit
+    def draw(key: jax.Array, clean: jax.Array) -> jax.Array:
+        setting_key, noise_key = jax.random.split(key)
+        setting = camera.sample_setting(setting_key, options)
+        return describe(clean[None], camera.add_noise(noise_key, clean, setting)[None])[0]
+
+    rows = []
+    for number in range(count):
+        image = images[number % len(images)]
+        top, left = (rng.integers(side - SIDE + 1) for side in image.shape[:2])
+        patch = image[top : top + SIDE, left : left + SIDE] / np.float32(255)
+        rows.append(np.asarray(draw(jax.random.key(seed + number), patch)))
+    return np.stack(rows)
+
+
+def inside(world: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """bool [N]: which points lie in the cloud of the samples."""
+    scale = world.std(axis=0)
+    tree = cKDTree(world / scale)
+    own = tree.query(world / scale, k=_NEIGHBOUR + 1)[0][:, -1]
+    found = tree.query(points / scale, k=_NEIGHBOUR)[0][:, -1]
+    return found <= np.quantile(own, _QUANTILE)
+
+
+def table(world: np.ndarray, real: dict[str, np.ndarray]) -> str:
+    """Markdown: how many images of each folder are inside."""
+    lines = ["| data set | images | inside the noise world |", "|---|---:|---:|"]
+    for name, points in real.items():
+        lines.append(f"| {name} | {len(points)} | {inside(world, points).sum()} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(world: np.ndarray, real: dict[str, np.ndarray], path: Path) -> None:
+    """Scatter plots of pairs of numbers: samples grey, real images coloured."""
+    figure = Figure(figsize=(16, 8.2), layout="constrained")
+    for axis, (x, y) in zip(figure.subplots(2, 4).flat, _PANELS, strict=True):
+        axis.scatter(world[:, x], world[:, y], s=4, color="0.8", label="noise world")
+        for name, points in real.items():
+            axis.scatter(points[:, x], points[:, y], s=12, label=name)
+        axis.set(xlabel=NUMBERS[x], ylabel=NUMBERS[y])
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=80, format=path.suffix[1:])
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    top, left = ((side - SIDE) // 2 for side in image.shape[:2])
+    return image[top : top + SIDE, left : left + SIDE] / np.float32(255)
