@@ -9,6 +9,7 @@ A draw depends on its key alone, not on the settings of the process, which no ch
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -55,27 +56,32 @@ def fold_in(key: Array, number: ArrayLike) -> Array:
     return jax.random.fold_in(key, jnp.asarray(number, jnp.uint32))
 
 
+def counting() -> AbstractContextManager:
+    """Around draws of other libraries: numbers are counted off one by one, as everywhere here."""
+    return jax.threefry_partitionable(True)
+
+
 def split(key: Array, count: int | tuple[int, ...] = 2) -> Array:
     """New keys, [count]."""
-    with jax.threefry_partitionable(True):
+    with counting():
         return jax.random.split(key, count)
 
 
 def bits(key: Array, shape: Sequence[int] = ()) -> Array:
     """Random words, uint32."""
-    with jax.threefry_partitionable(True):
+    with counting():
         return jax.random.bits(key, shape, jnp.uint32)
 
 
 def uniform(key: Array, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Array:
     """Uniform in [low, high), float32."""
-    with jax.threefry_partitionable(True):
+    with counting():
         return jax.random.uniform(key, shape, jnp.float32, low, high)
 
 
 def normal(key: Array, shape: Sequence[int] = ()) -> Array:
     """Standard normal, float32."""
-    with jax.threefry_partitionable(True):
+    with counting():
         return jax.random.normal(key, shape, jnp.float32)
 
 

@@ -15,6 +15,7 @@ import nt_jax
 from configs import denoiser, noisetransfer
 from nt_jax import metrics, prng
 from nt_jax.data import augment, camera, noise
+from nt_jax.evaluation import c2st
 from nt_jax.models.networks import make_networks
 from nt_jax.models.ridnet import RIDNet, init_ridnet
 from nt_jax.training import denoiser as denoising
@@ -87,7 +88,8 @@ def config_of(**changes):
 
 EVERYTHING = {f"losses.{name}": 1.0 for name in noisetransfer.get_config("smoke").losses}
 STEPS = {
-    "every loss": EVERYTHING | {"model.reader": True, "train.ema_decay": 0.9},
+    "every loss": EVERYTHING
+    | {"model.reader": True, "model.log_squares": True, "train.ema_decay": 0.9},
     "official": {
         "model.embedding_bound": "l2",
         "model.gan_trunk": "head",
@@ -121,14 +123,15 @@ def test_steps_of_the_generator(name):
 def test_steps_of_the_denoiser():
     config = denoiser.get_config("generated-smoke")
     network = denoising.make_network(config)
-    networks = make_networks(config_of().model)
+    with_reader = config_of(**{"model.reader": True, "model.log_squares": True})
+    networks = make_networks(with_reader.model)
     key = prng.key(0)
 
     def start(key):
         return denoising.init_state(config, network, key)
 
     trace(start, key)
-    params = jax.eval_shape(lambda key: state.init_state(config_of(), networks, key), key)
+    params = jax.eval_shape(lambda key: state.init_state(with_reader, networks, key), key)
 
     def effective(params):
         layouts = steps.layouts(networks)
@@ -212,18 +215,27 @@ def test_scores(dtype):
 
 
 def test_a_loaded_model(tmp_path):
-    model = nt_jax.load(save_tiny(tmp_path / "m", discriminator=True))
+    model = nt_jax.load(save_tiny(tmp_path / "m", discriminator=True, reader=True))
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (40, 36, 3), np.uint8)
     embedding = np.asarray(model.embed(photo))
     same(lambda: model.embed(np.stack([photo] * 2) / 255))
     same(lambda: model.transfer(photo, reference=[photo, photo[:20]], tile=16, strength=0.5))
+    same(lambda: model.read_noise(photo))
     same(lambda: model.sample_maps(prng.key(0), (1, 16, 16)))
     maps = model.sample_maps(prng.key(0), (1, 16, 16))
     same(lambda: model.generate_noise(photo[:16, :16], embedding, maps))
     same(lambda: model.discriminate(photo[:16, :16], embedding, photo[:16, 16:32]))
     same(lambda: model.shift(embedding, model.level_direction(photo), 2.0))
     same(lambda: model.interpolate(embedding, -embedding, 0.3))
+
+
+def test_the_classifier_of_the_evaluation():
+    rng = np.random.default_rng(0)
+    clean, noisy, made = rng.integers(0, 256, (3, 8, 16, 16, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(c2st, "_STEPS", 2)
+        same(lambda: c2st.c2st(clean, noisy, made, np.arange(8), 0))
 
 
 # --- One place -----------------------------------------------------------------------------------

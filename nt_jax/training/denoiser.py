@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.calibration import calibrate
 from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import average, reference_crops
@@ -103,7 +103,7 @@ def generate(model: NoiseModel, batch: Batch, key: Array) -> Array:
     each = embed(networks, model.key_encoder, patches.reshape(-1, *patches.shape[2:]))
     each = each.reshape(*patches.shape[:2], -1)
     embedding = average(each, networks.discriminator.bound)
-    map_key, calibration_key = jax.random.split(key)
+    map_key, calibration_key = prng.split(key)
     maps = sample_maps(map_key, count, height, width, networks.generator.blocks)
     noise = generate_noise(networks, model.generator, clean, embedding, maps)
     if networks.discriminator.readings:

@@ -136,6 +136,7 @@ NOISETRANSFER = COMMON | {
     "model.embedding_bound": _choice("tanh", "l2"),
     "model.gan_trunk": _choice("block", "head"),
     "model.reader": _FLAG,
+    "model.log_squares": _FLAG,
     "model.queue_length": _COUNT,
     "model.momentum": _SHARE,
     "model.dtype": _DTYPE,

@@ -9,6 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from nt_jax import prng
+from nt_jax.adam import scale_by_adam
 from nt_jax.models.networks import Networks, init_networks
 from nt_jax.models.parameters import Array, Stacks
 from nt_jax.models.spectral import SpectralVectors
@@ -58,28 +59,9 @@ def make_optimizer(train: Any) -> optax.GradientTransformation:
     """Adam as PyTorch's: L2 regularisation joins the gradient before the moments (section 4.1)."""
     return optax.chain(
         optax.add_decayed_weights(train.l2),
-        _scale_by_adam(train.adam_b1, train.adam_b2),
+        scale_by_adam(train.adam_b1, train.adam_b2),
         optax.scale_by_learning_rate(learning_rate(train)),
     )
-
-
-def _scale_by_adam(b1: float, b2: float) -> optax.GradientTransformation:
-    """`optax.scale_by_adam` in float32: optax's has 64 bits where `jax_enable_x64` is set."""
-
-    def update(
-        gradient: Any, state: optax.ScaleByAdamState, params: Any = None
-    ) -> tuple[Any, optax.ScaleByAdamState]:
-        del params
-        count = state.count + 1
-        first = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, gradient, state.mu)
-        second = jax.tree.map(lambda g, n: (1 - b2) * (g * g) + b2 * n, gradient, state.nu)
-        unbiased = [1 - jnp.float32(b) ** count.astype(jnp.float32) for b in (b1, b2)]
-        step = jax.tree.map(
-            lambda m, n: m / unbiased[0] / (jnp.sqrt(n / unbiased[1]) + 1e-8), first, second
-        )
-        return step, optax.ScaleByAdamState(count, first, second)
-
-    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 def init_state(config: Any, networks: Networks, key: Array) -> TrainState:
