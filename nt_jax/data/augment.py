@@ -74,8 +74,9 @@ def make_augmentation(data_config: Any) -> Augmentation:
                 f"data.{field}: needs (low, high) with {lowest:g} <= low <= high, not {bounds}"
             )
     for field in ("blend_probability", "cutmix_probability", "grey_fraction"):
-        if not 0 <= getattr(data_config, field) <= 1:
-            raise InputError(f"data.{field}: {getattr(data_config, field)} is not in [0, 1]")
+        share = getattr(data_config, field, 0.0)  # configs of before have no grey_fraction
+        if not 0 <= share <= 1:
+            raise InputError(f"data.{field}: {share} is not in [0, 1]")
     by_name = dict(zip(names, weights, strict=True))
     return Augmentation(
         kind_weights=tuple(float(by_name.get(kind, 0.0)) for kind in noise.KINDS),
@@ -86,7 +87,7 @@ def make_augmentation(data_config: Any) -> Augmentation:
         cutmix_probability=float(data_config.cutmix_probability),
         dequantise=bool(data_config.dequantise),
         camera_options=camera.make_options(data_config),
-        grey_fraction=float(data_config.grey_fraction),
+        grey_fraction=float(getattr(data_config, "grey_fraction", 0.0)),
     )
 
 

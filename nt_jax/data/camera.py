@@ -146,7 +146,7 @@ def make_options(data_config: Any) -> Options:
       InputError: a field or the file it names is wrong; names it.
     """
     path, quality = str(data_config.camera_levels), tuple(data_config.camera_jpeg_quality)
-    processed = bool(data_config.camera_processing)
+    processed = bool(getattr(data_config, "camera_processing", False))  # configs of before
     try:
         levels = read_levels(Path(path).expanduser()) if path else ()
     except InputError as error:
