@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import denoiser
+from nt_jax import prng
 from nt_jax.checkpointing import CONFIG_FILE, read_config
 from nt_jax.data.sources import ImageFile
 from nt_jax.errors import ArgumentParser, InputError
@@ -252,11 +253,11 @@ def make_pairs(
         rng = np.random.default_rng((seed, index))
         clean = crop(read_rgb(photo), rng)
         reference = crop(reference_of(index % len(photos), rng), rng)
-        key = jax.random.fold_in(jax.random.key(seed), index)
+        key = prng.fold_in(prng.key(seed), index)
         images = generation.by_reference(method)(
             generation.Images(clean, reference, reference), key
         )
-        for role, pixels in (("gt", clean), ("noisy", images)):
+        for role, pixels in (("gt", clean), ("noisy", generation.as_file(images))):
             with replacing(folder / role / name) as temporary:
                 Image.fromarray(pixels).save(temporary, format="png")
     return folder
@@ -296,6 +297,7 @@ def scores(
     """
     names = [f"{scene.name} {scene.rows} {scene.columns}" for scene in scenes]
     asked = {"steps": steps, "images": names, "synthetic": synthetic, "seed": seed}
+    asked["protocol"] = report.PROTOCOL
     files = {str(workdir): workdir / "scores" / f"{place}.json" for workdir in workdirs}
     missing = {
         name: load_denoiser(name) for name, file in files.items() if not _is_kept(file, asked)
@@ -365,7 +367,7 @@ def describe(options: Options, config: ConfigDict | None = None) -> str:
         )
     if budget.images:
         parts.append(f"at most {budget.images} images of a set")
-    return "; ".join(parts) + "."
+    return f"{'; '.join(parts)}. {report.PROTOCOL}"
 
 
 def write(

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.data import camera, sources
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.outputs import replacing
@@ -99,7 +99,7 @@ def spectrum(noise: np.ndarray) -> np.ndarray:
 @jax.jit
 def random_camera(key: jax.Array, clean: jax.Array) -> jax.Array:
     """Camera noise of a random camera at a random level."""
-    setting_key, noise_key = jax.random.split(key)
+    setting_key, noise_key = prng.split(key)
     setting = camera.sample_setting(setting_key, camera.PUBLISHED)
     return camera.add_noise(noise_key, clean, setting)
 
@@ -109,7 +109,7 @@ def matched_camera(
     key: jax.Array, clean: jax.Array, middle: jax.Array, deviation: jax.Array
 ) -> jax.Array:
     """Camera noise of a random camera, its standard deviation matched on `middle`."""
-    setting_key, noise_key = jax.random.split(key)
+    setting_key, noise_key = prng.split(key)
     setting = camera.sample_setting(setting_key, camera.PUBLISHED)
     setting = camera.match_level(noise_key, middle, setting, deviation)
     return camera.add_noise(noise_key, clean, setting)
@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
     smallest = min(min(clean.shape[:2]) for _, clean, _ in pairs)
     if smallest < 2 * SPECTRUM_BINS:
         raise InputError(f"{args.pairs}: an image is smaller than {2 * SPECTRUM_BINS} pixels")
-    keys = jax.random.split(jax.random.key(args.seed), (len(pairs), args.cameras))
+    keys = prng.split(prng.key(args.seed), (len(pairs), args.cameras))
     rows, originals = [], []
     for (pair, *images), pair_keys in zip(tqdm(pairs, unit="pair"), keys, strict=True):
         clean, noisy = (image / np.float32(255) for image in images)

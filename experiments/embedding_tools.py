@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from skimage import data
 
+from nt_jax import prng
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.evaluation import denoising, report
@@ -60,7 +61,7 @@ def default_references() -> dict[str, np.ndarray]:
         "Poisson 60": (data.rocket(), denoising.Noise("poisson", (0, 0), (60, 60))),
         "Poisson 15": (data.astronaut()[_SIDE:], denoising.Noise("poisson", (0, 0), (15, 15))),
     }
-    keys = jax.random.split(jax.random.key(SEED), len(noises))
+    keys = prng.split(prng.key(SEED), len(noises))
     return {
         name: denoising.add_noise(photo[:_SIDE, :_SIDE], noise, key)
         for (name, (photo, noise)), key in zip(noises.items(), keys, strict=True)

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from PIL import Image
 
 from experiments import budget
+from nt_jax import prng
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.sources import ImageFile
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
@@ -81,7 +81,7 @@ def synthetic_samples(
             if file.exists():
                 continue
             file.parent.mkdir(parents=True, exist_ok=True)
-            key = jax.random.fold_in(jax.random.key(seed), 2 * index + draw)
+            key = prng.fold_in(prng.key(seed), 2 * index + draw)
             noisy = to_bytes(255 * denoising.add_noise(read_rgb(photo), noise, key))
             with replacing(file) as temporary:
                 Image.fromarray(noisy).save(temporary, format="png")
@@ -123,6 +123,7 @@ def score(
 
         names = [f"{sample.image} {sample.rows} {sample.columns}" for sample in scored]
         question = {**asked, "images": names, "rows": list(rows), "seed": options.seeds[0]}
+        question["protocol"] = report.PROTOCOL
         path = options.output / "parts" / f"{place}_{reference}.json"
         results[reference] = budget.kept(path, question, compute) | {"left_out": broken.skipped}
     return results

@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import budget
+from nt_jax import prng
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.sources import find_photos
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
@@ -101,7 +101,7 @@ def _extract(kind: str, photos: Path, options: budget.Options, seed: int) -> Pat
     def reference_of(index: int, rng: np.random.Generator) -> np.ndarray:
         other = (index + 1 + int(rng.integers(len(files) - 1))) % len(files)
         image = budget.crop(read_rgb(files[other]), rng)
-        key = jax.random.key(int(rng.integers(2**32)))
+        key = prng.key(int(rng.integers(2**32)))
         return to_bytes(255 * denoising.add_noise(image, noise, key))
 
     folder = options.runs / f"noise-extracted_{kind}-{options.name}-seed{seed}"

@@ -71,8 +71,8 @@ def calibrate(
     aimed = jnp.sqrt(jnp.square(levels).mean(0))
     wanted = jnp.ones_like(aimed)
     for _ in range(_ITERATIONS):
-        gain = jnp.clip(wanted, LEAST, MOST)[:, None, None]
+        gain = jnp.clip(wanted, LEAST, MOST)[None, :, None, None]
         made = jnp.clip(pseudo_clean + gain * noise, 0, 1) - pseudo_clean
         variance = made.var((2, 3)).mean(0)
-        wanted = gain[:, 0, 0] * aimed / jnp.maximum(jnp.sqrt(variance), 1e-4)
+        wanted = gain[0, :, 0, 0] * aimed / jnp.maximum(jnp.sqrt(variance), 1e-4)
     return Calibration(jnp.clip(wanted, LEAST, MOST), wanted)

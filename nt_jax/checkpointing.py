@@ -26,8 +26,18 @@ Tree = Any
 MODEL_FILE = "model.json"
 CONFIG_FILE = "config.json"
 _VARIABLES = "variables"
+# Where a replaced model has its parameters, every second time: `model.json` says so.
+_OTHER_VARIABLES = "variables_2"
 _CHECKPOINTS = "checkpoints"
 _UNREADABLE = "unreadable_checkpoints"
+# What orbax and TensorStore raise on files that are damaged, or that something else wrote. Nothing
+# else is the file's fault: not a device that fails, nor memory, nor a right that lacks.
+_DAMAGE = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
+    *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+)
+# TensorStore has one kind of error for all, with the reason in words.
+_NO_DAMAGE = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 def save_model(
@@ -35,8 +45,11 @@ def save_model(
 ) -> None:
     """Writes a model folder; it appears whole or not at all.
 
+    A model that is there already is replaced at one stroke, that of `model.json`: a kill leaves the
+    old one or the new one. What else lies in the folder stays.
+
     Args:
-      folder: where to; an existing model folder is replaced, anything else there is refused.
+      folder: where to; anything there but a model, or a converted model's `denoiser`, is refused.
       metadata: JSON object with `kind` and `model`, the fields the networks are built from.
       variables: parameter trees by network name.
 
@@ -44,8 +57,9 @@ def save_model(
       InputError: `folder` exists and is no model folder.
     """
     folder = pathlib.Path(folder).absolute()
-    usable = not folder.exists() or (folder / MODEL_FILE).is_file()
-    if not usable and not (folder.is_dir() and not any(folder.iterdir())):
+    inside = list(folder.iterdir()) if folder.is_dir() else []
+    is_model = (folder / MODEL_FILE).is_file()
+    if folder.exists() and not (folder.is_dir() and (is_model or _only_a_denoiser(inside))):
         raise InputError(f"{folder} exists and is no model folder; choose another output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -54,13 +68,37 @@ def save_model(
             checkpointer.save(scratch / _VARIABLES, variables)
         # It names a folder of this machine, and the rename below already says that all is there.
         (scratch / _VARIABLES / "commit_success.txt").unlink(missing_ok=True)
+        if inside:
+            used = _variables_of(folder)
+            free = _VARIABLES if used != _VARIABLES else _OTHER_VARIABLES
+            shutil.rmtree(folder / free, ignore_errors=True)  # of a save that a kill cut off
+            (scratch / _VARIABLES).rename(folder / free)
+            metadata = metadata | ({} if free == _VARIABLES else {_VARIABLES: free})
         (scratch / MODEL_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
-        scratch.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.rename(folder)
+        if inside:
+            os.replace(scratch / MODEL_FILE, folder / MODEL_FILE)
+            if used:
+                shutil.rmtree(folder / used, ignore_errors=True)
+        else:
+            scratch.chmod(0o755)
+            scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _only_a_denoiser(inside: list[pathlib.Path]) -> bool:
+    """Whether a folder with this content is empty, or what `convert` makes of a denoiser alone."""
+    return all(path.name == "denoiser" and (path / MODEL_FILE).is_file() for path in inside)
+
+
+def _variables_of(folder: pathlib.Path) -> str:
+    """Name of the folder that a model's parameters are in; "" where there is no readable model."""
+    try:
+        metadata = json.loads((folder / MODEL_FILE).read_text())
+    except (OSError, ValueError):
+        return ""
+    named = metadata.get(_VARIABLES) if isinstance(metadata, dict) else None
+    return _OTHER_VARIABLES if named == _OTHER_VARIABLES else _VARIABLES
 
 
 def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
@@ -74,10 +112,9 @@ def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tre
         raise InputError(f"{folder} is no model folder: it has no {MODEL_FILE}")
     try:
         metadata = json.loads((folder / MODEL_FILE).read_text())
-        variables = _restore_numpy(folder / _VARIABLES)
-    except InputError:
-        raise
-    except Exception as error:  # orbax raises many kinds on damaged files
+        variables = _restore_numpy(folder / _variables_of(folder))
+        metadata.pop(_VARIABLES, None)
+    except (*_DAMAGE, OSError) as error:
         raise InputError(f"{folder} cannot be read as a model: {_first_line(error)}") from error
     return metadata, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
 
@@ -88,6 +125,10 @@ def _restore_numpy(path: pathlib.Path) -> Tree:
         structure = handler.metadata(path).tree
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure)
         return handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+def _is_damage(error: Exception) -> bool:
+    return isinstance(error, _DAMAGE) and not any(word in str(error) for word in _NO_DAMAGE)
 
 
 def _first_line(error: BaseException) -> str:
@@ -109,8 +150,10 @@ def load_state(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[st
     for step in reversed(checkpoint_steps(workdir)):
         try:
             return config, step, _restore_numpy(workdir / _CHECKPOINTS / str(step) / "state")
-        except Exception as error:  # orbax raises many kinds on damaged files
+        except (*_DAMAGE, OSError) as error:
             failure = f"checkpoint {step} of {workdir} cannot be read: {_first_line(error)}"
+            if not _is_damage(error):
+                raise InputError(failure) from error
             warnings.warn(failure, stacklevel=2)
     raise InputError(failure)
 
@@ -211,26 +254,27 @@ class Checkpointer:
     ) -> tuple[int, Tree] | None:
         """Step and state of the newest checkpoint that can be read; None without any checkpoint.
 
-        A damaged or foreign one is moved to `unreadable_checkpoints/`, with a warning.
+        A damaged or foreign one is moved to `unreadable_checkpoints/`, with a warning. One that may
+        be good, because a right, the disk or memory is what fails, stays.
 
         Args:
           state: gives structure, shapes, dtypes and shardings.
           check: called with a checkpoint's step and config; raises if they do not fit.
 
         Raises:
-          InputError: there are checkpoints, none of which can be read.
+          InputError: there are checkpoints, none of which can be read, or one cannot be read now.
         """
         failure = ""
         for step in reversed(checkpoint_steps(self._workdir)):
             try:
                 config = self._restore(step, config=ocp.args.JsonRestore())
-            except Exception as error:  # orbax raises many kinds on damaged files
+            except (*_DAMAGE, OSError) as error:
                 failure = self._set_aside(step, error)
                 continue
             check(step, config)
             try:
                 return step, self._restore(step, state=ocp.args.StandardRestore(state))
-            except Exception as error:
+            except (*_DAMAGE, OSError) as error:
                 failure = self._set_aside(step, error)
         if failure:
             raise InputError(f"{failure}; no other is left: choose another workdir to start anew")
@@ -241,6 +285,12 @@ class Checkpointer:
         return self._manager.restore(step, args=ocp.args.Composite(**{name: arguments}))[name]
 
     def _set_aside(self, step: int, error: Exception) -> str:
+        """Moves a damaged checkpoint away, with a warning; raises InputError if it may be good."""
+        if not _is_damage(error):
+            raise InputError(
+                f"checkpoint {step} in {self._workdir} cannot be read now ({_first_line(error)});"
+                " it stays where it is: see to that, and the same command resumes"
+            ) from error
         target = self._workdir / _UNREADABLE / str(step)
         if jax.process_index() == 0:
             target.parent.mkdir(exist_ok=True)

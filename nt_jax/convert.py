@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from nt_jax.checkpointing import save_model
+from nt_jax.devices import check_devices
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.inference import torch_files
 from nt_jax.inference.torch_format import Network
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--torch_dir", type=expand, required=True, help="folder of the .pt files")
     parser.add_argument("--output", type=expand, required=True, help="model folder to write")
     args = parser.parse_args()
+    check_devices()
     for folder in convert(args.torch_dir, args.output):
         print(f"wrote {folder}")
 

@@ -56,8 +56,10 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
     from nt_jax.compilation import use_compilation_cache
+    from nt_jax.devices import check_devices
 
     use_compilation_cache()
+    check_devices()
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed: expected 0 to 2**32 - 1; got {args.seed}")
     print(f"{args.run(args)}\nresults: {args.output}")

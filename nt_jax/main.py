@@ -16,6 +16,7 @@ import math
 import os
 import pathlib
 import sys
+import traceback
 from typing import Any, NamedTuple
 
 import absl.logging
@@ -54,13 +55,11 @@ def parse() -> Arguments:
     try:
         rest = values(_with_recipe(sys.argv))
         config = values.config
-    except InputError:
-        raise
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(_input_error_behind(error) or str(error)) from error
+    except Exception as error:  # a config file is a program, and may raise anything
+        raise InputError(_said_by_config(error) or str(error)) from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; flags begin with --")
-    if config is None or not values.workdir:
+    if not values["config"].present or not values.workdir:
         raise InputError(
             "give --config=FILE.py[:ARG] and --workdir=DIR,"
             " e.g. --config=configs/noisetransfer.py:smoke --workdir=runs/smoke"
@@ -68,6 +67,8 @@ def parse() -> Arguments:
     file = pathlib.Path(config_flags.get_config_filename(values["config"]).split(":")[0])
     if not file.is_file():
         raise InputError(f"no config file {file}; the recipes are {', '.join(configs.names())}")
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"{file}: get_config returns no ConfigDict; see configs/common.py")
     _expand_fields(config)
     workdir = expand(values.workdir)
     if workdir.exists() and not workdir.is_dir():
@@ -101,14 +102,26 @@ def _expand_fields(config: Any) -> None:
             config[name] = str(expand(value))
 
 
-def _input_error_behind(error: BaseException) -> str:
-    """Message of the InputError that a config file raised, if `error` came from one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return ""
+def _said_by_config(error: BaseException) -> str:
+    """One line of what a config file raised; "" where a flag is wrong and not the file.
+
+    ml_collections raises it again with the text of its traceback for a message.
+    """
+    raised: BaseException | None = error
+    while raised and not str(raised).startswith("Error whilst parsing config file"):
+        raised = raised.__cause__ or raised.__context__
+    raised = raised.__context__ if raised else error
+    if raised is None or isinstance(raised, flags.Error):
+        return ""
+    text = " ".join(str(raised).split())
+    if isinstance(raised, InputError):
+        return text
+    if text.startswith("get_config() takes"):
+        return f"this --config takes no argument behind a colon, or another number ({text})"
+    frames = traceback.extract_tb(raised.__traceback__)
+    own = [frame for frame in frames if frame.name in ("get_config", "<module>")]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"--config cannot be made: {type(raised).__name__}: {text}{place}"
 
 
 def _quiet_saves() -> None:
@@ -138,12 +151,14 @@ def main() -> None:
     import jax
 
     from nt_jax.compilation import use_compilation_cache
+    from nt_jax.devices import check_devices
     from nt_jax.training.cluster import join_cluster
     from nt_jax.training.loop import train_and_evaluate
     from nt_jax.training.task import task_class
 
     use_compilation_cache()
     join_cluster(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    check_devices()
     summary = train_and_evaluate(arguments.config, arguments.workdir)
     if jax.process_index() == 0:
         print_summary(summary, arguments.workdir, task_class(arguments.config).titles)

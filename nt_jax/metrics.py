@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_jax import prng
 from nt_jax.arrays import as_images, as_noise
 from nt_jax.errors import InputError
 
@@ -90,8 +91,8 @@ def _akld_floor(clean: jax.Array, noisy: jax.Array, key: jax.Array) -> jax.Array
     (real,) = _noises(clean, noisy)
     # Without the floor: where there is no noise, a second draw of it is no noise either.
     sigma = jnp.sqrt(_blurred_square(real))
-    draws = sigma * jax.random.normal(key, (2, *real.shape), real.dtype)
-    return _akld(clean, clean + draws[0], clean + draws[1])
+    first, second = prng.normal(key, (2, *real.shape))
+    return _akld(clean, clean + sigma * first, clean + sigma * second)
 
 
 def _local_variance(noise: jax.Array) -> jax.Array:
@@ -107,12 +108,15 @@ def _blurred_square(noise: jax.Array) -> jax.Array:
 def _ks(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
     real, fake = (_histogram(noise) for noise in _noises(clean, noisy, generated))
     # Integer counts: exact, so that identical noises score exactly 0.
-    return jnp.max(jnp.abs(jnp.cumsum(real - fake, axis=1)), axis=1) / _values_per_image(clean)
+    furthest = jnp.max(jnp.abs(jnp.cumsum(real - fake, axis=1)), axis=1)
+    return furthest.astype(jnp.float32) / _values_per_image(clean)
 
 
 @jax.jit
 def _kld(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
-    real, fake = (_histogram(noise) for noise in _noises(clean, noisy, generated))
+    real, fake = (
+        _histogram(noise).astype(jnp.float32) for noise in _noises(clean, noisy, generated)
+    )
     both = (real > 0) & (fake > 0)
     log_ratio = jnp.log(jnp.where(both, real, 1) / jnp.where(both, fake, 1))
     return jnp.sum(jnp.where(both, real * log_ratio, 0), axis=1) / _values_per_image(clean)
@@ -125,7 +129,8 @@ def _histogram(noise: jax.Array) -> jax.Array:
     # would round a tiny negative value up into the bin that starts at 0.
     index = jnp.floor(noise * half).astype(jnp.int32) + half
     index = jnp.minimum(index, _HISTOGRAM_BINS - 1).reshape(noise.shape[0], -1)
-    return jax.vmap(lambda values: jnp.bincount(values, length=_HISTOGRAM_BINS))(index)
+    counts = jax.vmap(lambda values: jnp.bincount(values, length=_HISTOGRAM_BINS))(index)
+    return counts.astype(jnp.int32)
 
 
 def _values_per_image(images: jax.Array) -> float:
@@ -147,11 +152,22 @@ def psnr(clean: ArrayLike, image: ArrayLike) -> jax.Array:
 def ssim(clean: ArrayLike, image: ArrayLike) -> jax.Array:
     """Structural similarity (Wang et al., 2004), at most 1, higher is better: [N].
 
-    Images are first reduced by average pooling with factor max(1, round(min(H, W) / 256)). Then
-    Gaussian windows of 11 × 11, σ 1.5, where they fit wholly, population covariance,
+    Images are first reduced by average pooling with factor max(1, round(min(H, W) / 256)): from
+    384 pixels on, so a few pixels more can change the score a lot; see `ssim_plain`. Then Gaussian
+    windows of 11 × 11, σ 1.5, where they fit wholly, population covariance,
     K = (0.01, 0.03), data range 1; per channel, then the mean. Needs at least 11 × 11 pixels.
     """
     return _ssim(*_images(_SSIM_SIZE, clean=clean, image=image))
+
+
+def ssim_plain(clean: ArrayLike, image: ArrayLike) -> jax.Array:
+    """Structural similarity of the images as they are, without `ssim`'s reduction: [N].
+
+    That of scikit-image with Gaussian weights, sigma 1.5, population covariance and data range 1,
+    and what most programs report. Equal to `ssim` for images whose shorter side is below 384
+    pixels; of larger ones `ssim` sees less of the finest detail, and is higher as a rule.
+    """
+    return _ssim_plain(*_images(_SSIM_SIZE, clean=clean, image=image))
 
 
 @jax.jit
@@ -162,7 +178,15 @@ def _psnr(clean: jax.Array, image: jax.Array) -> jax.Array:
 
 @jax.jit
 def _ssim(clean: jax.Array, image: jax.Array) -> jax.Array:
-    x, y = (_downsample(jnp.clip(v, 0.0, 1.0)) for v in (clean, image))
+    return _similarity(*(_downsample(jnp.clip(v, 0.0, 1.0)) for v in (clean, image)))
+
+
+@jax.jit
+def _ssim_plain(clean: jax.Array, image: jax.Array) -> jax.Array:
+    return _similarity(*(jnp.clip(v, 0.0, 1.0) for v in (clean, image)))
+
+
+def _similarity(x: jax.Array, y: jax.Array) -> jax.Array:
     offsets = np.arange(_SSIM_SIZE) - _SSIM_SIZE // 2
     taps = np.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
     window = partial(_filter_valid, taps=(taps / taps.sum()).astype(np.float32))
@@ -343,7 +367,7 @@ def _channel_correlation_error(
 def _noise_level_error(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
     real, counts = _noise_level_curve(clean, noisy, _LEVEL_BINS)
     fake, _ = _noise_level_curve(clean, generated, _LEVEL_BINS)
-    weights = counts / _values_per_image(clean)
+    weights = counts.astype(jnp.float32) / _values_per_image(clean)
 
     def mean(levels: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(counts > 0, weights * levels, 0), axis=1)
@@ -381,15 +405,16 @@ def _binned_moments(
 
     def one_bin(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         inside = jnp.broadcast_to(index == number, values.shape)
-        count = jnp.sum(inside, axis=1)
+        count = jnp.sum(inside, axis=1, dtype=jnp.int32)
+        divisor = jnp.maximum(count, 1).astype(jnp.float32)
 
         def mean(v: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(inside, v, 0), axis=1) / jnp.maximum(count, 1)
+            return jnp.sum(jnp.where(inside, v, 0), axis=1) / divisor
 
         first = mean(values)
         return first, mean((values - first[:, None]) ** 2), count
 
-    means, variances, counts = jax.lax.map(one_bin, jnp.arange(bins))
+    means, variances, counts = jax.lax.map(one_bin, jnp.arange(bins, dtype=jnp.int32))
     return means.T, variances.T, counts.T
 
 

@@ -116,10 +116,12 @@ def measure(noise: Array, clean: Array) -> Measured:
     deviation = jnp.sqrt(jnp.square(centred).mean((1, 2)) + _LEAST_DEVIATION**2)  # [N, 3]
     log_level = jnp.log(deviation)
     bins = jnp.searchsorted(_BRIGHTNESS, clean.mean(-1), side="right")  # [N, H, W]
-    inside = bins[..., None] == jnp.arange(_BINS, dtype=jnp.int32)  # [N, H, W, bins]
+    inside = (
+        bins[..., None] == jnp.arange(_BINS, dtype=jnp.int32)[None, None, None]
+    )  # [N, H, W, bins]
     share = inside.mean((1, 2), dtype=jnp.float32)
     squares = jnp.square(centred).mean(-1)[..., None]
-    variance = (inside * squares).mean((1, 2)) / jnp.maximum(share, 1e-6)
+    variance = jnp.where(inside, squares, 0.0).mean((1, 2)) / jnp.maximum(share, 1e-6)
     of_whole = jnp.square(deviation).mean(-1, keepdims=True)
     curve = 0.5 * jnp.log((variance + _LEAST_DEVIATION**2) / of_whole)
     values = Readings(
@@ -133,7 +135,7 @@ def measure(noise: Array, clean: Array) -> Measured:
     vector = jnp.concatenate([getattr(values, name) for name in _PARTS], axis=-1)
     known = jnp.ones((*vector.shape[:-1], SIZE - _BINS), bool)
     known = jnp.concatenate([known, share > _FEWEST_OF_BIN], axis=-1)
-    return Measured((vector - _CENTRE) / _SPREAD, known)
+    return Measured((vector - _CENTRE[None]) / _SPREAD[None], known)
 
 
 def _blotches(centred: Array) -> Array:
@@ -150,7 +152,8 @@ def _blotches(centred: Array) -> Array:
 
 def decode(vectors: Array) -> Readings:
     """Readings of standardised vectors [..., SIZE], as the head on the embedding gives them."""
-    values = vectors * _SPREAD + _CENTRE
+    ones = (1,) * (jnp.ndim(vectors) - 1)
+    values = vectors * _SPREAD.reshape(*ones, -1) + _CENTRE.reshape(*ones, -1)
     ends = np.cumsum([size for size, _, _ in _PARTS.values()])[:-1]
     parts = jnp.split(values, ends, axis=-1)
     return Readings(**dict(zip(_PARTS, parts, strict=True)))

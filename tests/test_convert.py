@@ -115,12 +115,29 @@ def test_without_encoder_q_there_is_no_discriminator(released):
     assert set(load_model(output)[1]) == {"generator", "key_encoder"}
 
 
-def test_a_second_conversion_replaces_the_first(released):
+def test_a_second_conversion_replaces_its_model_and_nothing_beside(released):
     output = released.parent / "out"
     convert.convert(released, output)
+    (output / "notes.txt").write_text("mine")
     (released / "ridnet_g.pt").unlink()
+    (released / "encoder_q.pt").unlink()
+    for _ in range(3):
+        convert.convert(released, output)
+        assert set(load_model(output)[1]) == {"generator", "key_encoder"}
+        assert load_model(output / "denoiser")[0]["kind"] == "ridnet"
+        assert (output / "notes.txt").read_text() == "mine"
+        assert len(list(output.glob("variables*"))) == 1
+
+
+def test_the_denoiser_may_be_there_first(released):
+    output, others = released.parent / "out", released.parent / "others"
+    others.mkdir()
+    for name in FILES[:3]:
+        (released / name).rename(others / name)
     convert.convert(released, output)
-    assert not (output / "denoiser").exists()
+    convert.convert(others, output)
+    assert load_model(output)[0]["kind"] == "noisetransfer"
+    assert load_model(output / "denoiser")[0]["kind"] == "ridnet"
 
 
 def test_the_mapping_is_linear_and_invertible():

@@ -18,6 +18,7 @@ import nt_jax
 from nt_jax import eval as command
 from nt_jax import metrics
 from nt_jax.checkpointing import save_model
+from nt_jax.data.references import next_other, photograph
 from nt_jax.data.sources import find_pairs, read_rgb
 from nt_jax.errors import InputError, run_command
 from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, statistics
@@ -224,11 +225,13 @@ def test_denoising(evaluate, denoiser, pairs, tmp_path, source):
         key = jax.random.fold_in(jax.random.key(0), 1)
         noisy = denoising.add_noise(clean, denoising.make_noise("gaussian", "25", "30"), key)
         assert 24 < 255 * (noisy - clean / 255).std() < 25.5
-    assert set(results["mean"]) == {"psnr", "ssim"}
+    assert set(results["mean"]) == {"psnr", "ssim", "ssim_plain"}
     assert list(results["rows"]) == ["denoised", "noisy input"]
-    restored = np.rint(255 * np.asarray(nt_jax.load_denoiser(denoiser)(noisy))).astype(np.uint8)
-    expected = skimage.metrics.peak_signal_noise_ratio(clean, restored)
-    assert results["images"][1]["psnr"] == pytest.approx(expected, rel=1e-3)
+    restored = np.asarray(nt_jax.load_denoiser(denoiser)(noisy))
+    expected = float(metrics.psnr(clean, restored)[0])
+    assert results["images"][1]["psnr"] == pytest.approx(expected, abs=1e-4)
+    assert "not rounded to 8 bits" in printed
+    assert results["protocol"] in printed
     assert results["images"][1]["noisy_ssim"] == pytest.approx(
         float(metrics.ssim(clean, noisy)[0]), rel=1e-5
     )
@@ -236,6 +239,46 @@ def test_denoising(evaluate, denoiser, pairs, tmp_path, source):
     assert results["mean"]["psnr"] == pytest.approx(np.mean(psnr))
     assert "| noisy input |" in printed
     assert (tmp_path / "scores/examples.png").is_file()
+
+
+def test_one_protocol_scores_what_is_made_without_rounding(tmp_path):
+    """A tenth of a grey level off is neither nothing nor a whole one."""
+    clean = np.full((32, 32, 3), 100, np.uint8)
+    for role in ("gt", "noisy"):
+        write(tmp_path / f"a_{role}.png", clean)
+    pairs, broken = find_pairs(tmp_path), samples.Broken(skip=False)
+
+    def nearly(image, *_):
+        return np.asarray(image, np.float32) / 255 + np.float32(0.4 / 255)
+
+    scenes = denoising.scenes_of_pairs(pairs)
+    result = denoising.evaluate({denoising.DENOISED: nearly}, scenes, broken)
+    expected = -10 * np.log10((0.4 / 255) ** 2 + 1e-8)
+    assert result.scores["denoised"]["psnr"][0] == pytest.approx(expected, abs=1e-3)
+
+    made = generation.by_reference(nearly)(samples.Images(clean, clean, clean), jax.random.key(0))
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(255 * made - clean, 0.4, atol=1e-4)
+    np.testing.assert_array_equal(generation.as_file(made), clean)
+
+
+def test_ssim_is_told_apart_from_the_plain_one(evaluate, denoiser, tmp_path):
+    clean = np.tile(data.astronaut()[:388, :388], (1, 1, 1))
+    write(tmp_path / "pairs/a_gt.png", clean)
+    write(tmp_path / "pairs/a_noisy.png", add_noise(clean, 25, 0))
+    results, printed = evaluate("denoising", denoiser=denoiser, pairs=tmp_path / "pairs")
+    row = results["rows"]["noisy input"]["mean"]
+    plain = skimage.metrics.structural_similarity(
+        *(clean, read_rgb(tmp_path / "pairs/a_noisy.png")),
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    assert row["ssim_plain"] == pytest.approx(plain, abs=2e-4)
+    assert row["ssim"] > 1.5 * row["ssim_plain"]
+    assert "average pooling" in printed
+    assert "SSIM, plain" in printed
 
 
 def test_synthetic_noise_hangs_on_seed_and_range():
@@ -390,15 +433,70 @@ def test_broken_pair_is_skipped_on_request(evaluate, denoiser, pairs, tmp_path, 
 
 def test_alone_in_its_group(pairs):
     found = samples.samples_of_pairs(find_pairs(pairs))
-    with pytest.raises(InputError, match="no other image of the same camera and ISO"):
-        samples.other_references(found[:3], samples.Broken(skip=False))
-    broken = samples.Broken(skip=True)
+    broken = samples.Broken(skip=False)
     kept, references = samples.other_references(found[:3], broken)
     assert kept == found[:3:2]
     assert references == found[2::-2]
-    assert len(broken.skipped) == 1
-    with pytest.raises(InputError, match="no two images"):
+    (line,) = broken.skipped
+    assert "no other photograph of the same camera and ISO" in line
+    with pytest.raises(InputError, match="no two photographs"):
         samples.other_references(found[:1], samples.Broken(skip=True))
+
+
+def test_the_other_reference_says_of_how_many_it_is(evaluate, model, pairs, short):
+    shutil.rmtree(pairs / "Data/0003_003_S6_00800_00100_3200_N")
+    results, printed = evaluate("generation", model=model, pairs=pairs, reference="other")
+    assert len(results["images"]) == 2
+    assert results["arguments"]["images_found"] == 3
+    assert len(results["skipped"]) == 1
+    assert "2 images" in printed
+    assert "images_found 3" in printed
+
+
+PHOTOGRAPHS = (  # pairs by photograph: SIDD's cut by hand, PolyU's as published
+    ("0001_001_S6_00100_00060_3200_L_tile0", "0001_001_S6_00100_00060_3200_L_tile1"),
+    ("0002_001_S6_00100_00060_3200_N_001", "0002_001_S6_00100_00060_3200_N_002"),
+    ("Canon5D2_5_160_3200_chair_11", "Canon5D2_5_160_3200_chair_5"),
+    ("Canon5D2_5_160_3200_plug_11",),
+)
+
+
+def test_tiles_of_one_photograph_are_no_other_images(tmp_path):
+    for names in PHOTOGRAPHS:
+        for name in names:
+            for role in ("gt", "noisy"):
+                write(tmp_path / f"{name}_{role}.png", np.zeros((16, 16, 3), np.uint8))
+    pairs = find_pairs(tmp_path)
+    tiles = {name: set(names) for names in PHOTOGRAPHS for name in names}
+    for index, pair in enumerate(pairs):
+        other = next_other(index, pairs, [photograph(p) for p in pairs])
+        assert other is not None
+        assert pairs[other].group == pair.group
+        assert pairs[other].name not in tiles[pair.name]
+    found = samples.samples_of_pairs(pairs)
+    kept, references = samples.other_references(found, samples.Broken(skip=False))
+    assert len(kept) == len(found)
+    for sample, reference in zip(kept, references, strict=True):
+        assert reference.image not in tiles[sample.image]
+
+
+def test_two_shots_of_a_scene_are_two_photographs(tmp_path):
+    folder = tmp_path / "Data/0001_001_S6_00100_00060_3200_L"
+    for shot in ("010", "011"):
+        for role in ("GT", "NOISY"):
+            write(folder / f"{role}_SRGB_{shot}.PNG", np.zeros((16, 16, 3), np.uint8))
+    pairs = find_pairs(tmp_path)
+    assert next_other(0, pairs, [photograph(p) for p in pairs]) == 1
+
+
+def test_retrieval_does_not_find_tiles_of_the_photograph():
+    groups, photographs = ["a", "a", "b", "b", "a"], ["1", "1", "2", "3", "4"]
+    distance = np.ones((5, 5))
+    distance[0, 1] = distance[1, 0] = 0.1  # tiles of one photograph
+    distance[0, 2] = distance[1, 2] = 0.2
+    hits, chance = embedding.retrieval(distance, groups, photographs)
+    assert hits.tolist()[:2] == [0, 0]
+    assert chance.tolist()[:2] == pytest.approx([1 / 3, 1 / 3])
 
 
 # --- Samples -------------------------------------------------------------------------------------
@@ -424,8 +522,8 @@ def test_large_images_are_cut_into_blocks(tmp_path):
         covered[sample.rows, sample.columns] += 1
     assert covered.max() == 1
     assert covered[[0, -1]].any(axis=1).all()
-    _, references = samples.other_references(by_image[2], samples.Broken(skip=False))
-    assert references[3] == by_image[2][4], "the only image of its group: its own next block"
+    with pytest.raises(InputError, match="no two photographs"):  # blocks are no other images
+        samples.other_references(by_image[2], samples.Broken(skip=False))
     assert samples.read_images(found[0]).clean.shape == (512, 17, 3)
 
 

@@ -1,6 +1,7 @@
 """The public API: loading, embedding, transfer in tiles, and what it refuses."""
 
 import dataclasses
+import pathlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,15 @@ from skimage import data
 from tiny_models import BLOCKS, EMBEDDING_SIZE, save_tiny
 
 import nt_jax
-from nt_jax.checkpointing import save_model
+from configs.noisetransfer import get_config
+from nt_jax import prng
+from nt_jax.checkpointing import Checkpointer, save_model
 from nt_jax.inference import tiles
 from nt_jax.inference.embeddings import embed_by_crops, reference_crops
 from nt_jax.models.discriminator import bound_embedding
-from nt_jax.models.networks import embed
+from nt_jax.models.networks import embed, make_networks
 from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.training.state import init_state
 
 CLEAN = data.coffee()[:98, :131]  # no multiples of 4
 REFERENCE = data.chelsea()[:64, :64]
@@ -70,6 +74,30 @@ def test_unknown_attribute():
 def test_unknown_model(load, tmp_path):
     with pytest.raises(nt_jax.InputError, match=r"no model .*bundled name.*model\.json"):
         load(tmp_path / "none")
+
+
+def test_a_bundled_name_may_be_a_path():
+    assert nt_jax.load(pathlib.Path("small")).metadata == nt_jax.load("small").metadata
+    denoiser = nt_jax.load_denoiser(pathlib.Path("small-ridnet"))
+    assert denoiser.metadata == nt_jax.load_denoiser("small-ridnet").metadata
+
+
+def test_a_workdir_of_16_bits_is_normalised_with_32(tmp_path):
+    config = get_config("smoke")
+    networks = make_networks(config.model)
+    full = jax.jit(lambda key: init_state(config, networks, key))(prng.key(0))
+    narrow = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float16) if leaf.dtype == jnp.float32 else leaf, full
+    )
+    widened = jax.tree.map(lambda leaf, as_in: leaf.astype(as_in.dtype), narrow, full)
+    for name, saved in (("narrow", narrow), ("widened", widened)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config.to_json())
+        with Checkpointer(tmp_path / name, {}, keep=1) as checkpointer:
+            checkpointer.save(1, saved)
+    found = [nt_jax.load(tmp_path / name).params for name in ("narrow", "widened")]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found[0]))
 
 
 def test_a_model_of_another_kind(folder, tmp_path):

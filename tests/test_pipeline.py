@@ -5,6 +5,7 @@ So a patch tells where it comes from and how it was turned. Photographs are of o
 """
 
 import itertools
+import json
 from types import SimpleNamespace
 
 import jax
@@ -345,6 +346,25 @@ def test_groups_of_references(config):
     assert references("same_iso") == [[0, 1, 3], [0, 1, 3], [2], [0, 1, 3]]
 
 
+def test_tiles_of_one_photograph_are_no_other_images(config, tmp_path):
+    names = ("Canon5D2_5_160_3200_chair_1", "Canon5D2_5_160_3200_plug_2", "a")
+    names += ("Canon5D2_5_160_3200_chair_3",)
+    for name in names:
+        for role in ("gt", "noisy"):
+            Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / f"{name}_{role}.png")
+    pairs = sources.find_pairs(tmp_path)
+    tables = config(real_reference="other_image", pairs=str(tmp_path))
+    start, size, members = _groups(tables, pairs, n_photos=3)
+    by_name = {pair.name: i for i, pair in enumerate(pairs)}
+    for pair, i in by_name.items():
+        tiles = {i, *(by_name[n] for n in names if "chair" in pair and "chair" in n)}
+        chosen = members[start[i + 3] : start[i + 3] + size[i + 3]] - 3
+        assert sorted(chosen) == sorted({0, 1, 2, 3} - tiles)
+    chairs = [pair for pair in pairs if "chair" in pair.name]
+    with pytest.raises(InputError, match="no tiles of one photograph"):
+        _groups(tables, chairs, n_photos=3)
+
+
 def test_weights_of_sources(config, folders, tmp_path):
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "single.png")
     spec = f"{folders.photos},{tmp_path}=1"
@@ -579,6 +599,13 @@ def test_a_run_goes_on_without_broken_images_and_says_so(
     assert "not the images and weights that this run began with (398 images now, 400 then)" in out
     assert "398 images now" in start(9)
     assert "not the images" not in start(0) + start(5)
+    record = tmp_path / "data.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "version": 1}))
+    assert "random numbers of version 1, now they are of version 2" in start(5)
+    before = json.loads(record.read_text())
+    del before["version"]  # as they were noted before there was one
+    record.write_text(json.dumps(before))
+    assert "random numbers of version 1" in start(5)
 
 
 def test_too_many_broken_images_end_the_run(config, hundreds):

@@ -81,8 +81,10 @@ def test_metrics_hold_every_term_and_the_held_out_scores(finished):
 
 def test_the_total_is_the_weighted_sum(finished):
     line = lines(finished[0])[1]
-    expected = line["noise_g"] + line["gan_g"]
-    expected += 100 * (line["noise_fm"] + line["gan_fm"] + line["recon"])
+    weights = json.loads((finished[0] / "config.json").read_text())["losses"]
+    of_d = ("noise_d", "gan_d", "reading")
+    terms = {name: weight * line[name] for name, weight in weights.items() if name in line}
+    expected = sum(value for name, value in terms.items() if name not in of_d)
     assert line["loss_g"] == pytest.approx(expected, rel=1e-5)
     assert line["loss_d"] == pytest.approx(line["noise_d"] + line["gan_d"], rel=1e-5)
 
@@ -228,6 +230,42 @@ def test_a_config_that_cannot_run_makes_no_workdir(option, message, tmp_path):
         train_and_evaluate(*smoke(workdir, option))
     assert message in str(caught.value)
     assert not workdir.exists()
+
+
+OWN_CONFIGS = {
+    "def get_config(:": "SyntaxError",
+    "import nosuchmodule": "nosuchmodule",
+    "value = 1": "get_config",
+    "def get_config():\n    return {}['a']": "line 2",
+    "def get_config():\n    raise ValueError('bad\\nthing')": "ValueError: bad thing",
+    "def get_config():\n    return 1 / 0": "division by zero",
+    "def get_config():\n    pass": "returns no ConfigDict",
+    "def get_config():\n    return {'a': 1}": "returns no ConfigDict",
+    "from ml_collections import ConfigDict\ndef get_config():\n    c = ConfigDict({'a': 1})\n"
+    "    c.a = 'x'\n    return c": "line 4",
+}
+
+
+@pytest.mark.parametrize("text", OWN_CONFIGS)
+def test_a_config_file_that_fails_is_one_line(text, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # of the recipe before
+    file = tmp_path / "own.py"
+    file.write_text(text + "\n")
+    with pytest.raises(InputError) as caught:
+        parse(f"--config={file}", f"--workdir={tmp_path / 'run'}")
+    assert OWN_CONFIGS[text] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", ["noisetransfer.py:big", "denoiser.py:big", "quickstart.py:big"])
+def test_a_wrong_name_behind_the_colon_is_one_line(config, tmp_path):
+    file = REPOSITORY / "configs" / config
+    with pytest.raises(InputError) as caught:
+        parse(f"--config={file}", f"--workdir={tmp_path / 'run'}")
+    assert len(str(caught.value)) < 200
+    assert "Traceback" not in str(caught.value)
+    assert "argument" in str(caught.value)
 
 
 def test_the_command_ends_with_one_line_and_exit_code_2(tmp_path):

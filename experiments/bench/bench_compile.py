@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.bench import measure
 from experiments.bench.random_model import random_model
+from nt_jax import prng
 from nt_jax.models.networks import make_networks
 from nt_jax.training.loop import data_mesh
 from nt_jax.training.state import init_state
@@ -29,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     config = measure.preset_config(args.preset, None, None)
     networks = make_networks(config.model)
-    state = jax.eval_shape(lambda key: init_state(config, networks, key), jax.random.key(0))
+    state = jax.eval_shape(lambda key: init_state(config, networks, key), prng.key(0))
     shape = (config.train.batch_size, *[config.data.patch_size] * 2, 3)
     batch = dict.fromkeys(
         ("clean", "noisy", "reference"), jax.ShapeDtypeStruct(shape, np.dtype(np.float32))
@@ -38,9 +39,7 @@ def main() -> None:
     image, embedding = np.zeros((512, 512, 3), np.uint8), np.zeros(model.embedding_size, np.float32)
 
     def step() -> None:
-        lowered = jit_train_step(config, networks, data_mesh()).lower(
-            state, batch, jax.random.key(0)
-        )
+        lowered = jit_train_step(config, networks, data_mesh()).lower(state, batch, prng.key(0))
         lowered.compile()
 
     def transfer() -> None:

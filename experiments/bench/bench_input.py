@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from experiments.bench import measure
+from nt_jax import prng
 from nt_jax.data.pipeline import make_loader
 from nt_jax.models.networks import make_networks
 from nt_jax.training.loop import data_mesh
@@ -43,12 +44,12 @@ def main() -> None:
     step = jit_train_step(config, networks, data_mesh())
 
     def trained(batches: Iterator[dict[str, Any]], steps: int) -> float:
-        state = jax.jit(lambda key: init_state(config, networks, key))(jax.random.key(0))
+        state = jax.jit(lambda key: init_state(config, networks, key))(prng.key(0))
         for index, batch in enumerate(itertools.islice(batches, steps + 2)):
             if index == 2:
                 jax.block_until_ready(state)
                 begun = time.perf_counter()
-            state, _ = step(state, {name: batch[name] for name in _IMAGES}, jax.random.key(index))
+            state, _ = step(state, {name: batch[name] for name in _IMAGES}, prng.key(index))
         jax.block_until_ready(state)
         return time.perf_counter() - begun
 

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.bench import measure
+from nt_jax import prng
 from nt_jax.models.networks import make_networks
 from nt_jax.training.state import init_state
 from nt_jax.training.steps import jit_train_step
@@ -41,11 +42,11 @@ def run(config: Any, devices: int, batch: dict[str, np.ndarray], repeats: int) -
     step = jit_train_step(config, networks, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
     init = jax.jit(lambda key: init_state(config, networks, key), out_shardings=everywhere)
-    state = init(jax.random.key(0))
+    state = init(prng.key(0))
 
     def once() -> jax.Array:
         nonlocal state
-        state, metrics = step(state, batch, jax.random.fold_in(jax.random.key(1), state.step))
+        state, metrics = step(state, batch, prng.fold_in(prng.key(1), state.step))
         return metrics["loss_g"]
 
     for _ in range(_STEPS):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from nt_jax import prng
 from nt_jax.models.networks import make_networks
 from nt_jax.training.state import init_state
 from nt_jax.training.steps import jit_train_step
@@ -38,18 +39,18 @@ def jax_step(config: Any, images: np.ndarray, dtype: Any = jnp.float32) -> JaxSt
       dtype: compute type of the networks.
     """
     networks = make_networks(config.model, dtype)
-    state = jax.jit(lambda key: init_state(config, networks, key))(jax.random.key(0))
+    state = jax.jit(lambda key: init_state(config, networks, key))(prng.key(0))
     batch = dict(zip(("clean", "noisy", "reference"), images, strict=True))
     begun = time.perf_counter()
     step = jit_train_step(config, networks, Mesh(np.array(jax.devices()[:1]), ("data",)))
-    lowered = step.lower(state, batch, jax.random.key(1))
+    lowered = step.lower(state, batch, prng.key(1))
     compiled = lowered.compile()
     compile_s = time.perf_counter() - begun
     batch = jax.device_put(batch, compiled.input_shardings[0][1])
 
     def run() -> jax.Array:
         nonlocal state
-        state, metrics = compiled(state, batch, jax.random.key(1))
+        state, metrics = compiled(state, batch, prng.key(1))
         return metrics["loss_g"]
 
     return JaxStep(run, lowered, compiled, compile_s)

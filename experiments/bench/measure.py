@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.noisetransfer import get_config
+from nt_jax import prng
 
 # --preset -> (recipe, default batch, default patch)
 PRESETS = {"full": ("paper", 4, 96), "small": ("small", 8, 48), "smoke": ("smoke", 8, 16)}
@@ -72,7 +73,7 @@ def interleaved(
 def product_rate(dtype: Any = jnp.float32, size: int = 4096) -> float:
     """FLOP/s of a matrix product on this machine, now: size x size, best of five."""
     # Random, as a GPU multiplies equal numbers faster than others.
-    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    a = prng.normal(prng.key(0), (size, size)).astype(dtype)
     product = jax.jit(lambda a, b: a @ b)
     return 2 * size**3 / min(seconds(lambda: product(a, a), repeats=5, warm_up=1))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from nt_jax import Model, load
+from nt_jax import Model, load, prng
 from nt_jax.checkpointing import save_model
 from nt_jax.models.networks import init_networks, layouts, make_networks
 from nt_jax.models.parameters import unstack
@@ -18,7 +18,7 @@ def random_model(sizes: Any) -> Model:
 
     @jax.jit
     def params() -> list[Any]:
-        parts = zip(init_networks(jax.random.key(0), networks), layouts(networks), strict=True)
+        parts = zip(init_networks(prng.key(0), networks), layouts(networks), strict=True)
         return [
             unstack(spectral_normalize(p, update_spectral(p, s, 5)), layout)
             for (p, s), layout in parts

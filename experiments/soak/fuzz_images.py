@@ -41,6 +41,7 @@ import numpy as np
 
 from experiments.soak.image_bombs import bombs
 from experiments.soak.image_mutations import mutations, sound_files
+from nt_jax import prng
 from nt_jax.errors import InputError
 
 LIMIT_BYTES = 3 * 10**9
@@ -137,7 +138,6 @@ class Outcomes:
 
 def tiny_model(folder: Path) -> Path:
     """Writes a model of random weights, as small as can be: the files are what is tried."""
-    import jax
 
     from nt_jax.checkpointing import save_model
     from nt_jax.models.networks import init_networks, layouts, make_networks
@@ -152,7 +152,7 @@ def tiny_model(folder: Path) -> Path:
         "gan_trunk": "block",
     }
     networks = make_networks(SimpleNamespace(**sizes))
-    parts = zip(init_networks(jax.random.key(0), networks), layouts(networks), strict=True)
+    parts = zip(init_networks(prng.key(0), networks), layouts(networks), strict=True)
     generator, key_encoder = (unstack(params, layout) for (params, _), layout in parts)
     variables = {"generator": generator, "key_encoder": key_encoder}
     save_model(folder, {"kind": "noisetransfer", "model": sizes}, variables)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nt_jax import prng
 from nt_jax.data import camera, noise
 from nt_jax.errors import InputError
 from nt_jax.filters import gaussian_blur
@@ -73,8 +74,9 @@ def make_augmentation(data_config: Any) -> Augmentation:
                 f"data.{field}: needs (low, high) with {lowest:g} <= low <= high, not {bounds}"
             )
     for field in ("blend_probability", "cutmix_probability", "grey_fraction"):
-        if not 0 <= getattr(data_config, field) <= 1:
-            raise InputError(f"data.{field}: {getattr(data_config, field)} is not in [0, 1]")
+        share = getattr(data_config, field, 0.0)  # configs of before have no grey_fraction
+        if not 0 <= share <= 1:
+            raise InputError(f"data.{field}: {share} is not in [0, 1]")
     by_name = dict(zip(names, weights, strict=True))
     return Augmentation(
         kind_weights=tuple(float(by_name.get(kind, 0.0)) for kind in noise.KINDS),
@@ -85,7 +87,7 @@ def make_augmentation(data_config: Any) -> Augmentation:
         cutmix_probability=float(data_config.cutmix_probability),
         dequantise=bool(data_config.dequantise),
         camera_options=camera.make_options(data_config),
-        grey_fraction=float(data_config.grey_fraction),
+        grey_fraction=float(getattr(data_config, "grey_fraction", 0.0)),
     )
 
 
@@ -97,7 +99,8 @@ def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
     shortest = size // 4
     side = shortest + jnp.floor(uniforms[0] * 2 * shortest)
     start = jnp.floor(uniforms[1] * (size - side + 1))
-    positions = jnp.arange(size)[:, None]
+    positions = jnp.arange(size, dtype=jnp.float32)[:, None]
+    start, side = start[None], side[None]
     inside = (positions >= start) & (positions < start + side)  # [size, 2]
     return (inside[:, None, 0] & inside[None, :, 1])[..., None]
 
@@ -106,7 +109,7 @@ def _synthetic(
     key: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> dict[str, jax.Array]:
     """A synthetic element: one noise setting on two different clean patches (paper §4)."""
-    setting_key, noise_key = jax.random.split(key)
+    setting_key, noise_key, grey_key = prng.split(key, 3)
     patches = jnp.stack([crops["clean"], crops["reference_clean"]]).astype(jnp.float32)
     if augmentation.blur:  # the released program blurs 8-bit images, hence the rounding
         marked = jnp.stack([crops["blur_clean"], crops["blur_reference_clean"]])
@@ -115,7 +118,7 @@ def _synthetic(
     patches /= 255
     is_grey = jnp.bool_(False)
     if augmentation.grey_fraction:
-        uniform = jax.random.uniform(jax.random.fold_in(key, 1), (), jnp.float32)
+        uniform = prng.uniform(grey_key)
         is_grey = uniform < augmentation.grey_fraction
         patches = jnp.where(is_grey, patches @ _LUMA[:, None], patches)
     setting = noise.sample_setting(
@@ -126,7 +129,7 @@ def _synthetic(
         augmentation.camera_options,
     )
     noisy, reference = jax.vmap(noise.add_noise, in_axes=(0, 0, None))(
-        jax.random.split(noise_key), patches, setting
+        prng.split(noise_key), patches, setting
     )
     if augmentation.grey_fraction:
         noisy, reference = (
@@ -146,11 +149,11 @@ def _real_side(
     key: jax.Array, alpha: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> tuple[jax.Array, jax.Array]:
     """(clean, noisy) of a real element's own patch or of its reference."""
-    scalar_key, level_key = jax.random.split(key)
+    scalar_key, level_key = prng.split(key)
     crops = {name: crop.astype(jnp.float32) / 255 for name, crop in crops.items()}
     clean, noisy = crops["clean"], crops["noisy"]
     if augmentation.cutmix_probability:
-        uniforms = jax.random.uniform(scalar_key, (5,))
+        uniforms = prng.uniform(scalar_key, (5,))
         mask = _cutmix_mask(uniforms[:4].reshape(2, 2), clean.shape[0])
         mask &= uniforms[4] < augmentation.cutmix_probability
         clean = jnp.where(mask, crops["mix_clean"], clean)
@@ -158,7 +161,7 @@ def _real_side(
     noisy = alpha * noisy + (1 - alpha) * clean  # pixelwise, so pasting may come before it
     if augmentation.dequantise:  # the released program's mask: any noise in the pixel's channels
         has_noise = jnp.abs(noisy - clean).sum(axis=-1, keepdims=True) > 1e-3
-        levels = jax.random.uniform(level_key, noisy.shape, minval=-0.5, maxval=0.5) / 255
+        levels = prng.uniform(level_key, noisy.shape, -0.5, 0.5) / 255
         noisy += jnp.where(has_noise, levels, 0.0)
     return clean, jnp.clip(noisy, 0.0, 1.0)
 
@@ -167,8 +170,8 @@ def _real(
     key: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> dict[str, jax.Array]:
     """A real element: the same blend for the noisy image and the reference, the rest apart."""
-    alpha_key, side_key = jax.random.split(key)
-    blend, amount = jax.random.uniform(alpha_key, (2,))
+    alpha_key, side_key = prng.split(key)
+    blend, amount = prng.uniform(alpha_key, (2,))
     alpha = jnp.where(blend < augmentation.blend_probability, 0.8 + 0.2 * amount, 1.0)
     prefixes = ("", "mix_") if augmentation.cutmix_probability else ("",)
     sides = {  # [2, P, P, 3]: the element's own patch, its reference
@@ -177,7 +180,7 @@ def _real(
         for name, of_reference in (("clean", "reference_clean"), ("noisy", "reference"))
     }
     clean, noisy = jax.vmap(lambda key, side: _real_side(key, alpha, side, augmentation))(
-        jax.random.split(side_key), sides
+        prng.split(side_key), sides
     )
     return {
         "clean": clean[0],

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nt_jax import prng
 from nt_jax.data.jpeg import jpeg, times, to_8_bits
 from nt_jax.data.processing import Processing, filter_noise, resize, sample_processing
 from nt_jax.errors import InputError
@@ -145,7 +146,7 @@ def make_options(data_config: Any) -> Options:
       InputError: a field or the file it names is wrong; names it.
     """
     path, quality = str(data_config.camera_levels), tuple(data_config.camera_jpeg_quality)
-    processed = bool(data_config.camera_processing)
+    processed = bool(getattr(data_config, "camera_processing", False))  # configs of before
     try:
         levels = read_levels(Path(path).expanduser()) if path else ()
     except InputError as error:
@@ -217,7 +218,7 @@ def sample_setting(
       quantile: float32 [] in [0, 1), how strong the noise is among all levels; None to draw it.
     """
     # One draw of all numbers, because each call of jax.random takes half a second to compile.
-    u = jax.random.uniform(key, (9 + len(_MATRIX_WEIGHTS),))
+    u = prng.uniform(key, (9 + len(_MATRIX_WEIGHTS),))
     # Brooks et al. leave the normals unbounded; three deviations keep the gains positive.
     normal = jnp.clip(math.sqrt(2) * jax.lax.erf_inv(2 * u[:2] - 1), -3, 3)
     strength = u[2] if quantile is None else quantile
@@ -250,7 +251,7 @@ def sample_setting(
         tone=_TONE_RANGE[0] + u[7] * (_TONE_RANGE[1] - _TONE_RANGE[0]),
         malvar=(u[8] < _MALVAR_SHARE).astype(jnp.float32),
         jpeg_quality=quality,
-        processing=(sample_processing(jax.random.fold_in(key, 1)) if options.processed else None),
+        processing=(sample_processing(prng.fold_in(key, 1)) if options.processed else None),
     )
 
 
@@ -300,7 +301,8 @@ def unprocess(clean: jax.Array, setting: CameraSetting) -> tuple[jax.Array, jax.
     balanced = times(linear, setting.rgb_to_camera)
     brightness = balanced.mean(axis=-1, keepdims=True)
     fade = jnp.clip((brightness - _HIGHLIGHTS) / (1 - _HIGHLIGHTS), 0, 1) ** 2
-    inverse_gains = jnp.maximum(fade + (1 - fade) / setting.gains, 1 / setting.gains)
+    inverse = (1 / setting.gains).reshape(1, 1, 3)
+    inverse_gains = jnp.maximum(fade + (1 - fade) * inverse, inverse)
     return balanced, 1 / inverse_gains
 
 
@@ -330,8 +332,8 @@ def _sites(shape: tuple[int, ...], phase: jax.Array) -> tuple[jax.Array, jax.Arr
 
     `phase`: int32 [2], 0 or 1, how far the first red pixel is from the corner.
     """
-    rows = (jnp.arange(shape[0]) + phase[0]) % 2 == 0
-    columns = (jnp.arange(shape[1]) + phase[1]) % 2 == 0
+    rows = (jnp.arange(shape[0], dtype=jnp.int32) + phase[0]) % 2 == 0
+    columns = (jnp.arange(shape[1], dtype=jnp.int32) + phase[1]) % 2 == 0
     return rows[:, None], columns[None, :]
 
 
@@ -373,7 +375,7 @@ def raw_noise(key: jax.Array, raw: jax.Array, setting: CameraSetting) -> jax.Arr
     """
     # Above 0, where the square root has no slope.
     variance = jnp.maximum(setting.shot * raw + setting.read, 1e-12)
-    noise = jnp.sqrt(variance) * jax.random.normal(key, raw.shape)
+    noise = jnp.sqrt(variance) * prng.normal(key, raw.shape)
     return jnp.clip(raw + noise, 0, 1) - raw
 
 
@@ -391,9 +393,9 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: CameraSetting) -> jax.A
     Returns:
       float32 [H, W, 3], 8-bit levels in [0, 1].
     """
-    noise_key, place_key = jax.random.split(key)
+    noise_key, place_key = prng.split(key)
     sides = np.array([2, 2, 16, 16] if setting.processing else [2, 2, 8, 8], np.float32)
-    place = jnp.floor(jax.random.uniform(place_key, (4,), jnp.float32) * sides).astype(jnp.int32)
+    place = jnp.floor(prng.uniform(place_key, (4,)) * sides).astype(jnp.int32)
     phase, corner = place[:2], place[2:]
     balanced, gains = unprocess(clean, setting)
     if setting.processing is None:
@@ -430,7 +432,7 @@ def _processed_noise(
     height, width, _ = deviation.shape
     # What is reduced by half was twice as large.
     large = (2 * height, 2 * width)
-    white = jax.random.normal(key, large, jnp.float32)
+    white = prng.normal(key, large)
     raw = white * mosaic(resize(deviation, 1 / processing.scale, large), phase)
     developed = demosaic(raw, phase, setting.malvar)
     reduced = resize(developed, processing.scale, (height, width))

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nt_jax import prng
 from nt_jax.data.crops import N_UNIFORMS, Operations, crop_row
 from nt_jax.data.plan import Batch, Plan
 from nt_jax.data.tables import Tables
@@ -28,7 +29,7 @@ def device_crops(plan: Plan, rows: jax.Array, tables: Tables) -> dict[str, jax.A
     """The crops of row numbers [b], from tables on the accelerator."""
 
     def crop(row: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-        uniforms = jax.random.uniform(key, (N_UNIFORMS,))
+        uniforms = prng.uniform(key, (N_UNIFORMS,))
         i = (row % plan.batch_size).astype(jnp.int32)
         return crop_row(tables, uniforms, i, plan.augmentation.cutmix_probability > 0, _JAX)
 

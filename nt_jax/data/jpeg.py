@@ -71,7 +71,7 @@ def jpeg(
     before = block - 1
     around = ((before, size[0] - height), (before, size[1] - width), (0, 0))
     padded = jnp.pad(image, around, mode="edge")
-    start = (before - corner[0], before - corner[1], 0)
+    start = (before - corner[0], before - corner[1], jnp.int32(0))
     ycc = times(jax.lax.dynamic_slice(padded, start, (*size, 3)) * 255, RGB_TO_YCC)
     luma, chroma = ycc[..., :1] - 128.0, ycc[..., 1:]
 
@@ -84,14 +84,14 @@ def jpeg(
         repeated = jnp.repeat(jnp.repeat(half, 2, axis=0), 2, axis=1)
         whole = jnp.where(subsampled, repeated, whole)
     decoded = jnp.concatenate([luma, whole], axis=-1)
-    decoded = jax.lax.dynamic_slice(decoded, (corner[0], corner[1], 0), image.shape)
+    decoded = jax.lax.dynamic_slice(decoded, (corner[0], corner[1], jnp.int32(0)), image.shape)
     return to_8_bits(times(decoded, YCC_TO_RGB) / 255)
 
 
 def _quantise(plane: jax.Array, table: np.ndarray, scale: jax.Array) -> jax.Array:
     """Rounds the DCT coefficients of whole 8x8 blocks, [H, W, C] -> [H, W, C]."""
     height, width, channels = plane.shape
-    steps = jnp.clip(jnp.floor((table * scale + 50) / 100), 1, 255)
+    steps = jnp.clip(jnp.floor((table * scale + 50) / 100), 1, 255)[None, None]
     blocks = straight_round(plane).reshape(height // 8, 8, width // 8, 8, channels)
     exact = jax.lax.Precision.HIGHEST
     frequencies = jnp.einsum("ua,vb,iajbc->ijuvc", _DCT, _DCT, blocks, precision=exact)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nt_jax import prng
 from nt_jax.data import camera
 
 # The index of a name is its integer id, in batches and in `NoiseSetting.kind`. "real" is no
@@ -59,9 +60,10 @@ def sample_setting(
       lam_range: bounds of lambda.
       camera_options: what settings of the kind "camera" are drawn from.
     """
-    u = jax.random.uniform(key, (3,))
+    u = prng.uniform(key, (3,))
     shares = np.cumsum(np.asarray(kind_weights, np.float64))
-    kind = (u[0] >= (shares / shares[-1])[:-1]).sum(dtype=jnp.int32)
+    bounds = (shares / shares[-1])[:-1].astype(np.float32)
+    kind = (u[:1] >= bounds).sum(dtype=jnp.int32)
     sigma = (sigma_range[0] + u[1] * (sigma_range[1] - sigma_range[0])) / 255
     lam = lam_range[0] + u[2] * (lam_range[1] - lam_range[0])
     return NoiseSetting(
@@ -69,7 +71,7 @@ def sample_setting(
         sigma=jnp.where(_is_any(kind, _GAUSSIAN_KINDS), sigma, 0.0),
         lam=jnp.where(_is_any(kind, _POISSON_KINDS), lam, 0.0),
         camera_setting=(
-            camera.sample_setting(jax.random.fold_in(key, _CAMERA), camera_options)
+            camera.sample_setting(prng.fold_in(key, _CAMERA), camera_options)
             if kind_weights[_CAMERA]
             else None
         ),
@@ -93,7 +95,7 @@ def poisson(key: jax.Array, rate: jax.Array) -> jax.Array:
     safe = jnp.maximum(rate, 1e-30)
     mode = jnp.floor(rate)
     at_mode = jnp.exp(mode * jnp.log(safe) - rate - jax.lax.lgamma(mode + 1))
-    left = jax.random.uniform(key, rate.shape) - at_mode
+    left = prng.uniform(key, rate.shape) - at_mode
 
     State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
@@ -129,14 +131,14 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: NoiseSetting) -> jax.Ar
     Returns:
       float32 [H, W, 3], clipped to [0, 1].
     """
-    poisson_key, gaussian_key = jax.random.split(key)
+    poisson_key, gaussian_key = prng.split(key)
     shot = _is_any(setting.kind, _POISSON_KINDS)
     counts = poisson(poisson_key, jnp.where(shot, clean * setting.lam, 0.0))
     noisy = jnp.where(shot, counts / jnp.where(shot, setting.lam, 1.0), clean)
     sigma = jnp.where(_is_any(setting.kind, _GAUSSIAN_KINDS), setting.sigma, 0.0)
-    noisy += sigma * jax.random.normal(gaussian_key, clean.shape)
+    noisy += sigma * prng.normal(gaussian_key, clean.shape)
     noisy = jnp.clip(noisy, 0.0, 1.0)
     if setting.camera_setting is None:
         return noisy
-    developed = camera.add_noise(jax.random.fold_in(key, _CAMERA), clean, setting.camera_setting)
+    developed = camera.add_noise(prng.fold_in(key, _CAMERA), clean, setting.camera_setting)
     return jnp.where(setting.kind == _CAMERA, developed, noisy)

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from nt_jax import prng
 from nt_jax.data.augment import make_augmentation
 from nt_jax.data.device_loader import device_batches
 from nt_jax.data.plan import Batch, Plan
@@ -38,13 +39,23 @@ def _check_processes_agree(digest: str) -> None:
 
 
 def _note_images(record: Path, now: dict[str, Any], start_step: int) -> None:
-    """Notes the images a run begins with; says so if one goes on with others."""
+    """Notes the images and the kind of random numbers a run begins with; says so if it goes on with
+    others.
+    """
     try:
         before = json.loads(record.read_text()) if start_step else None
     except (OSError, ValueError):
         before = None
     if isinstance(before, dict):
-        if before != now:
+        version = before.get("version", 1)
+        if version != now["version"]:
+            print(
+                f"data: this run began with random numbers of version {version}, now they are of"
+                f" version {now['version']}: from here on its batches, maps and held-out noise are"
+                " not those of a run that was never stopped",
+                flush=True,
+            )
+        if any(before.get(name) != now[name] for name in ("images", "digest")):
             print(
                 f"data: not the images and weights that this run began with ({now['images']} images"
                 f" now, {before.get('images')} then): from here on its batches are not those of a"
@@ -93,7 +104,7 @@ def make_loader(
     most_synthetic = int((by_shard < 1).sum(axis=1).max())
     digest = digest_of(tables)
     _check_processes_agree(digest)
-    images = {"images": len(tables.offsets), "digest": digest}
+    images = {"images": len(tables.offsets), "digest": digest, "version": prng.VERSION}
     batches = _LOADERS[data_config.loader](
         Plan(tables, augmentation, most_synthetic, batch_size, seed, mesh)
     )

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from nt_jax import prng
 from nt_jax.data import augment
 from nt_jax.data.tables import Tables
 
@@ -27,8 +28,8 @@ class Plan(NamedTuple):
 
     def keys(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(keys of the crops, keys of all after) of row numbers [b]."""
-        key = jax.random.key(self.seed)
-        pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+        key = prng.keys_of_run(self.seed).data
+        pairs = jax.vmap(lambda row: prng.split(prng.fold_in(key, row)))(rows)
         return pairs[:, 0], pairs[:, 1]
 
     def finish(self, rows: jax.Array, crops: dict[str, jax.Array]) -> Batch:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nt_jax import prng
 from nt_jax.data.jpeg import RGB_TO_YCC, YCC_TO_RGB, times
 
 # Ranges, fitted so that the real images in docs/noise_world.jpg lie inside the cloud of samples
@@ -79,7 +80,7 @@ class Processing(NamedTuple):
 def sample_processing(key: jax.Array) -> Processing:
     """Draws what a camera does to its noise."""
     # One draw of all numbers, because each call of jax.random takes half a second to compile.
-    u = iter(jax.random.uniform(key, (28,), jnp.float32))
+    u = iter(prng.uniform(key, (28,)))
 
     def amount(share: float, most: float) -> jax.Array:
         """Up to `most` in a share of the draws, else 0."""
@@ -156,18 +157,19 @@ def filter_noise(noise: jax.Array, processing: Processing) -> jax.Array:
     transfer = _transfer(height, width, processing)
     transfer = jnp.stack([transfer[0], transfer[1], transfer[1]], axis=-1)
     spectrum = jnp.fft.rfft2(times(noise, RGB_TO_YCC), axes=(0, 1))
-    filtered = jnp.fft.irfft2(spectrum * transfer, (height, width), axes=(0, 1))
+    product = jax.lax.complex(spectrum.real * transfer, spectrum.imag * transfer)
+    filtered = jnp.fft.irfft2(product, (height, width), axes=(0, 1))
     return times(filtered, YCC_TO_RGB)
 
 
 def _transfer(height: int, width: int, processing: Processing) -> jax.Array:
     """Transfer functions of luma and chroma, [2, H, W // 2 + 1]."""
     rows = jnp.fft.fftfreq(height, dtype=jnp.float32)[:, None]
-    columns = jnp.fft.rfftfreq(width, dtype=jnp.float32)
+    columns = jnp.fft.rfftfreq(width, dtype=jnp.float32)[None]
     squares = rows**2 / processing.stretch + columns**2 * processing.stretch
 
     def gaussian(sigma: jax.Array) -> jax.Array:
-        return jnp.exp(-2 * math.pi**2 * jnp.square(sigma)[:, None, None] * squares)
+        return jnp.exp(-2 * math.pi**2 * jnp.square(sigma)[:, None, None] * squares[None])
 
     fine, blotches = (x[:, None, None] for x in (processing.fine, processing.blotches))
     smooth = (1 - blotches) * gaussian(processing.narrow) + blotches * gaussian(processing.wide)
@@ -175,7 +177,9 @@ def _transfer(height: int, width: int, processing: Processing) -> jax.Array:
     sharp = 1 + amount[:, None, None] * (1 - gaussian(jnp.ones(2, jnp.float32)))
     transfer = (fine + (1 - fine) * smooth) * sharp
     # Each column of the half plane stands for two but the first and, of an even width, the last.
-    twice = jnp.arange(width // 2 + 1)
-    counts = jnp.where((twice == 0) | (2 * twice == width), 1.0, 2.0)
-    power = (jnp.square(transfer) * counts).sum((1, 2), keepdims=True) / (height * width)
+    twice = jnp.arange(width // 2 + 1, dtype=jnp.int32)
+    counts = jnp.where((twice == 0) | (2 * twice == width), jnp.float32(1), jnp.float32(2))
+    power = (jnp.square(transfer) * counts[None, None]).sum((1, 2), keepdims=True) / (
+        height * width
+    )
     return transfer * (processing.level[:, None, None] / jnp.sqrt(power))

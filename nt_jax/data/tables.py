@@ -11,6 +11,7 @@ import numpy as np
 
 from nt_jax.data import sources
 from nt_jax.data.bank import load_bank
+from nt_jax.data.references import photograph
 from nt_jax.errors import InputError
 
 
@@ -113,12 +114,23 @@ def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.n
     n = n_photos + len(pairs)
     start, size = np.zeros(n, np.int64), np.ones(n, np.int64)
     if config.real_reference == "other_image" and pairs:
-        if len(pairs) == 1:
-            raise _fail("pairs", "other_image as real_reference needs two pairs or more, found one")
-        # In the list of all pairs twice over, the others of a pair follow it.
-        start[n_photos:] = np.arange(len(pairs)) + 1
-        size[n_photos:] = len(pairs) - 1
-        return start, size, n_photos + np.arange(2 * len(pairs)) % len(pairs)
+        photographs: dict[str, list[int]] = {}
+        for i, pair in enumerate(pairs, n_photos):
+            photographs.setdefault(photograph(pair), []).append(i)
+        if len(photographs) == 1:
+            raise _fail(
+                "pairs",
+                "other_image as real_reference needs two pairs or more that are no tiles of one"
+                f" photograph, found {len(pairs)} of one",
+            )
+        # In the list of all pairs twice over, the tiles of one photograph side by side, those of
+        # the others follow.
+        together = list(itertools.chain(*photographs.values()))
+        end = 0
+        for tiles in photographs.values():
+            end += len(tiles)
+            start[tiles], size[tiles] = end, len(pairs) - len(tiles)
+        return start, size, np.asarray(together * 2, np.int64)
     if config.real_reference not in (*keys, "other_image"):
         known = ", ".join((*keys, "other_image"))
         raise _fail("real_reference", f"unknown value {config.real_reference!r}, known are {known}")

@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_gradient_magnitude, uniform_filter
 from scipy.optimize import nnls
 from skimage.restoration import denoise_nl_means
 
+from nt_jax import prng
 from nt_jax.data import camera
 from nt_jax.errors import InputError
 
@@ -122,7 +123,7 @@ def _deviation(detail: np.ndarray, slope: np.ndarray) -> float:
 
 def white(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
     """Additive white Gaussian noise of the reference's level in each channel."""
-    noise = np.asarray(jax.random.normal(key, clean.shape))
+    noise = np.asarray(prng.normal(key, clean.shape))
     return _clipped(clean.astype(np.float32) / 255 + level(reference) * noise)
 
 
@@ -149,7 +150,7 @@ def camera_model(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np
 @jax.jit
 def _camera(key: jax.Array, base: jax.Array, clean: jax.Array, wanted: jax.Array) -> jax.Array:
     """Noise on `clean` of the random camera whose noise on `base` has the wanted level."""
-    camera_key, match_key, noise_key = jax.random.split(key, 3)
+    camera_key, match_key, noise_key = prng.split(key, 3)
     setting = camera.sample_setting(camera_key, camera.PUBLISHED)
     setting = camera.match_level(match_key, base, setting, wanted)
     return camera.add_noise(noise_key, clean, setting)
@@ -196,7 +197,7 @@ def _middle(image: np.ndarray) -> np.ndarray:
 
 
 def _generator(key: jax.Array) -> np.random.Generator:
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return np.random.default_rng(prng.words(key))
 
 
 def _clipped(image: np.ndarray) -> np.ndarray:

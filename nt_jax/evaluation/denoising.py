@@ -1,8 +1,9 @@
 """How well a denoiser restores real or synthetic noisy images: PSNR and SSIM of each image.
 
-A denoised image is scored as a file of 8 bits would hold it: clipped and rounded. Real noisy images
-are files too; synthetic ones are clipped but not rounded, as in training. An image is denoised and
-scored whole, in tiles if it is large.
+A denoised image is scored as the network gives it, clipped to [0, 1] and not rounded to 8 bits, as
+while training and as the published tables are. Real noisy images are files of 8 bits; synthetic
+ones are clipped but not rounded, as in training. An image is denoised and scored whole, in tiles if
+it is large.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.data import noise
 from nt_jax.data.sources import ImageFile, Pair
 from nt_jax.errors import InputError
@@ -25,7 +26,16 @@ from nt_jax.images import read_rgb
 
 KINDS = ("gaussian", "poisson", "poisson_gaussian")
 DENOISED, NOISY = "denoised", "noisy input"
-_METRICS = {"psnr": (metrics.psnr, "PSNR, dB", 2), "ssim": (metrics.ssim, "SSIM", 4)}
+_METRICS = {
+    "psnr": (metrics.psnr, "PSNR, dB", 2),
+    "ssim": (metrics.ssim, "SSIM", 4),
+    "ssim_plain": (metrics.ssim_plain, "SSIM, plain", 4),
+}
+_NOTE = (
+    f"{report.PROTOCOL} SSIM as the paper's metric has it: images of 384 pixels or more along their"
+    " shorter side are first reduced by average pooling, 2x2 up to 639 pixels. SSIM, plain: not"
+    " reduced, as scikit-image's with Gaussian weights."
+)
 _EXAMPLES = 4
 
 
@@ -151,9 +161,10 @@ def evaluate(
         if noisy is None:
             if synthetic is None:
                 raise InputError(f"{scene.name}: neither noisy image nor synthetic noise")
-            noisy = add_noise(clean, synthetic, jax.random.fold_in(jax.random.key(seed), index))
+            noisy = add_noise(clean, synthetic, prng.fold_in(prng.key(seed), index))
         results = {
-            row: to_bytes(255 * np.asarray(denoise(noisy))) for row, denoise in denoisers.items()
+            row: np.clip(np.asarray(denoise(noisy), np.float32), 0, 1)
+            for row, denoise in denoisers.items()
         }
         for row, image in (results | {NOISY: noisy}).items():
             for name, (metric, *_) in _METRICS.items():
@@ -161,7 +172,7 @@ def evaluate(
         images.append(scene.name)
         if len(examples) < _EXAMPLES:
             shown = noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
-            examples.append((clean, shown, next(iter(results.values()))))
+            examples.append((clean, shown, to_bytes(255 * next(iter(results.values())))))
     if not images:
         raise InputError("no usable image is left")
     return Evaluation(images, scores, tuple(broken.skipped), examples)
@@ -169,7 +180,7 @@ def evaluate(
 
 def add_noise(clean: np.ndarray, synthetic: Noise, key: jax.Array) -> np.ndarray:
     """Synthetic noise on uint8 [H, W, 3]: float32 in [0, 1], clipped but not rounded."""
-    draw_key, noise_key = jax.random.split(key)
+    draw_key, noise_key = prng.split(key)
     weights = tuple(float(kind == synthetic.kind) for kind in noise.KINDS)
     setting = noise.sample_setting(draw_key, weights, synthetic.sigma, synthetic.lam)
     return np.asarray(_add_noise(noise_key, clean, setting))
@@ -239,13 +250,13 @@ def run(
         asked |= _describe(synthetic) | {"seed": seed}
     notes = [
         report.describe(len(evaluation.images), asked),
-        "Brackets: 95 % bootstrap intervals over images. Higher is better.",
+        f"Brackets: 95 % bootstrap intervals over images. Higher is better. {_NOTE}",
         *(f"Skipped: {error}" for error in evaluation.skipped),
     ]
     text = table(evaluation) + "\n" + "\n\n".join(notes) + "\n"
     report.write_results(
         output,
-        {"arguments": asked} | as_json(evaluation),
+        {"arguments": asked, "protocol": report.PROTOCOL} | as_json(evaluation),
         text,
         {"examples": figures.restorations(evaluation.examples)},
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
+from nt_jax.data.references import photograph
 from nt_jax.data.sources import Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report, statistics
@@ -30,12 +31,14 @@ class Embedded(NamedTuple):
         neither is known.
       levels: standard deviation of the noise, 0 to 255 scale, [N].
       embeddings: [N, E].
+      photographs: what each is a tile or crop of, N names.
     """
 
     names: list[str]
     groups: list[str]
     levels: np.ndarray
     embeddings: np.ndarray
+    photographs: list[str]
 
 
 def embed_pairs(model: Any, pairs: Sequence[Pair], broken: Broken) -> Embedded:
@@ -45,7 +48,7 @@ def embed_pairs(model: Any, pairs: Sequence[Pair], broken: Broken) -> Embedded:
       InputError: an image cannot be read and `broken` does not go on; fewer than 4 are left.
     """
     windows = whole_windows([pair.noisy for pair in pairs])
-    names, groups, levels, embeddings = [], [], [], []
+    names, groups, levels, embeddings, photographs = [], [], [], [], []
     for index, pair in report.progress(pairs, "image"):
         try:
             clean, noisy = (read_rgb(path)[windows[index]] for path in (pair.clean, pair.noisy))
@@ -56,11 +59,12 @@ def embed_pairs(model: Any, pairs: Sequence[Pair], broken: Broken) -> Embedded:
         groups.append(_group(pair))
         levels.append(float((noisy.astype(np.float32) - clean).std()))
         embeddings.append(np.asarray(model.embed(noisy)))
+        photographs.append(photograph(pair))
     if not FEWEST_IMAGES <= len(names) <= _MOST_IMAGES:
         raise InputError(
             f"this evaluation needs {FEWEST_IMAGES} to {_MOST_IMAGES} images; got {len(names)}"
         )
-    return Embedded(names, groups, np.array(levels), np.stack(embeddings))
+    return Embedded(names, groups, np.array(levels), np.stack(embeddings), photographs)
 
 
 def _group(pair: Pair) -> str:
@@ -74,26 +78,32 @@ def distances(embeddings: np.ndarray) -> np.ndarray:
     return 1 - unit @ unit.T
 
 
-def retrieval(distance: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Is the nearest other image of the same group? Of images whose group has another.
+def retrieval(
+    distance: np.ndarray, groups: Sequence[str], photographs: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Is the nearest image of another photograph of the same group? Where the group has another.
 
     Args:
       distance: [N, N].
       groups: N names; "" where it is not known.
+      photographs: N names, what each image is a tile or crop of: none is looked for among its own.
+        None: each is of its own.
 
     Returns:
       Whether it is [n], and the share of the others that are, which is chance [n]; None where no
-      group has two images or only one group is known.
+      group has two photographs or only one group is known.
     """
     labels = np.array(groups)
+    owners = np.arange(len(labels)) if photographs is None else np.array(photographs)
     known = np.flatnonzero(labels != "")
+    other = owners[known][:, None] != owners[known]
     same = labels[known][:, None] == labels[known]
-    asked = np.flatnonzero(same.sum(axis=1) > 1)
+    asked = np.flatnonzero((same & other).any(axis=1))
     if len(asked) == 0 or same.all():
         return None
-    others = distance[np.ix_(known, known)] + np.where(np.eye(len(known), dtype=bool), np.inf, 0)
-    hits = same[asked, others[asked].argmin(axis=1)].astype(float)
-    return hits, (same[asked].sum(axis=1) - 1) / (len(known) - 1)
+    apart = np.where(other, distance[np.ix_(known, known)], np.inf)
+    hits = same[asked, apart[asked].argmin(axis=1)].astype(float)
+    return hits, (same & other)[asked].sum(axis=1) / other[asked].sum(axis=1)
 
 
 def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -> Estimate | None:
@@ -131,7 +141,7 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
 
     embedded = embed_pairs(load(model_name), found, broken)
     distance = distances(embedded.embeddings)
-    answers = retrieval(distance, embedded.groups)
+    answers = retrieval(distance, embedded.groups, embedded.photographs)
     estimates = {
         "level_correlation": level_correlation(distance, embedded.levels, seed),
         "retrieval": statistics.mean(answers[0].tolist(), seed) if answers else None,
@@ -139,7 +149,7 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     }
     titles = {
         "level_correlation": "embedding distance and noise-level distance, Spearman's correlation",
-        "retrieval": "nearest neighbour is of the same camera and ISO (or folder), share",
+        "retrieval": "nearest neighbour (no tile of the photograph) is of the same camera and ISO",
         "retrieval_chance": "the same by chance",
     }
     rows = [[titles[name], report.cell(value, 3)] for name, value in estimates.items()]

@@ -1,6 +1,8 @@
 """How close generated noise is to the real: metrics of each image, oracles beside, pictures.
 
-Everything is scored as a file of 8 bits would hold it: clipped to [0, 1] and rounded.
+What a generator makes is scored as it comes, clipped to [0, 1] and not rounded to 8 bits, as while
+training and as the published tables are. Only the classifier test and the pictures see it as a file
+would hold it: real images are files, and a network could tell them from floats by that alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.errors import InputError
 from nt_jax.evaluation import c2st, figures, report, statistics
 from nt_jax.evaluation.baselines import BASELINES, Method, load_method
@@ -85,9 +87,14 @@ def by_reference(method: Method) -> Generate:
         noisy = np.asarray(method(images.clean, images.reference, key))
         if noisy.shape != images.clean.shape:
             raise InputError(f"a method gave {noisy.shape} for an image of {images.clean.shape}")
-        return noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
+        return noisy if noisy.dtype == np.uint8 else np.clip(noisy.astype(np.float32), 0, 1)
 
     return generate
+
+
+def as_file(image: np.ndarray) -> np.ndarray:
+    """Image, uint8 or float in [0, 1], as a file of 8 bits would hold it."""
+    return image if image.dtype == np.uint8 else to_bytes(255 * image)
 
 
 def rows_of(methods: Mapping[str, Method], with_baselines: bool) -> dict[str, Generate]:
@@ -108,7 +115,7 @@ def of_model(model: Any) -> Generate:
     """A loaded NoiseTransfer model as a row of the table."""
 
     def method(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-        seed = int(jax.random.bits(key))
+        seed = int(prng.bits(key))
         return model.transfer(clean, reference=reference, seed=seed)
 
     return by_reference(method)
@@ -148,15 +155,16 @@ def evaluate(
         except InputError as error:
             broken.note(error)
             continue
-        key = jax.random.fold_in(jax.random.key(seed), index)
+        key = prng.fold_in(prng.key(seed), index)
         made = {
-            name: generate(images, jax.random.fold_in(key, number))
+            name: generate(images, prng.fold_in(key, number))
             for number, (name, generate) in enumerate(rows.items())
         }
-        floors.append(float(_floor(images.clean, images.noisy, jax.random.fold_in(key, len(rows)))))
+        floors.append(float(_floor(images.clean, images.noisy, prng.fold_in(key, len(rows)))))
         for name, generated in made.items():
             scores = _score(images.clean, images.noisy, generated)
             parts[name].append({metric: float(value) for metric, value in scores.items()})
+        made = {name: as_file(generated) for name, generated in made.items()}
         everything = {"true": images.noisy} | made
         for name, noisy in everything.items():
             looks[name].add(images.clean, noisy, bins)
@@ -242,7 +250,8 @@ def run_pairs(
     Args:
       model_name: NoiseTransfer model; None for none.
       reference: `self`, the scored noisy image itself, as published tables have it; or `other`,
-        another noisy image of the same camera and ISO.
+        a noisy image of another photograph of the same camera and ISO; images that have none are
+        left out, and named.
       methods: other generators, each `package.module:function`; see `baselines.py`.
       with_baselines: also rows of the baselines.
 
@@ -254,6 +263,7 @@ def run_pairs(
     broken = Broken(skip_broken)
     samples = samples_of_pairs(usable_pairs(pairs, broken))
     references: Sequence[Sample | None] = [None] * len(samples)
+    found = len({sample.image for sample in samples})
     if reference == "other":
         samples, references = other_references(samples, broken)
     rows: dict[str, Generate] = {}
@@ -264,6 +274,8 @@ def run_pairs(
     rows |= rows_of(others, with_baselines)
     evaluation = evaluate(samples, references, rows, broken, seed)
     asked = {"model": model_name, "pairs": str(pairs), "reference": reference, "seed": seed}
+    if reference == "other":
+        asked["images_found"] = found
     return _write(evaluation, output, {k: v for k, v in asked.items() if v is not None})
 
 
@@ -295,7 +307,8 @@ def _write(evaluation: Evaluation, output: Path, asked: dict[str, Any]) -> str:
     notes = [
         report.describe(count, asked),
         "Brackets: 95 % bootstrap intervals over images. Lower is better; C2ST is the accuracy of "
-        "a small network at telling real from generated noise, 0.5 is chance.",
+        "a small network at telling real from generated noise, 0.5 is chance. "
+        f"{report.PROTOCOL} C2ST: rounded, as the real images are.",
     ]
     if count < c2st.FEWEST_IMAGES:
         notes.append(f"C2ST needs {c2st.FEWEST_IMAGES} images or more.")
@@ -307,5 +320,6 @@ def _write(evaluation: Evaluation, output: Path, asked: dict[str, Any]) -> str:
         "noise_levels": figures.noise_levels(evaluation.looks),
         "spectra": figures.spectra(evaluation.looks),
     }
-    report.write_results(output, {"arguments": asked} | as_json(evaluation), text, pictures)
+    results = {"arguments": asked, "protocol": report.PROTOCOL} | as_json(evaluation)
+    report.write_results(output, results, text, pictures)
     return text

@@ -2,7 +2,8 @@
 
 AKLD and KS see local variance and the histogram, which white noise can have right while it looks
 nothing like a camera's. An oracle that beats a generator on a metric says what that metric misses.
-Each takes the pair that is scored and gives uint8 [H, W, 3], clipped and rounded like a file.
+Each takes the pair that is scored and gives uint8 [H, W, 3]: the true noise, which it imitates, was
+clipped and rounded by the camera.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.data import camera
 from nt_jax.evaluation.samples import Images
 
@@ -48,7 +49,7 @@ def camera_model(images: Images, key: jax.Array) -> np.ndarray:
 
 @jax.jit
 def _camera_noise(key: jax.Array, clean: jax.Array, level: jax.Array) -> jax.Array:
-    camera_key, match_key, noise_key = jax.random.split(key, 3)
+    camera_key, match_key, noise_key = prng.split(key, 3)
     image = clean.astype(jnp.float32) / 255
     setting = camera.sample_setting(camera_key, camera.PUBLISHED)
     setting = camera.match_level(match_key, image, setting, level)
@@ -61,7 +62,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _add(clean: np.ndarray, sigma: np.ndarray, key: jax.Array) -> np.ndarray:
-    return to_bytes(clean + sigma * np.asarray(jax.random.normal(key, clean.shape)))
+    return to_bytes(clean + sigma * np.asarray(prng.normal(key, clean.shape)))
 
 
 CEILING = "true noise itself, the ceiling"

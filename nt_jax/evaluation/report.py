@@ -18,6 +18,8 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation.statistics import Estimate
 
 _T = TypeVar("_T")
+# What every score of an image is computed on, in evaluations and while training.
+PROTOCOL = "Scored as floats, clipped to [0, 1] and not rounded to 8 bits."
 _LINE_EVERY_S = 15.0
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nt_jax.data.references import photograph
 from nt_jax.data.sources import ImageFile, Pair, find_pairs, find_photos, list_pairs
 from nt_jax.errors import InputError
 from nt_jax.images import image_size, list_images, nothing_found, read_rgb
@@ -31,8 +32,8 @@ _MANY_SIZES = 32
 _COARSE = 64
 
 _Window = tuple[slice, slice]
-# Name, group, clean, noisy, generated.
-_Files = tuple[str, str, ImageFile, ImageFile, ImageFile | None]
+# Name, group, clean, noisy, generated, photograph.
+_Files = tuple[str, str, ImageFile, ImageFile, ImageFile | None, str]
 
 # A block's neighbours come from the same files.
 _read = lru_cache(maxsize=4)(read_rgb)
@@ -47,6 +48,7 @@ class Sample(NamedTuple):
       clean, noisy: files.
       generated: file with generated noise; None where it is still to be made.
       rows, columns: the part of the image.
+      photograph: what the image is a crop of, where its name tells; "" for the image itself.
     """
 
     image: str
@@ -56,6 +58,7 @@ class Sample(NamedTuple):
     generated: ImageFile | None
     rows: slice
     columns: slice
+    photograph: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,6 +88,12 @@ class Broken:
         """Args: whether to go on."""
         self.skip = skip
         self.skipped: list[str] = []
+
+    def leave_out(self, line: str) -> None:
+        """Names what is left out whatever is asked for, as nothing is wrong with it."""
+        if line not in self.skipped:  # an image may have many blocks
+            print(f"left out: {line}", flush=True)
+            self.skipped.append(line)
 
     def note(self, error: InputError | str) -> None:
         """Notes what is wrong with an image.
@@ -144,7 +153,7 @@ def usable_images(folder: Path, broken: Broken) -> list[Path]:
     files = list_images(folder, notes)
     _say(notes)
     if not files:
-        raise InputError(f"{folder}: no image found, looked for {' '.join(sorted(EXTENSIONS))}")
+        raise nothing_found(folder)
     return [path for path in files if _size(path, broken)]
 
 
@@ -171,7 +180,10 @@ def _size(path: ImageFile, broken: Broken) -> tuple[int, int] | None:
 def samples_of_pairs(pairs: Sequence[Pair]) -> list[Sample]:
     """Samples in the order of the pairs."""
     return _cut(
-        [(pair.image or pair.name, pair.group, pair.clean, pair.noisy, None) for pair in pairs]
+        [
+            (pair.image or pair.name, pair.group, pair.clean, pair.noisy, None, photograph(pair))
+            for pair in pairs
+        ]
     )
 
 
@@ -197,7 +209,7 @@ def samples_of_folders(clean: Path, noisy: Path, generated: Path, broken: Broken
         if other:
             broken.note(f"{other}: its size differs from that of {paths[0]}")
             continue
-        images.append((name, name, paths[0], paths[1], paths[2]))
+        images.append((name, name, paths[0], paths[1], paths[2], name))
     if not images:
         raise InputError(f"{clean}, {noisy} and {generated} have no usable image in common")
     return _cut(images)
@@ -221,7 +233,7 @@ def _by_name(folder: Path, broken: Broken) -> dict[str, Path]:
 def _cut(images: Sequence[_Files]) -> list[Sample]:
     parts = _bounded([_windows(*image_size(clean)) for _, _, clean, *_ in images])
     return [
-        Sample(*image, *window)
+        Sample(*image[:-1], *window, image[-1])
         for image, windows in zip(images, parts, strict=True)
         for window in windows
     ]
@@ -269,14 +281,14 @@ def _middle(window: slice, side: int) -> slice:
 def other_references(
     samples: Sequence[Sample], broken: Broken
 ) -> tuple[list[Sample], list[Sample]]:
-    """Samples, and for each the next of the same camera and ISO that shows another image.
+    """Samples, and for each the next of the same camera and ISO that is of another photograph.
 
-    "Next" is in the order given, starting over at the end. The only image of its camera and ISO
-    gets its own next block, where it is cut into several.
+    "Next" is in the order given, starting over at the end. An image whose photograph is the only
+    one of its camera and ISO has no such reference: it is left out, as its own other parts share
+    its very noise; `broken` names it.
 
     Raises:
-      InputError: a sample is the only one of its camera and ISO, and `broken` does not go on
-        without it, or none is left.
+      InputError: none is left.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
@@ -285,21 +297,26 @@ def other_references(
     for index, sample in enumerate(samples):
         members = groups[sample.group]
         turn = members.index(index) + 1
-        others = [samples[member] for member in (members[turn:] + members[: turn - 1])]
-        if not others:
-            broken.note(
-                f"{sample.image}: no other image of the same camera and ISO to be its reference "
-                "(names as of SIDD and PolyU tell them); --reference=self needs none"
+        others = (samples[member] for member in (*members[turn:], *members[: turn - 1]))
+        other = next((o for o in others if _photograph(o) != _photograph(sample)), None)
+        if other is None:
+            broken.leave_out(
+                f"{sample.image}: no other photograph of the same camera and ISO to be its "
+                "reference"
             )
             continue
         kept.append(sample)
-        references.append(next((o for o in others if o.image != sample.image), others[0]))
+        references.append(other)
     if not kept:
         raise InputError(
-            "no two images of the same camera and ISO (names as of SIDD and PolyU tell them); "
+            "no two photographs of the same camera and ISO (names as of SIDD and PolyU tell them); "
             "use --reference=self"
         )
     return kept, references
+
+
+def _photograph(sample: Sample) -> str:
+    return sample.photograph or sample.image
 
 
 def read_images(sample: Sample, reference: Sample | None = None) -> Images:

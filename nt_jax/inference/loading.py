@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from nt_jax.devices import check_devices
 from nt_jax.errors import InputError
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
@@ -51,7 +52,7 @@ def load_denoiser(name: str | os.PathLike) -> Denoiser:
       InputError: there is no such denoiser, or it is of another kind or damaged.
     """
     nested = expand(name) / "denoiser"
-    is_converted = name not in _bundled() and nested.is_dir()
+    is_converted = os.fspath(name) not in _bundled() and nested.is_dir()
     metadata, variables = _read(nested if is_converted else name)
     if metadata.get("kind") != "ridnet":
         raise InputError(
@@ -76,7 +77,8 @@ def _read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
     from nt_jax import checkpointing
     from nt_jax.inference.workdir import load_workdir
 
-    folder = PRETRAINED / name if name in _bundled() else expand(name)
+    check_devices()
+    folder = PRETRAINED / name if os.fspath(name) in _bundled() else expand(name)
     if (folder / checkpointing.MODEL_FILE).is_file():
         return checkpointing.load_model(folder)
     if (folder / checkpointing.CONFIG_FILE).is_file():

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_jax import prng
 from nt_jax.arrays import as_images, as_integer, as_number, is_traced, refuse_traced
 from nt_jax.calibration import Calibration
 from nt_jax.calibration import calibrate as calibrate_noise
@@ -134,7 +135,7 @@ class Model:
         # Always as many at once: one program for references of all sizes.
         batches = -(-len(images) // _EMBEDDED_AT_ONCE)
         surplus = batches * _EMBEDDED_AT_ONCE - len(images)
-        images = jnp.concatenate([images, jnp.zeros((surplus, *images.shape[1:]))])
+        images = jnp.concatenate([images, jnp.zeros((surplus, *images.shape[1:]), jnp.float32)])
         embeddings = jnp.concatenate(
             [
                 _embed(self.networks, self.params["key_encoder"], batch)
@@ -580,7 +581,7 @@ def _calibrate(
     embedding: Array,
 ) -> Calibration:
     # The same key for every reference: the gain is a function of the reference.
-    key = jax.random.key(0, impl="threefry2x32")
+    key = prng.key(0)
     return calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
 
 

@@ -205,8 +205,8 @@ def stacked_maps(
     stacks = []
     for scale, indices in _blocks_by_scale(blocks).items():
         block = jnp.array(indices, jnp.uint32)[:, None, None]
-        y = (top // scale + jnp.arange(height // scale, dtype=jnp.uint32))[:, None]
-        x = left // scale + jnp.arange(width // scale, dtype=jnp.uint32)
+        y = (top // scale + jnp.arange(height // scale, dtype=jnp.uint32))[None, :, None]
+        x = (left // scale + jnp.arange(width // scale, dtype=jnp.uint32))[None, None, :]
         first, second = threefry_2x32((seed, block), (y, x))
         stacks.append((_normal(first), _normal(second)))
     return tuple(stacks)

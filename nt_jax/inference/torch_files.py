@@ -59,6 +59,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise InputError("reading .pt files needs PyTorch: pip install torch") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch raises many kinds on damaged or foreign files
         raise InputError(
             f"{path} is damaged or was not written by torch.save; fetch it again"

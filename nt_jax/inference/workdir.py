@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nt_jax.checkpointing import load_state
@@ -25,6 +26,8 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
       InputError: no workdir, or one without a readable checkpoint.
     """
     config, step, state = load_state(workdir)
+    # A run may have been packed with 16 bits, in which a spectral norm would be off.
+    state = jax.tree.map(lambda leaf: _wide(np.asarray(leaf)), state)
     if "denoiser" in config:
         model = {"features": config["model"]["width"], "blocks": config["model"]["blocks"]}
         params = state["params"] if state.get("average") is None else state["average"]
@@ -53,3 +56,7 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
         "step": step,
     }
     return metadata, variables
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array

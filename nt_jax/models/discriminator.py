@@ -70,11 +70,11 @@ class BranchNorm(nn.Module):
         batch, count, channels = x.shape[0], x.shape[1], x.shape[-1]
         scales, shifts = [], []
         if self.noise_count:
-            scale = self.param("scale", nn.initializers.ones, (channels,))
-            shift = self.param("shift", nn.initializers.zeros, (channels,))
-            plane = jnp.zeros((batch, 1, 1, 1, 1))
-            scales += [scale + plane] * self.noise_count
-            shifts += [shift + plane] * self.noise_count
+            scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+            shift = self.param("shift", nn.initializers.zeros, (channels,), jnp.float32)
+            plane = (batch, 1, 1, 1, channels)
+            scales += [jnp.broadcast_to(scale, plane)] * self.noise_count
+            shifts += [jnp.broadcast_to(shift, plane)] * self.noise_count
         if count > self.noise_count:
             assert embedding is not None
             gamma, beta = self._modulation(embedding, channels)

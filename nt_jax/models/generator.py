@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nt_jax import prng
 from nt_jax.models.layers import (
     Array,
     Bottleneck,
@@ -46,7 +47,7 @@ def sample_maps(
     shapes = map_shapes(batch, height, width, blocks)
     sizes = [math.prod(shape) for shape in shapes]
     # One draw for all maps: compiling a random generator for each would take seconds.
-    draws = jax.lax.split(jax.random.normal(key, (sum(sizes),)), sizes)
+    draws = jax.lax.split(prng.normal(key, (sum(sizes),)), sizes)
     return tuple(draw.reshape(shape) for draw, shape in zip(draws, shapes, strict=True))
 
 
@@ -82,7 +83,8 @@ class BetaBottleneck(nn.Module):
         """[B, 1, 1, E], [B, H, W, 1] -> [B, H, W, features]."""
         size = plane.shape[-1]
         kernel = ReduceKernel(size + 1, self.hidden, name="reduce")().astype(self.dtype)
-        hidden = plane @ kernel[:size] + z.astype(self.dtype) * kernel[size]
+        row = kernel[size].reshape(1, 1, 1, -1)
+        hidden = plane @ kernel[:size] + z.astype(self.dtype) * row
         return Dense(self.features, self.dtype, name="expand")(leaky_relu(hidden))
 
 

@@ -36,7 +36,7 @@ def leaky_relu(x: Array) -> Array:
 
 def kernel_of(module: nn.Module, *shape: int) -> Array:
     """The module's kernel; its values come from `parameters.init_params`."""
-    return module.param("kernel", nn.initializers.zeros, shape)
+    return module.param("kernel", nn.initializers.zeros, shape, jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))

@@ -2,10 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from nt_jax import readings
+from nt_jax import prng, readings
 from nt_jax.models.discriminator import Discriminator, Reader
 from nt_jax.models.generator import Generator, map_shapes
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, init_params, module_layout
@@ -62,8 +61,8 @@ def layouts(networks: Networks) -> tuple[Layout, Layout]:
 def init_networks(key: Array, networks: Networks) -> tuple[Variables, Variables]:
     """Fresh variables of the generator and the discriminator."""
     variables = []
-    for layout, network_key in zip(layouts(networks), jax.random.split(key), strict=True):
-        params_key, spectral_key = jax.random.split(network_key)
+    for layout, network_key in zip(layouts(networks), prng.split(key), strict=True):
+        params_key, spectral_key = prng.split(network_key)
         params = init_params(params_key, layout)
         variables.append(Variables(params, init_spectral(spectral_key, params)))
     generator, discriminator = variables

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nt_jax import prng
+
 Array = jax.Array
 Tree = Any
 Stacks = dict[str, Array]
@@ -59,7 +61,7 @@ def module_layout(module: nn.Module, *shapes: Any) -> Layout:
     args = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32), shapes, is_leaf=is_shape
     )
-    return layout_of(jax.eval_shape(module.init, jax.random.key(0), *args)["params"])
+    return layout_of(jax.eval_shape(module.init, prng.key(0), *args)["params"])
 
 
 def init_params(key: Array, layout: Layout) -> Stacks:
@@ -73,7 +75,7 @@ def init_params(key: Array, layout: Layout) -> Stacks:
     """
     sizes = [len(paths) * math.prod(shape) for _, shape, paths in layout]
     # One draw for all: a random generator of each shape would take long to compile.
-    draws = jax.lax.split(jax.random.uniform(key, (sum(sizes),), minval=-1.0), sizes)
+    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
     stacks = {}
     for draw, (name, shape, paths) in zip(draws, layout, strict=True):
         stacked = (len(paths), *shape)

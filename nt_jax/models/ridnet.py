@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nt_jax import prng
 from nt_jax.errors import InputError
 from nt_jax.models.layers import Array, Tree, kernel_of
 
@@ -37,7 +38,7 @@ class BiasedConv(nn.Module):
         """[N, H, W, C] -> [N, H, W, features]."""
         size, channels = self.kernel_size, x.shape[-1]
         kernel = kernel_of(self, size, size, channels, self.features)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         pad = self.dilation * (size // 2)
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
@@ -47,7 +48,7 @@ class BiasedConv(nn.Module):
             rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + bias.astype(self.dtype)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class EnhancedAttentionBlock(nn.Module):
@@ -147,7 +148,7 @@ def init_ridnet(key: Array, network: RIDNet) -> Tree:
     flat = sorted(flax.traverse_util.flatten_dict(shapes).items())
     sizes = [math.prod(leaf.shape) for _, leaf in flat]
     # One draw for all: a random generator of each shape would take long to compile.
-    draws = jax.lax.split(jax.random.uniform(key, (sum(sizes),), minval=-1.0), sizes)
+    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
     fan_ins = {path[:-1]: math.prod(leaf.shape[:-1]) for path, leaf in flat if path[-1] == "kernel"}
     params = {
         path: draw.reshape(leaf.shape) * fan_ins[path[:-1]] ** -0.5

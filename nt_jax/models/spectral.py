@@ -15,6 +15,8 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from nt_jax import prng
+
 Array = jax.Array
 Tree = Any
 
@@ -76,13 +78,13 @@ def init_spectral(key: Array, params: Tree, iterations: int = 15) -> SpectralVec
     kernels = sorted(_kernels(params).items())
     shapes = [(*kernel.shape[: kernel.ndim % 2], kernel.shape[-1]) for _, kernel in kernels]
     sizes = [math.prod(shape) for shape in shapes]
-    draws = jax.lax.split(jax.random.normal(key, (sum(sizes),)), sizes)
+    draws = jax.lax.split(prng.normal(key, (sum(sizes),)), sizes)
     u = {
         path: draw.reshape(shape)
         for (path, _), draw, shape in zip(kernels, draws, shapes, strict=True)
     }
     # v is overwritten by the first iteration.
-    v = _map_kernels(lambda matrices: jnp.zeros(matrices.shape[:2]), params)
+    v = _map_kernels(lambda matrices: jnp.zeros(matrices.shape[:2], jnp.float32), params)
     vectors = SpectralVectors(flax.traverse_util.unflatten_dict(u), v)
     return jax.lax.fori_loop(0, iterations, lambda _, w: update_spectral(params, w), vectors)
 

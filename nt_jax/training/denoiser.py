@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.calibration import calibrate
 from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import average, reference_crops
@@ -24,9 +24,8 @@ from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout,
 from nt_jax.models.ridnet import RIDNet, init_ridnet
 from nt_jax.training import heldout, moco
 from nt_jax.training.state import learning_rate, make_optimizer
-from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task, check_choice
+from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task
 
-_NOISES = ("generated", "real", "synthetic")
 _EVALUATION_BATCH = 8
 _SAMPLES_OF_KIND = 2
 # Pixels that zero padding changes visibly; those beyond, up to the receptive field, it hardly does.
@@ -104,7 +103,7 @@ def generate(model: NoiseModel, batch: Batch, key: Array) -> Array:
     each = embed(networks, model.key_encoder, patches.reshape(-1, *patches.shape[2:]))
     each = each.reshape(*patches.shape[:2], -1)
     embedding = average(each, networks.discriminator.bound)
-    map_key, calibration_key = jax.random.split(key)
+    map_key, calibration_key = prng.split(key)
     maps = sample_maps(map_key, count, height, width, networks.generator.blocks)
     noise = generate_noise(networks, model.generator, clean, embedding, maps)
     if networks.discriminator.readings:
@@ -281,11 +280,8 @@ def _scores(held_out: heldout.HeldOut, images: np.ndarray, prefix: str = "") -> 
 
 
 def _check(config: Any) -> None:
-    check_choice(config, "denoiser", "noise", _NOISES)
     if config.denoiser.noise == "real" and not config.data.pairs:
         raise InputError("training on real noise needs pairs: give --config.data.pairs=DIR")
-    if config.model.blocks < 1:
-        raise InputError(f"config.model.blocks={config.model.blocks} must be at least 1")
     crop, patch = config.denoiser.crop, config.data.patch_size
     if not 0 <= crop <= (patch - 8) // 2:
         raise InputError(

@@ -1,7 +1,8 @@
 """Evaluation on held-out patches while training: AKLD, KS and the noise level that follows.
 
 Every patch is scored with two references: `self`, the noisy patch itself, as published tables do,
-and `other`, a patch of a different image with the same noise.
+and `other`, a patch of a different photograph with the same noise. A real pair that is alone in its
+camera and ISO has no such patch, and no part in the scores of `other`.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.data import camera, noise, sources
+from nt_jax.data.references import next_other, photograph
 from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import embed_by_crops
 from nt_jax.models.generator import sample_maps
@@ -30,8 +32,10 @@ class HeldOut(NamedTuple):
 
     Attributes:
       clean, noisy: the scored pair.
-      reference_clean, reference: another image with the same noise.
+      reference_clean, reference: another image with the same noise; the pair itself where there
+        is none.
       kind: N names from `noise.KINDS`.
+      has_other: bool [N], whether there is one.
     """
 
     clean: np.ndarray
@@ -39,6 +43,7 @@ class HeldOut(NamedTuple):
     reference_clean: np.ndarray
     reference: np.ndarray
     kind: tuple[str, ...]
+    has_other: np.ndarray
 
 
 def make_heldout(config: Any) -> HeldOut:
@@ -50,20 +55,28 @@ def make_heldout(config: Any) -> HeldOut:
     size, count = config.eval.patch_size, config.eval.patches
     rows: list[tuple[Any, ...]] = []
     if config.eval.photos:
-        patches = _patches(sources.load_photos(config.eval.photos), size, count)
-        key = jax.random.key(config.seed)
+        photos = sources.load_photos(config.eval.photos)
+        patches = _patches(photos, size, count)
+        others = _next_of_another_photo(count, len(photos))
+        key = prng.keys_of_run(config.seed).held_out
         for kind in config.data.noise_kinds:
             if kind not in noise.KINDS or kind == "real":
                 known = ", ".join(name for name in noise.KINDS if name != "real")
                 raise InputError(f"data.noise_kinds: unknown kind {kind!r}, known are {known}")
-            rows += _synthetic_rows(kind, patches, config.data, jax.random.fold_in(key, len(rows)))
+            kind_key = prng.fold_in(key, len(rows))
+            rows += _synthetic_rows(kind, patches, others, config.data, kind_key)
     if config.eval.pairs:
         rows += _real_rows(sources.load_pairs(config.eval.pairs), size, count)
     if not rows:
         raise InputError("config.eval.photos and config.eval.pairs are both empty; name one")
-    clean, noisy, reference_clean, reference, kinds = zip(*rows, strict=True)
+    clean, noisy, reference_clean, reference, kinds, has_other = zip(*rows, strict=True)
     return HeldOut(
-        np.stack(clean), np.stack(noisy), np.stack(reference_clean), np.stack(reference), kinds
+        clean=np.stack(clean),
+        noisy=np.stack(noisy),
+        reference_clean=np.stack(reference_clean),
+        reference=np.stack(reference),
+        kind=kinds,
+        has_other=np.array(has_other),
     )
 
 
@@ -77,6 +90,14 @@ def _patches(photos: list[tuple[str, np.ndarray]], size: int, count: int) -> np.
     return np.stack(patches)
 
 
+def _next_of_another_photo(count: int, photos: int) -> np.ndarray:
+    """[count]: for each of `_patches` the next one of another photograph; itself without one."""
+    photo = np.arange(count) % photos
+    turned = (np.arange(count)[:, None] + np.arange(count)) % count
+    # The first of a row's Trues; a row without any gives 0 turns, the patch itself.
+    return turned[np.arange(count), (photo[turned] != photo[:, None]).argmax(axis=1)]
+
+
 def _patch(name: str, image: np.ndarray, size: int, position: float) -> np.ndarray:
     """The patch at relative `position` along the image's diagonal."""
     height, width, _ = image.shape
@@ -86,16 +107,19 @@ def _patch(name: str, image: np.ndarray, size: int, position: float) -> np.ndarr
     return image[top : top + size, left : left + size] / np.float32(255)
 
 
-def _synthetic_rows(kind: str, patches: np.ndarray, data: Any, key: Array) -> list[tuple]:
+def _synthetic_rows(
+    kind: str, patches: np.ndarray, others: np.ndarray, data: Any, key: Array
+) -> list[tuple]:
+    """Rows of one kind; `others` numbers the patch that each has for its other reference."""
     count = len(patches)
     spread = (np.arange(count) + 0.5) / count
     sigma = data.sigma_range[0] + spread * (data.sigma_range[1] - data.sigma_range[0])
     lam = data.lam_range[0] + spread * (data.lam_range[1] - data.lam_range[0])
-    cameras = None
+    cameras, (key, camera_key) = None, prng.split(key)
     if kind == "camera":
         options = camera.make_options(data)
         draw = jax.vmap(lambda key, quantile: camera.sample_setting(key, options, quantile))
-        camera_keys = jax.random.split(jax.random.fold_in(key, 1), count)
+        camera_keys = prng.split(camera_key, count)
         cameras = jax.jit(draw)(camera_keys, jnp.asarray(spread, jnp.float32))
     setting = noise.NoiseSetting(
         kind=jnp.full(count, noise.KINDS.index(kind)),
@@ -103,29 +127,35 @@ def _synthetic_rows(kind: str, patches: np.ndarray, data: Any, key: Array) -> li
         lam=jnp.asarray(lam, jnp.float32),
         camera_setting=cameras,
     )
-    others = np.roll(patches, -1, axis=0)
-    keys = jax.random.split(key, 2 * count).reshape(2, count)
+    other_patches = patches[others]
+    keys = prng.split(key, (2, count))
     add = jax.jit(jax.vmap(noise.add_noise))
     noisy, reference = (
         np.asarray(add(keys[i], jnp.asarray(clean), setting))
-        for i, clean in enumerate((patches, others))
+        for i, clean in enumerate((patches, other_patches))
     )
-    return list(zip(patches, noisy, others, reference, [kind] * count, strict=True))
+    different = others != np.arange(count)
+    return list(
+        zip(patches, noisy, other_patches, reference, [kind] * count, different, strict=True)
+    )
 
 
 def _real_rows(pairs: list[tuple], size: int, count: int) -> list[tuple]:
-    """The other reference is the next pair of the same group, or the pair itself if alone."""
-    if len(pairs) > count:
-        pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
+    """Patches of the pairs, or of `count` of them; the other reference may be of any of them."""
+    names = [pair for pair, _, _ in pairs]
+    photographs = [photograph(pair) for pair in names]
+    chosen = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
     rows = []
-    for index, (pair, clean, noisy) in enumerate(pairs):
-        turned = pairs[index + 1 :] + pairs[: index + 1]
-        other = next(entry for entry in turned if entry[0].group == pair.group)
+    for index in chosen:
+        other = next_other(index, names, photographs)
+        pair, *images = pairs[index]
+        other_pair, *other_images = pairs[index if other is None else other]
         rows.append(
             (
-                *(_patch(pair.name, image, size, 0.5) for image in (clean, noisy)),
-                *(_patch(other[0].name, image, size, 0.5) for image in other[1:]),
+                *(_patch(pair.name, image, size, 0.5) for image in images),
+                *(_patch(other_pair.name, image, size, 0.5) for image in other_images),
                 "real",
+                other is not None,
             )
         )
     return rows
@@ -184,18 +214,19 @@ def evaluate(
     Returns:
       ({name: number}, {"self" | "other": generated images [N, P, P, 3]}). Names are `eval/akld`,
       `eval/ks` and `eval/level_correlation`, the mean over kinds, and `eval/KIND/...`; with the
-      other reference they end in `_other`.
+      other reference they end in `_other`, and are missing where no patch has one.
+      `eval/KIND/patches` and `eval/KIND/patches_other` say of how many they are.
     """
     results: dict[str, float] = {}
     images = {}
-    for mode, reference, reference_clean in (
-        ("self", heldout.noisy, heldout.clean),
-        ("other", heldout.reference, heldout.reference_clean),
+    for mode, reference, reference_clean, scored in (
+        ("self", heldout.noisy, heldout.clean, np.ones_like(heldout.has_other)),
+        ("other", heldout.reference, heldout.reference_clean, heldout.has_other),
     ):
         parts = []
         for start in range(0, len(reference), _BATCH):
             rows = np.arange(start, start + _BATCH) % len(reference)
-            part_key = jax.random.fold_in(key, start)
+            part_key = prng.fold_in(key, start)
             part = generate(state, heldout.clean[rows], reference[rows], part_key)
             parts.append(np.asarray(part))
         generated = np.concatenate(parts)[: len(reference)]
@@ -207,7 +238,10 @@ def evaluate(
         suffix = "" if mode == "self" else "_other"
         by_kind: dict[str, list[float]] = {"akld": [], "ks": [], "level_correlation": []}
         for kind in dict.fromkeys(heldout.kind):
-            rows = np.array(heldout.kind) == kind
+            rows = (np.array(heldout.kind) == kind) & scored
+            results[f"eval/{kind}/patches{suffix}"] = int(rows.sum())
+            if not rows.any():
+                continue
             scores = {
                 "akld": float(akld[rows].mean()),
                 "ks": float(ks[rows].mean()),
@@ -216,7 +250,7 @@ def evaluate(
             for name, score in scores.items():
                 results[f"eval/{kind}/{name}{suffix}"] = score
                 by_kind[name].append(score)
-        results |= {f"eval/{name}{suffix}": float(np.mean(s)) for name, s in by_kind.items()}
+        results |= {f"eval/{name}{suffix}": float(np.mean(s)) for name, s in by_kind.items() if s}
     return results, images
 
 

@@ -17,11 +17,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nt_jax import prng
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps, load_state
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.training import logs
 from nt_jax.training.cluster import failing_alone
+from nt_jax.training.fields import check_resume
 from nt_jax.training.interrupts import Interrupts
 from nt_jax.training.task import Task, check_common, task_class
 
@@ -115,7 +117,7 @@ class _Run:
         self.config, self.workdir, self.task, self.mesh = config, workdir, task, mesh
         self.checkpointer, self.interrupts, self.state = checkpointer, interrupts, state
         self.start = int(state.step)
-        self.key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        self.keys = prng.keys_of_run(config.seed)
         self.summary = _read_summary(workdir) if self.start else {}
         self.seconds_before = self.summary.get("seconds", 0)
         self.begun = time.monotonic()
@@ -149,7 +151,7 @@ class _Run:
                 self.records.progress.waited_s += time.monotonic() - waiting
             images = {name: batch[name] for name in self.task.inputs}
             self.state, metrics = step_function(
-                self.state, images, jax.random.fold_in(self.key, step)
+                self.state, images, prng.fold_in(self.keys.maps, step)
             )
             # The step before is read while this one runs, so the device never waits for the log.
             if pending:
@@ -242,9 +244,9 @@ class _Run:
 
     def evaluate(self, step: int) -> None:
         """Scores the held-out patches and writes sample pictures."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
-        results, pictures = self.task.evaluate(self.state, key)
-        text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in self.task.headline)
+        results, pictures = self.task.evaluate(self.state, self.keys.evaluation)
+        shown = [name for name in self.task.headline if f"eval/{name}" in results]
+        text = "  ".join(f"{name} {results[f'eval/{name}']:.3f}" for name in shown)
         logs.say(f"held-out patches at step {step}: {text}")
         if step == 0:
             self.summary["start"] = results
@@ -278,7 +280,9 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     everywhere = NamedSharding(mesh, P())
 
     def fresh() -> Any:
-        return task.init(jax.random.key(config.seed))
+        return task.init(prng.keys_of_run(config.seed).initialisation)
+
+    changed: list[str] = []
 
     def check(step: int, saved: dict[str, Any]) -> None:
         missing = [section for section in task.sections if section not in saved]
@@ -287,22 +291,7 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
                 f"the checkpoint of step {step} is of another kind of model: its config has no"
                 f" section {missing[0]}; choose another workdir"
             )
-        averages = [bool(source["train"]["ema_decay"]) for source in (saved, config)]
-        if averages[0] != averages[1]:
-            raise InputError(
-                f"the checkpoint of step {step} has config.train.ema_decay="
-                f"{saved['train']['ema_decay']}, not {config.train.ema_decay}, and with 0 there is"
-                " no average; choose another workdir or set it back"
-            )
-        for section in task.sections:
-            wanted = json.loads(config.to_json())[section]
-            for name in wanted:
-                if saved[section].get(name) != wanted[name]:
-                    raise InputError(
-                        f"the checkpoint of step {step} has config.{section}.{name}="
-                        f"{saved[section].get(name)}, not {wanted[name]}; choose another workdir"
-                        " or set it back"
-                    )
+        changed[:] = check_resume(step, saved, json.loads(config.to_json()))
 
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
@@ -317,7 +306,8 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
 
         return jax.jit(start, out_shardings=everywhere)(inherited)
     step, state = found
-    logs.say(f"resumed from the checkpoint of step {step}")
+    with_changes = f", from here on with {', '.join(changed)}" if changed else ""
+    logs.say(f"resumed from the checkpoint of step {step}{with_changes}")
     return state
 
 

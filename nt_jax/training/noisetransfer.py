@@ -10,10 +10,10 @@ from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import crop_of_trained
 from nt_jax.models.networks import make_networks
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.training import heldout, moco
+from nt_jax.training import heldout, logs, moco
 from nt_jax.training.state import TrainState, init_state
 from nt_jax.training.steps import jit_train_step
-from nt_jax.training.task import Evaluation, Step, Task, check_choice, check_positive
+from nt_jax.training.task import Evaluation, Step, Task
 
 _SAMPLES_OF_KIND = 2
 
@@ -47,15 +47,23 @@ class NoiseTransferTask(Task):
 
     def __init__(self, config: Any) -> None:
         moco.check_queue(config.model.queue_length, config.train.batch_size)
-        check_choice(config, "model", "embedding_bound", ("tanh", "l2"))
-        check_choice(config, "model", "gan_trunk", ("block", "head"))
-        check_positive(config, "model", "embedding_size")
+        if config.model.embedding_size + config.model.width < 4:
+            raise InputError(
+                f"config.model.embedding_size={config.model.embedding_size} and"
+                f" width={config.model.width} leave no room for a modulation; need 4 together"
+            )
         if config.losses.reading and not config.model.reader:
             raise InputError("config.losses.reading needs a head: set config.model.reader=True")
         self.config = config
         self.inputs = ("clean", "noisy", "reference")
         self._networks = make_networks(config.model, jnp.dtype(config.model.dtype))
-        self._held_out = heldout.make_heldout(config)
+        self._held_out = held_out = heldout.make_heldout(config)
+        if not held_out.has_other.all():
+            count, total = int(held_out.has_other.sum()), len(held_out.has_other)
+            logs.say(
+                f"held-out patches: {count} of {total} have another photograph with the same noise"
+                " for a reference; scores that end in _other are of these"
+            )
         self._generate = heldout.make_generate(
             self._networks, crop_of_trained(config.data.patch_size)
         )

@@ -6,7 +6,10 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
+from nt_jax import prng
+from nt_jax.adam import scale_by_adam
 from nt_jax.models.networks import Networks, init_networks
 from nt_jax.models.parameters import Array, Stacks
 from nt_jax.models.spectral import SpectralVectors
@@ -41,24 +44,29 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def learning_rate(train: Any) -> optax.Schedule:
-    """Returns the rate by updates done, halved at each step of `train.halve_at`."""
-    return optax.piecewise_constant_schedule(
-        train.learning_rate, dict.fromkeys(train.halve_at, 0.5)
-    )
+    """Returns the rate by updates done, halved at each step of `train.halve_at`; float32."""
+
+    def rate(step: ArrayLike) -> Array:
+        value = jnp.float32(train.learning_rate)
+        for halved in train.halve_at:
+            value = jnp.where(jnp.asarray(step, jnp.int32) >= halved, value / 2, value)
+        return value
+
+    return rate
 
 
 def make_optimizer(train: Any) -> optax.GradientTransformation:
     """Adam as PyTorch's: L2 regularisation joins the gradient before the moments (section 4.1)."""
     return optax.chain(
         optax.add_decayed_weights(train.l2),
-        optax.scale_by_adam(b1=train.adam_b1, b2=train.adam_b2),
+        scale_by_adam(train.adam_b1, train.adam_b2),
         optax.scale_by_learning_rate(learning_rate(train)),
     )
 
 
 def init_state(config: Any, networks: Networks, key: Array) -> TrainState:
     """State before the first step; the key encoder starts as a copy of the discriminator."""
-    network_key, queue_key = jax.random.split(key)
+    network_key, queue_key = prng.split(key)
     generator, discriminator = init_networks(network_key, networks)
     optimizer = make_optimizer(config.train)
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  donated buffers must differ

@@ -56,11 +56,12 @@ def joint_losses(
     generated = clean + noise
 
     noise_images, gan_images = [], []
+    reading = weights.get("reading")  # weights of before that term have no such field
     generator_noise = bool(weights.noise_g or weights.noise_fm)
     generator_gan = bool(weights.gan_g or weights.gan_fm)
     if generator_noise:
         noise_images.append(generated)
-    if weights.noise_d or weights.noise_fm or weights.reading:
+    if weights.noise_d or weights.noise_fm or reading:
         noise_images.append(noisy)
     if weights.gan_d or weights.gan_fm:
         gan_images.append(noisy)
@@ -94,7 +95,7 @@ def joint_losses(
             )
         if weights.noise_fm:
             terms_g["noise_fm"] = losses.feature_matching(_image(features, -1), _image(features, 0))
-        if weights.reading:
+        if reading:
             assert noise_outputs.readings is not None
             measured = readings.measure(noisy - clean, clean)
             terms_d["reading"] = losses.reading(noise_outputs.readings[:, -1], measured)
@@ -117,7 +118,7 @@ def joint_losses(
         terms_g["noise_level"] = losses.noise_level(noisy - clean, noise)
     if weights.wasserstein:
         terms_g["wasserstein"] = losses.wasserstein(noisy - clean, noise)
-    if weights.autocorrelation:
+    if weights.get("autocorrelation"):
         terms_g["autocorrelation"] = losses.autocorrelation(noisy - clean, noise)
 
     loss_g = sum((weights[name] * term for name, term in terms_g.items()), jnp.float32(0))

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from nt_jax.errors import InputError
 from nt_jax.models.parameters import Array, Tree
+from nt_jax.training.fields import check_fields
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -40,7 +41,7 @@ class Task(ABC):
       picture: the column of the sample pictures that TensorBoard shows.
       shown: numbers of a step for the progress line.
       inputs: entries of a batch that a step takes.
-      sections: of the config, that must agree with a checkpoint's to resume from it.
+      sections: of the config, that a checkpoint's must have to be of this kind.
       inherits: {field of the state: field of another run's state that `train.init_from` starts it
         with}.
     """
@@ -87,43 +88,10 @@ def task_class(config: Any) -> type[Task]:
 
 
 def check_common(config: Any, mesh: Mesh) -> None:
-    """Raises InputError if a field that every training config has cannot be used."""
-    for section, name in (
-        ("train", "steps"),
-        ("train", "batch_size"),
-        ("train", "checkpoint_every"),
-        ("train", "keep_checkpoints"),
-        ("train", "log_every"),
-        ("model", "width"),
-        ("eval", "every"),
-        ("eval", "patches"),
-    ):
-        check_positive(config, section, name)
+    """Raises InputError if a field, or the batch on these devices, cannot be used."""
+    check_fields(config)
     if config.train.batch_size % mesh.size:
         raise InputError(
             f"config.train.batch_size={config.train.batch_size} is not a multiple of the"
             f" {mesh.size} devices"
         )
-    check_choice(config, "model", "dtype", ("float32", "bfloat16"))
-    if any(step < 1 for step in config.train.halve_at):
-        raise InputError(f"config.train.halve_at={config.train.halve_at}: steps begin at 1")
-    for section in ("data", "eval"):
-        side = config[section].patch_size
-        # GF reflects 10 pixels and the generator's third level is a quarter of the side.
-        if side % 4 or side < 12:
-            raise InputError(
-                f"config.{section}.patch_size={side} must be a multiple of 4 and at least 12"
-            )
-
-
-def check_positive(config: Any, section: str, name: str) -> None:
-    """Raises InputError unless the field is 1 or more."""
-    if config[section][name] < 1:
-        raise InputError(f"config.{section}.{name}={config[section][name]} must be at least 1")
-
-
-def check_choice(config: Any, section: str, name: str, allowed: tuple[str, ...]) -> None:
-    """Raises InputError unless the field has one of the values."""
-    value = config[section][name]
-    if value not in allowed:
-        raise InputError(f"config.{section}.{name}={value!r}; choose from {', '.join(allowed)}")

@@ -108,7 +108,7 @@ def _read_blocks(path: Path) -> np.ndarray:
             name = _largest_images(path, shapes)
             _check_bytes(path, shapes[name], _ITEM_BYTES[kinds[name]])
             array = scipy.io.loadmat(path, variable_names=[name])[name]
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # SciPy and h5py raise nearly anything on a damaged file
         raise _unreadable(path, error) from error
@@ -153,7 +153,7 @@ def read_region(path: Path, name: str, y: int, x: int, height: int, width: int) 
             if stored.shape[2] < y + height or stored.shape[1] < x + width:
                 raise InputError(f"{path}: {stored.shape[2]}x{stored.shape[1]} is below its boxes")
             array = stored[:, x : x + width, y : y + height].T
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         raise _unreadable(path, error) from error
@@ -176,7 +176,7 @@ def read_boxes(path: Path) -> list[np.ndarray]:
                 raise InputError(f"{path}: info is a link")
             references = np.asarray(info["boundingboxes"]).ravel()
             corners = [np.asarray(info[reference]).T.astype(np.int64) for reference in references]
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         raise _unreadable(path, error) from error
