@@ -19,12 +19,13 @@ from PIL import Image
 from configs import denoiser
 from nt_jax import prng
 from nt_jax.checkpointing import CONFIG_FILE, read_config
-from nt_jax.data.sources import ImageFile, read_rgb
+from nt_jax.data.sources import ImageFile
 from nt_jax.errors import ArgumentParser, InputError
 from nt_jax.evaluation import denoising, generation, report, statistics
 from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import Broken
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.images import read_rgb
 from nt_jax.inference.loading import load_denoiser
 from nt_jax.outputs import replacing
 from nt_jax.training.logs import read_metrics

@@ -21,9 +21,9 @@ from skimage import data
 
 from nt_jax import prng
 from nt_jax.compilation import use_compilation_cache
-from nt_jax.data.sources import read_rgb
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.evaluation import denoising, report
+from nt_jax.images import read_rgb
 from nt_jax.inference.loading import load
 from nt_jax.inference.model import Model
 

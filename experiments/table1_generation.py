@@ -19,7 +19,7 @@ from PIL import Image
 from experiments import budget
 from nt_jax import prng
 from nt_jax.compilation import use_compilation_cache
-from nt_jax.data.sources import ImageFile, image_size, read_rgb
+from nt_jax.data.sources import ImageFile
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import denoising, generation, report
 from nt_jax.evaluation.baselines import load_method
@@ -34,6 +34,7 @@ from nt_jax.evaluation.samples import (
     usable_photos,
 )
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.images import image_size, read_rgb
 from nt_jax.inference.loading import load
 from nt_jax.outputs import replacing
 

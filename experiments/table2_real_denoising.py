@@ -25,12 +25,13 @@ from ml_collections import ConfigDict
 
 from experiments import budget
 from nt_jax.compilation import use_compilation_cache
-from nt_jax.data.sources import find_pairs, read_rgb
+from nt_jax.data.sources import find_pairs
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import baselines, denoising, report
 from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import Broken, usable_pairs
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.images import read_rgb
 
 TRUE = "real"
 # Rows whose noise the training step makes, by name of the recipe.

@@ -1,6 +1,8 @@
 """Checks on the image and noise arrays that users hand over, once, before anything is computed."""
 
 import math
+import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,46 @@ def as_noise(noise: ArrayLike, name: str) -> jax.Array | np.ndarray:
     if not isinstance(array, jax.core.Tracer) and not all(map(math.isfinite, _range(array))):
         raise _error(name, _NOISE, array, "replace NaN and infinity")
     return _with_batch_axis(array.astype(np.float32))
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether a value is one that JAX traces, as inside `jit`: it has no numbers yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def refuse_traced(name: str, *values: Any) -> None:
+    """Raises InputError where one of the arguments of `name` is traced."""
+    if is_traced(*values):
+        raise InputError(
+            f"{name} works on arrays in tiles, not inside jit, vmap or grad: there, use "
+            "generate_noise and embed, which are pure JAX, or call it outside"
+        )
+
+
+def as_integer(value: Any, name: str) -> int:
+    """An integer, Python's or an array's.
+
+    Raises:
+      InputError: it is none, such as 1.5 or "512".
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name}: expected an integer; got {value!r}") from error
+
+
+def as_number(value: Any, name: str) -> float:
+    """A number, Python's or an array's.
+
+    Raises:
+      InputError: it is none, such as "0.5" or None.
+    """
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"{name}: expected a number; got {value!r}")
 
 
 def _as_rgb(values: ArrayLike, name: str, expected: str) -> jax.Array | np.ndarray:

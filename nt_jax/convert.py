@@ -20,6 +20,7 @@ from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.inference import torch_files
 from nt_jax.inference.torch_format import Network
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize
+from nt_jax.paths import expand
 
 DENOISER_FOLDER = "denoiser"
 
@@ -80,8 +81,8 @@ def _digest(path: Path) -> str:
 def main() -> None:
     """The command."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--torch_dir", type=Path, required=True, help="folder of the .pt files")
-    parser.add_argument("--output", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--torch_dir", type=expand, required=True, help="folder of the .pt files")
+    parser.add_argument("--output", type=expand, required=True, help="model folder to write")
     args = parser.parse_args()
     check_devices()
     for folder in convert(args.torch_dir, args.output):

@@ -3,27 +3,31 @@
   python -m nt_jax.denoise --input=noisy.jpg --output=clean.png
   python -m nt_jax.denoise --input=photos --output=clean_photos --denoiser=runs/denoiser
 
-PNG and TIFF with 8 or 16 bits, JPEG and WebP; the output's extension is its format, and a folder's
-images keep their names. Any size, in tiles; `nt_jax/inference/denoiser.py` tells what that means.
+PNG and TIFF with 8 or 16 bits, JPEG, WebP and BMP, raw files with `rawpy`; the output's extension
+is its format, and a folder's images keep their names. Any size, in tiles;
+`nt_jax/inference/denoiser.py` tells what that means.
 """
 
-from pathlib import Path
-
-from nt_jax.errors import ArgumentParser, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
 from nt_jax.inference.files import make_folders, plan, run_jobs
+from nt_jax.paths import expand
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.denoise", description=__doc__.split("\n")[0])
-    parser.add_argument("--input", required=True, type=Path, help="image or folder of images")
-    parser.add_argument("--output", required=True, type=Path, help="image, or folder for a folder")
+    parser.add_argument("--input", required=True, type=expand, help="image or folder of images")
+    parser.add_argument("--output", required=True, type=expand, help="image, or a folder's folder")
     parser.add_argument(
         "--denoiser", default="small-ridnet", help="bundled name, workdir or model folder"
     )
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
+    parser.add_argument(
+        "--skip_broken", action="store_true", help="go on without a folder's broken images"
+    )
     return parser
 
 
+@quiet_decoders()
 def main(argv: list[str] | None = None) -> None:
     """Runs the command.
 
@@ -32,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
-    jobs = plan(args.input, args.output)
+    jobs = plan(args.input, args.output, skip_broken=args.skip_broken)
 
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.inference.loading import load_denoiser

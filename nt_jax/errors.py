@@ -2,12 +2,15 @@
 
 import argparse
 import atexit
+import contextlib
 import io
+import logging
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 
@@ -39,6 +42,28 @@ EXIT_PREEMPTED = 143
 def unwind_on_sigterm() -> None:
     """Lets SIGTERM unwind the command with exit code 143, so that temporary files are removed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+
+
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keeps decoders of images from printing what they find wrong; they raise an error besides.
+
+    For commands, whose process it is: loggers and filters of warnings belong to everyone.
+    """
+    loggers = [logging.getLogger(name) for name in ("PIL", "tifffile", "imagecodecs")]
+    before = [logger.propagate for logger in loggers]
+    nowhere = logging.NullHandler()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        for logger in loggers:
+            logger.propagate = False
+            logger.addHandler(nowhere)
+        try:
+            yield
+        finally:
+            for logger, propagate in zip(loggers, before, strict=True):
+                logger.propagate = propagate
+                logger.removeHandler(nowhere)
 
 
 def run_command(main: Callable[[], None]) -> None:

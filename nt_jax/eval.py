@@ -14,9 +14,9 @@ published tables do; `other`, another of its group.
 """
 
 import argparse
-from pathlib import Path
 
-from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.paths import expand
 
 
 def _parser() -> ArgumentParser:
@@ -24,8 +24,8 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     generation = commands.add_parser("generation", help="AKLD, KS, spatial structure, C2ST")
     generation.add_argument("--reference", choices=("self", "other"), help="self by default")
-    generation.add_argument("--noisy", type=Path, help="folder of real noisy images")
-    generation.add_argument("--generated", type=Path, help="folder of another program's outputs")
+    generation.add_argument("--noisy", type=expand, help="folder of real noisy images")
+    generation.add_argument("--generated", type=expand, help="folder of another program's outputs")
     generation.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
     generation.add_argument("--baselines", action="store_true", help="rows of simple noises too")
     denoising = commands.add_parser("denoising", help="PSNR and SSIM")
@@ -35,21 +35,22 @@ def _parser() -> ArgumentParser:
     denoising.add_argument("--lam", default="30", help="photons at white, NUMBER or LOW:HIGH")
     embedding = commands.add_parser("embedding", help="retrieval, noise level, PCA and t-SNE")
     noise = commands.add_parser("noise", help="what a model reads off photos, next to the truth")
-    noise.add_argument("--images", type=Path, help="folder of noisy photos")
+    noise.add_argument("--images", type=expand, help="folder of noisy photos")
     for command in (generation, embedding, noise):
         command.add_argument("--model", help="bundled name, workdir or model folder")
     for command in (generation, denoising):
-        command.add_argument("--clean", type=Path, help="folder of clean images")
+        command.add_argument("--clean", type=expand, help="folder of clean images")
     runs = {generation: _generation, denoising: _denoising, embedding: _embedding, noise: _noise}
     for command, run in runs.items():
         command.set_defaults(run=run)
-        command.add_argument("--pairs", type=Path, help="folder of clean/noisy pairs")
-        command.add_argument("--output", required=True, type=Path, help="folder for the results")
+        command.add_argument("--pairs", type=expand, help="folder of clean/noisy pairs")
+        command.add_argument("--output", required=True, type=expand, help="folder for the results")
         command.add_argument("--seed", default=0, type=int, help="of everything random")
         command.add_argument("--skip_broken", action="store_true", help="pass over unusable images")
     return parser
 
 
+@quiet_decoders()
 def main(argv: list[str] | None = None) -> None:
     """Runs the command; raises InputError for a wrong flag, model or image."""
     args = _parser().parse_args(argv)

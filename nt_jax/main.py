@@ -2,6 +2,7 @@
 
   python -m nt_jax.main --config=configs/noisetransfer.py:small --workdir=runs/small \
     --config.data.photos=DIR --config.data.pairs=DIR
+  python -m nt_jax.main --config=quickstart --workdir=runs/quickstart
   python -m nt_jax.main --config=configs/denoiser.py:generated-small --workdir=runs/denoiser \
     --config.denoiser.model=runs/small --config.data.photos=DIR --config.data.pairs=DIR
 
@@ -22,7 +23,9 @@ import absl.logging
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from nt_jax.errors import InputError, run_command
+from nt_jax import configs
+from nt_jax.errors import InputError, quiet_decoders, run_command
+from nt_jax.paths import expand
 
 
 class Arguments(NamedTuple):
@@ -43,14 +46,14 @@ def parse() -> Arguments:
     """
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
-        "config", None, "Recipe, as FILE.py or FILE.py:ARG.", flag_values=values
+        "config", None, "Recipe: NAME or FILE.py, or either with :ARG.", flag_values=values
     )
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "How many processes train.", flag_values=values)
     flags.DEFINE_integer("process_id", None, "Number of this one, from 0.", flag_values=values)
     try:
-        rest = values(sys.argv)
+        rest = values(_with_recipe(sys.argv))
         config = values.config
     except Exception as error:  # a config file is a program, and may raise anything
         raise InputError(_said_by_config(error) or str(error)) from error
@@ -63,16 +66,40 @@ def parse() -> Arguments:
         )
     file = pathlib.Path(config_flags.get_config_filename(values["config"]).split(":")[0])
     if not file.is_file():
-        raise InputError(f"no config file {file}; the recipes are in configs/")
+        raise InputError(f"no config file {file}; the recipes are {', '.join(configs.names())}")
     if not isinstance(config, ConfigDict):
         raise InputError(f"{file}: get_config returns no ConfigDict; see configs/common.py")
-    workdir = pathlib.Path(values.workdir)
+    _expand_fields(config)
+    workdir = expand(values.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir} is a file; name a folder")
     cluster = values.coordinator, values.num_processes, values.process_id
     if any(value is not None for value in cluster) and None in cluster:
         raise InputError("give --coordinator, --num_processes and --process_id together")
     return Arguments(config, workdir, *cluster)
+
+
+def _with_recipe(argv: list[str]) -> list[str]:
+    """The command line with the file of the recipe that --config names."""
+    arguments = list(argv)
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.lstrip("-") != "config" or not name.startswith("-"):
+            continue
+        if equals:
+            arguments[index] = f"{name}={configs.find_recipe(value)}"
+        elif index + 1 < len(arguments):
+            arguments[index + 1] = configs.find_recipe(arguments[index + 1])
+    return arguments
+
+
+def _expand_fields(config: Any) -> None:
+    """Expands `~` in every field that begins with it: only paths do."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _expand_fields(value)
+        elif isinstance(value, str) and value.startswith("~"):
+            config[name] = str(expand(value))
 
 
 def _said_by_config(error: BaseException) -> str:
@@ -114,6 +141,7 @@ def _quiet_saves() -> None:
     sys.unraisablehook = without_closed_loops
 
 
+@quiet_decoders()
 def main() -> None:
     """The command."""
     arguments = parse()

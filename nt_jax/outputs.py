@@ -1,11 +1,14 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from nt_jax.errors import InputError
+
+_LONGEST_NAME = 255  # bytes that a file's name has room for
 
 
 @contextlib.contextmanager
@@ -15,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       InputError: an operating system's error inside, such as a full disk or a missing right.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         temporary.unlink(missing_ok=True)
         temporary.open("xb").close()  # "x" follows no link that someone else put there
@@ -25,6 +28,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(name: str) -> str:
+    """A hidden name; of a long one, for which there would be no room, what tells it apart."""
+    end = f".{os.getpid()}.part"
+    if len(os.fsencode(name)) + len(end) + 1 > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".{name}{end}"
 
 
 def check_inside(folder: Path, root: Path) -> None:

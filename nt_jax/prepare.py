@@ -13,13 +13,12 @@ Ended at any moment and started again, it goes on where it was.
 """
 
 import argparse
-import warnings
 from collections import Counter
-from pathlib import Path
 
 from nt_jax.data import prepared
 from nt_jax.data.builders.run import LAYOUTS, prepare
-from nt_jax.errors import ArgumentParser, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.paths import expand
 
 
 def _parser() -> ArgumentParser:
@@ -30,9 +29,9 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--dataset", required=True, choices=LAYOUTS)
     parser.add_argument(
-        "--raw_dir", required=True, type=Path, help="folder of the files as published"
+        "--raw_dir", required=True, type=expand, help="folder of the files as published"
     )
-    parser.add_argument("--data_dir", required=True, type=Path, help="folder to write into")
+    parser.add_argument("--data_dir", required=True, type=expand, help="folder to write into")
     parser.add_argument("--tile", default=512, type=int, help="largest side of a tile, in pixels")
     parser.add_argument("--val_scenes", help="SCENE[,SCENE...] held out for `val`; empty for none")
     parser.add_argument(
@@ -45,6 +44,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+@quiet_decoders()
 def main(argv: list[str] | None = None) -> None:
     """Runs the command.
 
@@ -53,17 +53,9 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
-    scenes = args.val_scenes
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is not used
-        folder = prepare(
-            args.dataset,
-            args.raw_dir.expanduser(),
-            args.data_dir.expanduser(),
-            args.tile,
-            None if scenes is None else [name for name in scenes.split(",") if name],
-            args.on_error,
-        )
+    folder = prepare(
+        args.dataset, args.raw_dir, args.data_dir, args.tile, args.val_scenes, args.on_error
+    )
     for split, tiles in prepared.read_index(folder)["splits"].items():
         images = {tile["image"] for tile in tiles}
         scenes = Counter(tile["scene"] or tile["image"] for tile in tiles)

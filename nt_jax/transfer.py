@@ -3,8 +3,9 @@
   python -m nt_jax.transfer --reference=noisy.jpg --clean=photo.png --output=result.png
   python -m nt_jax.transfer --reference=a.jpg,b.jpg --clean=photos --output=noisy_photos
 
-PNG and TIFF with 8 or 16 bits, JPEG and WebP; the output's extension is its format. Of a folder,
-the i-th image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
+PNG and TIFF with 8 or 16 bits, JPEG, WebP and BMP, raw files with `rawpy`; the output's extension
+is its format. A grey image gets the noise of the green channel, at its level. Of a folder, the i-th
+image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
 `--report[=page.html]` (or .png) shows how the noise on the first image matches that of the first
 reference.
 """
@@ -17,9 +18,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
+from nt_jax.data.layouts import check_clean
+from nt_jax.errors import (
+    ArgumentParser,
+    InputError,
+    quiet_decoders,
+    run_command,
+    unwind_on_sigterm,
+)
+from nt_jax.images import read_photo, to_float
 from nt_jax.inference.files import Job, make_folders, noise_of_photos, plan, run_jobs
-from nt_jax.inference.images import read_photo, to_float
+from nt_jax.paths import expand, split_names
 
 if TYPE_CHECKING:
     from nt_jax.inference.model import ReferenceNoise
@@ -29,8 +38,8 @@ if TYPE_CHECKING:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.transfer", description=__doc__.split("\n")[0])
     parser.add_argument("--reference", required=True, help="noisy IMAGE[,IMAGE...]; averaged")
-    parser.add_argument("--clean", required=True, type=Path, help="image or folder of images")
-    parser.add_argument("--output", required=True, type=Path, help="image, or folder for a folder")
+    parser.add_argument("--clean", required=True, type=expand, help="image or folder of images")
+    parser.add_argument("--output", required=True, type=expand, help="image, or a folder's folder")
     parser.add_argument("--model", default="small", help="bundled name, workdir or model folder")
     parser.add_argument("--seed", default=0, type=int, help="of the first image, 0 to 2**32 - 1")
     parser.add_argument("--strength", default=1.0, type=float, help="factor of the noise")
@@ -42,10 +51,15 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
     parser.add_argument(
+        "--skip_broken", action="store_true", help="go on without a folder's broken images"
+    )
+    parser.add_argument(
         "--report", nargs="?", const="", help="page to write, .html or .png; by default at OUTPUT"
     )
     parser.add_argument(
-        "--reference_clean", type=Path, help="clean version of the first reference, for the report"
+        "--reference_clean",
+        type=expand,
+        help="clean first reference, for the report",
     )
     return parser
 
@@ -54,7 +68,7 @@ def _report_path(value: str | None, jobs: list[Job], clean: Path, output: Path) 
     """Where the report goes; None where none is wanted."""
     if value == "":
         return output / "report.html" if clean.is_dir() else jobs[0].target.with_suffix(".html")
-    return Path(value) if value else None
+    return expand(value) if value else None
 
 
 def _lines(noise: "ReferenceNoise") -> Iterator[str]:
@@ -81,6 +95,7 @@ def _lines(noise: "ReferenceNoise") -> Iterator[str]:
         )
 
 
+@quiet_decoders()
 def main(argv: list[str] | None = None) -> None:
     """Runs the command.
 
@@ -89,8 +104,13 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
-    references = [Path(name) for name in args.reference.split(",")]
-    jobs = plan(args.clean, args.output, references, args.seed)
+    names = split_names(args.reference, lambda name: expand(name).exists())
+    if not names:
+        raise InputError("--reference is empty; name a noisy image")
+    references = [expand(name) for name in names]
+    if args.clean.is_dir():
+        check_clean(args.clean)
+    jobs = plan(args.clean, args.output, references, args.seed, args.skip_broken)
     photos = [read_photo(path) for path in references]
     report = _report_path(args.report, jobs, args.clean, args.output)
     if report:
@@ -114,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         print(line)
     tiles = sum(len(model.windows(*job.size, args.tile)) for job in jobs)
     make_folders([job.target for job in jobs] + ([report] if report else []), args.output)
-    options = {"strength": args.strength * noise.gain, "tile": args.tile}
+    options = {"strength": args.strength, "gain": noise.gain, "tile": args.tile}
     levels: dict[Job, float] = {}
 
     def work(job: Job, pixels: np.ndarray) -> Iterator["Tile"]:

@@ -13,8 +13,8 @@ import nt_jax
 from nt_jax import denoise
 from nt_jax.checkpointing import save_model
 from nt_jax.errors import InputError
+from nt_jax.images import Photo, read_photo, write_photo
 from nt_jax.inference import denoiser as inference
-from nt_jax.inference.images import Photo, read_photo, write_photo
 from nt_jax.models.ridnet import RIDNet, attention_means, init_ridnet
 
 PIXELS = data.coffee()[:56, :72]
@@ -177,6 +177,19 @@ def test_a_folder_keeps_names(run, expected, tmp_path):
     assert everything(output) == sorted(names)
     for name in names:
         assert np.abs(read_photo(output / name).pixels - expected).max() <= 0.5 + 255e-5
+
+
+def test_broken_images_of_a_folder_are_skipped_where_asked_for(folder, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    write_photo(tmp_path / "photos" / "a_noisy.png", Photo(PIXELS))  # what denoising is for
+    (tmp_path / "photos" / "b.png").write_text("no image")
+    flags = [f"--denoiser={folder}", f"--input={tmp_path / 'photos'}", f"--output={tmp_path / 'o'}"]
+    with pytest.raises(InputError, match="--skip_broken goes on without"):
+        denoise.main(flags)
+    assert not (tmp_path / "o").exists()
+    denoise.main([*flags, "--skip_broken"])
+    assert everything(tmp_path / "o") == ["a_noisy.png"]
+    assert "skipped: " in capsys.readouterr().out
 
 
 # --- Wrong input ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from configs.denoiser import get_config
 from nt_jax.checkpointing import load_state
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
-from nt_jax.inference.images import Photo, write_photo
+from nt_jax.images import Photo, write_photo
 from nt_jax.main import print_summary
 from nt_jax.models.parameters import unstack
 from nt_jax.models.ridnet import RIDNet

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -270,6 +271,54 @@ def test_inside_jit(model):
     assert np.isfinite(jax.grad(loss)(jnp.full((16, 16, 3), 0.5))).all()
 
 
+def test_under_a_trace_what_works_in_tiles_says_what_to_use(model):
+    image = np.full((16, 16, 3), 0.5, np.float32)
+    e = model.embed(image)
+    for call in (
+        lambda x: model.transfer(x, embedding=e).sum(),
+        lambda x: model.transfer(image, reference=x).sum(),
+        lambda x: model.transfer(image, reference=[image, x]).sum(),
+    ):
+        for transform in (jax.jit, jax.grad):
+            with pytest.raises(nt_jax.InputError, match="generate_noise"):
+                transform(call)(image)
+        with pytest.raises(nt_jax.InputError, match="generate_noise"):
+            jax.vmap(call)(image[None])
+    with pytest.raises(nt_jax.InputError, match="not inside jit"):
+        jax.jit(lambda x: model.level_direction([x]))(image)
+    np.testing.assert_allclose(
+        jax.jit(model.interpolate)(e, -e / 2, 0.5), model.interpolate(e, -e / 2, 0.5), atol=1e-6
+    )
+    np.testing.assert_allclose(jax.jit(model.shift)(e, e, 0.5), model.shift(e, e, 0.5), atol=1e-6)
+
+
+def test_numbers_of_arrays_are_numbers(model):
+    options = {"seed": np.int64(3), "strength": np.float32(0.5), "tile": np.int32(16)}
+    expected = model.transfer(CLEAN[:20, :20], embedding=E, seed=3, strength=0.5, tile=16)
+    np.testing.assert_array_equal(model.transfer(CLEAN[:20, :20], embedding=E, **options), expected)
+
+
+def test_threads_give_what_one_thread_gives(model):
+    images = [CLEAN[:20, :20], CLEAN[20:40, :20]] * 4
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda image: model.transfer(image, embedding=E), images))
+    for image, result in zip(images, results, strict=True):
+        np.testing.assert_array_equal(result, model.transfer(image, embedding=E))
+
+
+def test_a_forked_process_says_to_spawn(model, tmp_path):
+    code = (
+        "import os, sys, warnings; warnings.simplefilter('ignore'); import nt_jax, numpy as np;"
+        "image = np.zeros((16, 16, 3)); make = nt_jax.load;"
+        f"model = make({str(tmp_path / 'm')!r}); pid = os.fork();"
+        "os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) if pid else None\n"
+        "try: model.transfer(image, reference=image)\n"
+        "except nt_jax.InputError as error: os._exit(7 if 'spawn' in str(error) else 1)\n"
+    )
+    save_tiny(tmp_path / "m")
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 7
+
+
 # --- Wrong input ---------------------------------------------------------------------------------
 
 GOOD = np.zeros((16, 16, 3), np.float32)
@@ -316,6 +365,14 @@ def test_wrong_images(model, image, message):
         ({"embedding": E, "strength": float("nan")}, "strength"),
         ({"embedding": E, "tile": 0}, "tile"),
         ({"embedding": E, "tile": 30}, "tile"),
+        ({"embedding": E, "tile": "512"}, "tile: expected an integer; got '512'"),
+        ({"embedding": E, "tile": 64.0}, "tile: expected an integer"),
+        ({"embedding": E, "seed": 1.5}, "seed: expected an integer; got 1.5"),
+        ({"embedding": E, "seed": "1"}, "seed: expected an integer"),
+        ({"embedding": E, "seed": None}, "seed: expected an integer"),
+        ({"embedding": E, "strength": "1"}, "strength: expected a number"),
+        ({"embedding": E, "strength": None}, "strength: expected a number"),
+        ({"embedding": "reference.png"}, "embedding: expected float"),
     ],
 )
 def test_wrong_arguments_of_transfer(model, arguments, message):

@@ -593,7 +593,7 @@ def test_a_run_goes_on_without_broken_images_and_says_so(
     (hundreds.photos / "003.png").write_text("no image")
     (hundreds.pairs / "005_gt.png").unlink()
     out = start(5)
-    assert f"skipped {hundreds.photos / '003.png'}: not a readable image" in out
+    assert f"skipped {hundreds.photos / '003.png'} is not a readable PNG" in out
     assert f"skipped {hundreds.pairs / '005_noisy.png'}: its clean partner is missing" in out
     assert "data: 199 photographs, 199 real pairs" in out
     assert "not the images and weights that this run began with (398 images now, 400 then)" in out

@@ -408,12 +408,12 @@ def _other_size(root):
 def _truncated(root):
     data = (root / "b_noisy.png").read_bytes()
     (root / "b_noisy.png").write_bytes(data[: len(data) // 2])
-    return "b_noisy.png: not a readable image"
+    return "b_noisy.png cannot be decoded"
 
 
 def _text(root):
     (root / "b_gt.png").write_text("no image")
-    return "b_gt.png: not a readable image"
+    return "b_gt.png is not a readable PNG"
 
 
 @pytest.mark.parametrize("damage", [_missing_partner, _other_size, _truncated, _text])

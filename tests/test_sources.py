@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nt_jax import images
 from nt_jax.data import sources
 from nt_jax.data.bank import load_bank
 from nt_jax.errors import InputError
@@ -126,7 +127,7 @@ def test_pair_of_unequal_sizes_and_unreadable_files(tmp_path):
     with pytest.raises(InputError, match=r"a_noisy\.png: its size differs"):
         sources.find_pairs(tmp_path)
     (tmp_path / "a_noisy.png").write_bytes(b"not a PNG")
-    with pytest.raises(InputError, match=r"a_noisy\.png: not a readable image"):
+    with pytest.raises(InputError, match=r"a_noisy\.png is not a readable PNG"):
         sources.find_pairs(tmp_path)
 
 
@@ -172,15 +173,6 @@ def test_exif_orientation_is_applied(tmp_path):
     assert upright[8:].max() == 0
 
 
-def test_truncated_and_missing_files(tmp_path):
-    path = _write(tmp_path / "a.png", _image(0, 64, 64))
-    path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match=r"a\.png: not a readable image"):
-        sources.read_rgb(path)
-    with pytest.raises(InputError, match=r"b\.png: no such file"):
-        sources.read_rgb(tmp_path / "b.png")
-
-
 def test_parse_spec():
     assert sources.parse_spec("skimage, a/b=3 ,c=d=0.5") == [
         ("skimage", None),
@@ -199,7 +191,8 @@ def test_load_pairs_and_photos(tmp_path):
     assert pair.name == "a"
     assert np.array_equal(clean, _image(0))
     assert np.array_equal(noisy, _image(1))
-    assert [name for name, _ in sources.load_photos(f"{tmp_path / 'p'}=2")] == ["a_gt", "a_noisy"]
+    _touch_pairs(tmp_path / "q", ["a.png", "b.png"])
+    assert [name for name, _ in sources.load_photos(f"{tmp_path / 'q'}=2")] == ["a", "b"]
 
 
 def test_bank_lays_out_photos_then_pairs(tmp_path):
@@ -254,7 +247,7 @@ def test_a_bank_goes_on_without_one_image_in_a_hundred(many, tmp_path, capsys):
         assert len(bank.heights) == len(bank.widths) == 198
         skipped = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
         assert len(skipped) == 2
-        assert skipped[0].startswith(f"data: skipped {many.photos[7]}: not ")
+        assert skipped[0].startswith(f"data: skipped {many.photos[7]}")
     many.photos[8].unlink()
     with pytest.raises(
         InputError, match=r"008\.png: No such.*; 3 of 200 images.*prepare"
@@ -294,14 +287,6 @@ def test_a_full_disk_under_the_cache(many, tmp_path, monkeypatch):
     assert not any((tmp_path / "cache").iterdir())
 
 
-def test_other_formats_are_not_tried_whatever_the_name(tmp_path):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
-    for read in (sources.image_size, sources.read_rgb):
-        with pytest.raises(InputError, match=r"a\.png: not a readable image"):
-            read(path)
-
-
 def test_strips_are_the_whole_image(tmp_path, monkeypatch):
     image = _image(0, 50, 40)
     kinds = {
@@ -315,8 +300,8 @@ def test_strips_are_the_whole_image(tmp_path, monkeypatch):
     for name, kind in kinds.items():
         kind.save(tmp_path / name, exif=exif)
     whole = {name: sources.read_rgb(tmp_path / name) for name in kinds}
-    monkeypatch.setattr(sources, "_STRIP", 70)
-    monkeypatch.setattr(sources, "LARGE", 100)
+    monkeypatch.setattr(images, "_STRIP", 70)
+    monkeypatch.setattr(images, "LARGE", 100)
     for name, expected in whole.items():
         np.testing.assert_array_equal(sources.read_rgb(tmp_path / name), expected)
 

@@ -14,8 +14,8 @@ from tiny_models import save_tiny
 import nt_jax
 from nt_jax import transfer
 from nt_jax.errors import InputError
+from nt_jax.images import Photo, read_photo, write_photo
 from nt_jax.inference import files
-from nt_jax.inference.images import Photo, read_photo, write_photo
 
 CLEAN = data.coffee()[:40, :56]
 
@@ -89,7 +89,7 @@ def test_depth_grey_and_alpha_are_kept(run, model, reference, tmp_path, dtype, g
     image = pixels.astype(np.float32) / largest
     image = np.repeat(image[..., None], 3, -1) if grey else image
     expected = model.transfer(image, reference=read_photo(reference).pixels)
-    expected = expected @ [0.299, 0.587, 0.114] if grey else expected
+    expected = image[..., 0] + (expected - image)[..., 1] if grey else expected
     assert np.abs(result.pixels - largest * expected).max() <= 0.5 + largest * 1e-5
 
 
@@ -145,6 +145,63 @@ def test_report(run, clean, reference, tmp_path, capsys):
     assert everything(tmp_path / "made") == ["o.html", "o.png"]
 
 
+def test_broken_images_of_a_folder_are_skipped_where_asked_for(run, model, tmp_path, capsys):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in ("a.png", "c.png"):
+        write_photo(photos / name, Photo(CLEAN))
+    (photos / "b.png").write_text("no image")
+    run("--skip_broken", clean=photos, output=output)
+    assert everything(output) == ["a.png", "c.png"]
+    out = capsys.readouterr().out
+    assert f"skipped: {photos / 'b.png'} is not a readable" in out
+    assert "seed 2" in out  # that of its place among all
+    for name in ("a.png", "c.png"):
+        (photos / name).unlink()
+    with pytest.raises(InputError, match=r"b\.png is not a readable"):
+        run("--skip_broken", clean=photos, output=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_names_of_references(run, model, clean, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photo = Photo(data.chelsea()[:64, :64])
+    for name in ("Paris, 2024.png", "b.png"):
+        write_photo(tmp_path / name, photo)
+    results = []
+    for reference in (
+        tmp_path / "Paris, 2024.png",
+        "~/b.png",
+        f"~/Paris, 2024.png,{tmp_path}/b.png",
+    ):
+        run(reference=reference, clean="~/clean.png", output="~/out/x.png")
+        results.append(read_photo(tmp_path / "out" / "x.png").pixels)
+    np.testing.assert_array_equal(results[0], results[1])
+    assert np.abs(results[0].astype(int) - results[2]).max() <= 1
+
+
+def test_noise_keeps_its_level_on_grey(model, reference):
+    embedding = model.embed(read_photo(reference).pixels)
+    grey = np.full((48, 48), 128, np.uint8)
+    colour = np.repeat(grey[..., None], 3, -1)
+    for tile in (16, 512):
+        pieces = list(model.transfer_tiles(grey, embedding, tile=tile))
+        result = np.empty((48, 48, 3), np.float32)
+        for piece in pieces:
+            result[piece.rows, piece.columns] = piece.pixels
+        expected = model.transfer(colour, embedding=embedding)[..., 1]
+        for channel in range(3):
+            np.testing.assert_allclose(result[..., channel], expected, atol=1e-5)
+
+
+def test_two_images_that_would_become_one_file(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "find_images", lambda *_: [Path("a.dng"), Path("a.tif")])
+    monkeypatch.setattr(files, "read_photo", lambda _: Photo(CLEAN))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"a\.tif and .*a\.dng would both become .*a\.tif"):
+        run(clean=tmp_path / "photos", output=tmp_path / "out")
+
+
 # --- Wrong input ---------------------------------------------------------------------------------
 
 
@@ -165,6 +222,10 @@ def cases(tmp_path):
         write_photo(many / name, Photo(CLEAN))
     (many / "b.png").write_text("no image")
     (many / "d.png").write_bytes(b"")
+    noisy = tmp_path / "pairs"
+    noisy.mkdir()
+    for name in ("a_gt.png", "a_noisy.png"):
+        write_photo(noisy / name, Photo(CLEAN))
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -183,6 +244,7 @@ def cases(tmp_path):
             "text.png is not",
         ),
         "truncated among good": ({"clean": broken}, "b.jpg cannot be decoded"),
+        "noisy": ({"clean": noisy}, "a_noisy.png is noisy by its name, but clean"),
         "several broken": ({"clean": many}, "replace it; 2 of 4 images are unusable"),
         "empty folder": ({"clean": tmp_path / "empty"}, "no image found"),
         "output is a file": ({"clean": photos, "output": tmp_path / "file"}, "is a file, but"),
@@ -217,6 +279,7 @@ def cases(tmp_path):
         "text",
         "text reference",
         "truncated among good",
+        "noisy",
         "several broken",
         "empty folder",
         "output is a file",
@@ -304,7 +367,7 @@ def test_sigterm_leaves_nothing(model_folder, reference, tmp_path):
         "output": tmp_path / "out.png",
     }
     code = (
-        "import sys; from nt_jax import transfer; from nt_jax.inference import images;"
+        "import sys; from nt_jax import transfer; from nt_jax import images;"
         "encode = images._encode;"
         "images._encode = lambda *a: (encode(*a), print('written', flush=True), sys.stdin.read());"
         f"transfer.main({[f'--{name}={value}' for name, value in flags.items()]!r})"

@@ -1,26 +1,39 @@
-"""Files that someone else made: they run no code, read no other file and write nowhere else."""
+"""Files that someone else made: taken whole or refused in one line, and nothing else happens.
 
+They run no code, read no other file and write nowhere else. The long version of what damaged images
+do is a soak experiment.
+"""
+
+import contextlib
+import functools
+import io
 import json
 import os
 import pickle
 import re
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+import tifffile
 from PIL import Image
 from tiny_models import save_tiny
 
 import nt_jax
-from nt_jax import prepare, transfer
+from experiments.soak import fuzz_images, image_mutations
+from nt_jax import images, prepare, transfer
 from nt_jax.data import prepared, sources
 from nt_jax.data.builders import matlab, run
 from nt_jax.errors import InputError
+from nt_jax.images import Photo, image_size, read_photo, read_rgb
+from nt_jax.inference import loading
 from nt_jax.inference.files import make_folders
 from nt_jax.outputs import check_inside, replacing
 
@@ -187,7 +200,7 @@ def test_an_index_that_points_past_its_shard(data, tmp_path):
     (tmp_path / "shard").write_bytes(bytes(100))
     (pair,) = sources.find_pairs(tmp_path)
     with pytest.raises(InputError, match="shard: ends too early"):
-        sources.read_rgb(pair.clean)
+        read_rgb(pair.clean)
 
 
 # --- Writing -------------------------------------------------------------------------------------
@@ -237,9 +250,11 @@ def test_a_folder_of_images_with_links(tmp_path):
     prepare.main(["--dataset=photos", f"--raw_dir={photos}", f"--data_dir={tmp_path / 'data'}"])
     names = {
         row["name"]
-        for row in prepared.read_index(tmp_path / "data/photos/1.0.0")["splits"]["train"]
+        for split in prepared.read_index(tmp_path / "data/photos/1.0.0")["splits"].values()
+        for row in split
     }
-    assert names <= {"a.png", "out.png"}  # a link to a single image counts as an image
+    # Training and prepare follow links, but not upwards.
+    assert names == {"a.png", "out.png", "folder/x.png"}
     assert _everything(outside.parent) == ["x.png"]
 
 
@@ -268,3 +283,114 @@ def test_odd_names_are_printed(tmp_path):
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert sorted(os.listdir(os.fsencode(tmp_path / "made"))) == sorted(names)
+
+
+# --- Damaged image files -------------------------------------------------------------------------
+
+
+def png_header(width, height, depth=8):
+    """A PNG that declares a size and holds no pixels."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def bad_files():
+    good = io.BytesIO()
+    Image.fromarray(_image()).save(good, "JPEG")
+    sixteen = images._encode_png16(deep := _image(0, 24).astype(np.uint16), Photo(deep))
+    tiff = io.BytesIO()
+    tifffile.imwrite(tiff, _image(0, 24).astype(np.uint16), photometric="rgb")
+    packed, webp = io.BytesIO(), io.BytesIO()
+    tifffile.imwrite(packed, _image(), photometric="rgb", compression="lzw", rowsperstrip=8)
+    Image.fromarray(_image()).save(webp, "WEBP", lossless=True)
+    return {
+        "packed.tif": (packed.getvalue()[:-100], "truncated or damaged"),
+        "truncated.webp": (webp.getvalue()[:-300], "truncated or damaged"),
+        "text.png": (b"This is no image.\n", "not a readable PNG"),
+        "empty.jpg": (b"", "not a readable PNG"),
+        "truncated.jpg": (good.getvalue()[:-200], "truncated or damaged"),
+        "truncated.png": (sixteen[:-200], "truncated or damaged"),
+        "truncated.tif": (tiff.getvalue()[:-200], "truncated or damaged"),
+        "cut_header.tif": (b"II*\0\x08", "truncated or damaged"),
+        "no_pixels.png": (png_header(0, 100), "not a readable PNG"),
+        "bomb.png": (png_header(60000, 60000), "205 megapixels"),
+        "bomb16.png": (png_header(60000, 60000, 16), "205 megapixels"),
+        "hollow.png": (png_header(64, 64), "truncated or damaged"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_files())
+def test_broken_files_are_refused(tmp_path, name):
+    data, message = bad_files()[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    for read in (read_photo, read_rgb):
+        with pytest.raises(InputError, match=message) as error:
+            read(path)
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_missing_folder_and_small_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_photo(tmp_path / "none.png")
+    with pytest.raises(InputError, match="is a folder"):
+        read_photo(tmp_path)
+    Image.fromarray(np.zeros((15, 40, 3), np.uint8)).save(tmp_path / "small.png")
+    with pytest.raises(InputError, match=r"40x15.*at least 16x16"):
+        read_photo(tmp_path / "small.png")
+
+
+def test_truncated_and_missing_files(tmp_path):
+    path = _write(tmp_path / "a.png", _image(0, 64))
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"a\.png cannot be decoded"):
+        read_rgb(path)
+    with pytest.raises(InputError, match=r"b\.png: no such file"):
+        read_rgb(tmp_path / "b.png")
+
+
+def test_other_formats_are_not_tried_whatever_the_name(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
+    for read in (image_size, read_rgb, read_photo):
+        with pytest.raises(InputError, match=r"a\.png is not a readable PNG"):
+            read(path)
+
+
+def test_damaged_files_are_taken_whole_or_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "load", functools.cache(loading.load))
+    files = tmp_path / "files"
+    files.mkdir()
+    for name, data in image_mutations.mutations(84, seed=1):
+        (files / name).write_bytes(data)
+    save_tiny(tmp_path / "model")
+    (tmp_path / "reference.png").write_bytes(image_mutations.sound_files()["rgb.png"])
+    outcomes = fuzz_images.Outcomes()
+    with contextlib.redirect_stdout(io.StringIO()):
+        fuzz_images.fuzz_transfer(sorted(files.iterdir()), tmp_path, outcomes)
+        fuzz_images.fuzz_prepare(sorted(files.iterdir()), tmp_path, outcomes)
+    assert not outcomes.faults
+    assert min(outcomes.counts["taken"], outcomes.counts["refused"]) > 20
+
+
+def test_sound_files_are_taken(tmp_path):
+    for name, data in image_mutations.sound_files().items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        size = (image_mutations.SIDE, image_mutations.SIDE)
+        assert read_rgb(path).shape == (*size, 3)
+        assert read_photo(path).pixels.shape[:2] == image_size(path) == size
+
+
+def test_the_same_seed_gives_the_same_files():
+    first, again = (dict(image_mutations.mutations(60, seed=3)) for _ in range(2))
+    assert first == again
+    assert len(first) == 60

@@ -174,8 +174,8 @@ def _without_network(model: Any, clean: np.ndarray, *_: Any, tile: int, **__: An
 def fuzz_transfer(files: list[Path], work: Path, outcomes: Outcomes) -> None:
     """Each file alone through transfer's main; the bombs' pixels pass by the network."""
     from nt_jax import transfer
+    from nt_jax.images import read_photo
     from nt_jax.inference import loading
-    from nt_jax.inference.images import read_photo
     from nt_jax.inference.model import Model
 
     loading.load = functools.cache(loading.load)  # type: ignore[assignment]
@@ -211,9 +211,9 @@ def fuzz_prepare(files: list[Path], work: Path, outcomes: Outcomes) -> None:
     photos.mkdir()
     pairs.mkdir()
     sound = sound_files()["rgb.png"]
-    for folder in (photos, pairs):
-        (folder / "sound_gt.png").write_bytes(sound)
-        (folder / "sound_noisy.png").write_bytes(sound)
+    for folder, names in ((photos, "ab"), (pairs, ("gt", "noisy"))):
+        for name in names:
+            (folder / f"sound_{name}.png").write_bytes(sound)
     for path in files:
         (photos / path.name).hardlink_to(path)
         (pairs / f"{path.stem}_noisy{path.suffix}").hardlink_to(path)

@@ -11,7 +11,7 @@ from experiments.soak.image_mutations import PNG_MAGIC, SIDE, chunk, png, save
 def bombs() -> dict[str, bytes]:
     """Small files that declare, and some of which hold, as much as is just taken, or more.
 
-    `prepare` takes up to 155 megapixels, 64 of the costly kinds; `transfer` 205 and 100.
+    Taken are up to 205 megapixels, 100 of the costly kinds.
     """
     files = {}
     for side in (9900, 12400, 14300, 60000):

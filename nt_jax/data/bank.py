@@ -10,9 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nt_jax.data.prepared import StoredImage
-from nt_jax.data.sources import ImageFile, Pair, image_size, in_threads, read_rgb
+from nt_jax.data.sources import ImageFile, Pair, in_threads
 from nt_jax.errors import InputError
+from nt_jax.images import image_size, read_rgb
 from nt_jax.outputs import replacing
+from nt_jax.paths import expand
 
 _STALE_S = 3600.0  # a temporary file of a cache not written to for so long is nobody's
 _BROKEN_SHARE = 0.01  # of the images, that training goes on without
@@ -204,7 +206,7 @@ def load_bank(
     # After the pixels, a byte for each file: whether they could be read.
     total = size + len(listed)
     if cache:
-        path = Path(cache).expanduser() / f"pixels-{_cache_key(kept)}.bin"
+        path = expand(cache) / f"pixels-{_cache_key(kept)}.bin"
         memory = _from_disk(path, total, fill)
         for i in np.flatnonzero(memory[size:] == 0).tolist():
             broken.add(image_of[listed[i]], f"{files[listed[i]]}: not readable, says {path}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nt_jax.errors import InputError
+from nt_jax.paths import expand
 
 INDEX = "tiles.json"
 _MAX_PIXELS = 2**30  # of a tile, which memory is taken for before it is read
@@ -201,7 +202,7 @@ def find_tiles(folder: str | Path) -> list[StoredTile] | None:
     Raises:
       InputError: it holds several data sets, or has no such split.
     """
-    asked = Path(folder).expanduser()
+    asked = expand(folder)
     root, split = _locate(asked) if asked.is_dir() else None, ""
     if not root and not asked.exists() and asked.parent.is_dir():
         root, split = _locate(asked.parent), asked.name

@@ -192,8 +192,10 @@ def make_tables(config: Any, batch_size: int) -> Tables:
     if patch < 8:
         raise _fail("patch_size", f"{patch} is too small, needs at least 8")
     problems: list[str] = []
-    photos, photo_shares = _collect(config.photos, sources.find_photos)
-    find_pairs = functools.partial(sources.find_pairs, problems=problems)
+    notes: list[str] = []
+    find_photos = functools.partial(sources.find_photos, notes=notes)
+    photos, photo_shares = _collect(config.photos, find_photos)
+    find_pairs = functools.partial(sources.find_pairs, problems=problems, notes=notes)
     pairs, pair_shares = _collect(config.pairs, find_pairs)
     if not photos and not pairs:
         raise _fail("photos", "neither photos nor pairs are given: name a folder, or skimage")
@@ -207,6 +209,8 @@ def make_tables(config: Any, batch_size: int) -> Tables:
         choices = _choices(config, batch_size, photo_shares, pairs, pair_shares)
     real_rows = float(choices["real_probability"].sum())
     if jax.process_index() == 0:
+        for note in notes:
+            print(f"data: {note}", flush=True)
         print(
             f"data: {len(photo_shares)} photographs, {len(pairs)} real pairs;"
             f" {real_rows:g} of {batch_size} rows in a batch are real",

@@ -16,12 +16,13 @@ import numpy as np
 
 from nt_jax import metrics, prng
 from nt_jax.data import noise
-from nt_jax.data.sources import ImageFile, Pair, read_rgb
+from nt_jax.data.sources import ImageFile, Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report, statistics
 from nt_jax.evaluation.oracles import to_bytes
 from nt_jax.evaluation.samples import Broken, usable_pairs, usable_photos, whole_windows
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.images import read_rgb
 
 KINDS = ("gaussian", "poisson", "poisson_gaussian")
 DENOISED, NOISY = "denoised", "noisy input"

@@ -8,12 +8,13 @@ import numpy as np
 import scipy.stats
 
 from nt_jax.data.references import photograph
-from nt_jax.data.sources import Pair, read_rgb
+from nt_jax.data.sources import Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report, statistics
 from nt_jax.evaluation.samples import Broken, usable_pairs, whole_windows
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.evaluation.tsne import pca, tsne
+from nt_jax.images import read_rgb
 
 FEWEST_IMAGES = 4
 # Rank correlations of all pairs of images, drawn anew for each, take long.

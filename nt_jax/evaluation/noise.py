@@ -13,7 +13,7 @@ from nt_jax import metrics
 from nt_jax.data.sources import ImageFile, read_rgb
 from nt_jax.errors import InputError
 from nt_jax.evaluation import report, statistics
-from nt_jax.evaluation.samples import Broken, usable_pairs, usable_photos
+from nt_jax.evaluation.samples import Broken, usable_images, usable_pairs
 from nt_jax.readings import NoiseReading
 
 # Columns of the table of images, and of the table of errors.
@@ -100,7 +100,7 @@ def run(
     if pairs is not None:
         files = [(pair.name, pair.noisy, pair.clean) for pair in usable_pairs(pairs, broken)]
     else:
-        files = [(path.stem, path, None) for path in usable_photos(folder, broken)]
+        files = [(path.stem, path, None) for path in usable_images(folder, broken)]
     from nt_jax.inference.loading import load
 
     model = load(model_name)

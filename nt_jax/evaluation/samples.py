@@ -7,7 +7,7 @@ along each axis, evenly spaced, without overlap; its score is the mean over its 
 Everything is compiled once for each size. Of a set of more than 32 sizes, samples are cut in the
 middle to sides of 16, 32, 48 or a multiple of 64, which leaves 121 sizes at most.
 
-Pixels are 8-bit RGB throughout, as `nt_jax.data.sources.read_rgb` gives them.
+Pixels are 8-bit RGB throughout, as `nt_jax.images.read_rgb` gives them.
 """
 
 from collections import defaultdict
@@ -19,18 +19,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nt_jax.data.references import photograph
-from nt_jax.data.sources import (
-    EXTENSIONS,
-    ImageFile,
-    Pair,
-    find_pairs,
-    find_photos,
-    image_size,
-    list_images,
-    list_pairs,
-    read_rgb,
-)
+from nt_jax.data.sources import ImageFile, Pair, find_pairs, find_photos, list_pairs
 from nt_jax.errors import InputError
+from nt_jax.images import image_size, list_images, nothing_found, read_rgb
+from nt_jax.paths import expand, same_name
 
 SMALLEST_SIDE = 16
 LARGEST_WHOLE = 512
@@ -123,8 +115,9 @@ def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
       InputError: there is none; an image has no partner or one of another size, is below 16 pixels
         a side or cannot be read, and `broken` does not go on.
     """
+    notes: list[str] = []
     try:
-        pairs = find_pairs(folder)
+        pairs = find_pairs(folder, notes=notes)
     except InputError:
         if not broken.skip:
             raise
@@ -133,6 +126,7 @@ def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
             raise
         for problem in problems:
             broken.note(problem)
+    _say(notes)
     return [pair for pair in pairs if _size(pair.clean, broken)]
 
 
@@ -143,7 +137,29 @@ def usable_photos(folder: Path, broken: Broken) -> list[ImageFile]:
       InputError: there is none; an image is below 16 pixels a side or cannot be read, and `broken`
         does not go on.
     """
-    return [path for path in find_photos(folder) if _size(path, broken)]
+    notes: list[str] = []
+    photos = find_photos(folder, notes)
+    _say(notes)
+    return [path for path in photos if _size(path, broken)]
+
+
+def usable_images(folder: Path, broken: Broken) -> list[Path]:
+    """The image files under a folder, clean or noisy, as `usable_photos`.
+
+    Raises:
+      InputError: as there.
+    """
+    notes: list[str] = []
+    files = list_images(folder, notes)
+    _say(notes)
+    if not files:
+        raise nothing_found(folder)
+    return [path for path in files if _size(path, broken)]
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        print(note, flush=True)
 
 
 def _size(path: ImageFile, broken: Broken) -> tuple[int, int] | None:
@@ -202,15 +218,15 @@ def samples_of_folders(clean: Path, noisy: Path, generated: Path, broken: Broken
 def _by_name(folder: Path, broken: Broken) -> dict[str, Path]:
     """Image files under a folder by relative path without extension."""
     files: dict[str, Path] = {}
-    root = folder.expanduser()
+    root = expand(folder)
     for path in list_images(root):
-        name = path.relative_to(root).with_suffix("").as_posix()
+        name = same_name(path.relative_to(root).with_suffix("").as_posix())
         if name in files:
             broken.note(f"{path} and {files[name]} have one name")
         else:
             files[name] = path
     if not files:
-        raise InputError(f"{folder}: no image found, looked for {' '.join(sorted(EXTENSIONS))}")
+        raise nothing_found(folder)
     return files
 
 

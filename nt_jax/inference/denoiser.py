@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nt_jax.arrays import as_images
+from nt_jax.arrays import as_images, as_integer, is_traced
 from nt_jax.errors import InputError
-from nt_jax.inference.images import SMALLEST_SIDE, to_float
+from nt_jax.images import SMALLEST_SIDE, to_float
+from nt_jax.inference.processes import check_process
 from nt_jax.inference.tiles import (
     DEFAULT_TILE,
     Tile,
@@ -63,10 +64,16 @@ class Denoiser:
         Args:
           noisy: uint8 or float in [0, 1].
         """
+        check_process()
         images = as_images(noisy, "noisy")
         if _is_pooled_whole(*images.shape[1:3]):
             clean = _denoise(self.network, self.params, images, None)
         else:
+            if is_traced(images):
+                raise InputError(
+                    "noisy: above 512x512 pixels a denoiser works in tiles, not inside jit, vmap "
+                    "or grad: call it outside, or on smaller images"
+                )
             clean = jnp.stack([self._by_tiles(image) for image in np.asarray(images)])
         return clean if np.ndim(noisy) == 4 else clean[0]
 
@@ -88,6 +95,7 @@ class Denoiser:
         Yields:
           The pieces, which cover the image once.
         """
+        check_process()
         height, width = noisy.shape[:2]
         windows = self.windows(height, width, tile)
         whole = len(windows) == 1 and _is_pooled_whole(height, width)
@@ -103,7 +111,7 @@ class Denoiser:
         self, height: int, width: int, tile: int = DEFAULT_TILE
     ) -> list[tuple[Window, Window]]:
         """The (vertical, horizontal) windows `denoise_tiles` works through."""
-        if tile < SMALLEST_SIDE:
+        if as_integer(tile, "tile") < SMALLEST_SIDE:
             raise InputError(f"tile: expected {SMALLEST_SIDE} or more; got {tile}")
         rows, columns = (split(size, tile, self.network.radius) for size in (height, width))
         return [(row, column) for row in rows for column in columns]

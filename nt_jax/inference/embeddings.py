@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nt_jax.arrays import as_number, is_traced
 from nt_jax.errors import InputError
-from nt_jax.inference.images import SMALLEST_SIDE
+from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference.tiles import ALIGNMENT, evenly_spaced
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import Networks, embed
@@ -92,10 +93,14 @@ def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:
       InputError: an argument is none of the above, or the embeddings are opposite.
     """
     first, second = _pair(a, b, "a", "b")
-    if not 0 <= weight <= 1:
+    if not is_traced(weight) and not 0 <= as_number(weight, "weight") <= 1:
         raise InputError(f"weight: expected 0 (all a) to 1 (all b); got {weight}")
     mixed = (1 - weight) * first + weight * second
-    if bound == "l2" and bool((jnp.linalg.norm(mixed, axis=-1) < 1e-6).any()):
+    if (
+        bound == "l2"
+        and not is_traced(mixed)
+        and bool((jnp.linalg.norm(mixed, axis=-1) < 1e-6).any())
+    ):
         raise InputError("a and b are opposite: nothing lies between them; choose other references")
     return _onto(mixed, bound)
 
@@ -112,7 +117,7 @@ def shift(embedding: ArrayLike, direction: ArrayLike, amount: float, bound: str)
       InputError: an argument is none of the above.
     """
     start, step = _pair(embedding, direction, "embedding", "direction")
-    if not math.isfinite(amount):
+    if not is_traced(amount) and not math.isfinite(as_number(amount, "amount")):
         raise InputError(f"amount: expected a finite number; got {amount}")
     return _onto(start + amount * step, bound)
 
@@ -181,12 +186,15 @@ def _pair(a: ArrayLike, b: ArrayLike, name_a: str, name_b: str) -> tuple[Array, 
 
 
 def _checked(values: ArrayLike, name: str) -> Array:
-    array = jnp.asarray(values)
+    try:
+        array = jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected float [..., E]; got no array ({error})") from error
     if array.ndim == 0 or not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
             f"{name}: expected float [..., E], as embed() gives it; got {array.dtype} of shape "
             f"{list(array.shape)}"
         )
-    if not bool(jnp.isfinite(array).all()):
+    if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
         raise InputError(f"{name}: expected finite values; got NaN or infinity")
     return array.astype(jnp.float32)

@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nt_jax.errors import InputError
-from nt_jax.inference.embeddings import reference_crops
-from nt_jax.inference.images import (
+from nt_jax.formats import raw
+from nt_jax.images import (
     Photo,
     check_writable_as,
     find_images,
@@ -24,6 +24,7 @@ from nt_jax.inference.images import (
     to_float,
     write_photo,
 )
+from nt_jax.inference.embeddings import reference_crops
 from nt_jax.outputs import check_inside
 
 if TYPE_CHECKING:
@@ -47,34 +48,51 @@ class Job(NamedTuple):
     size: tuple[int, int]
 
 
-def plan(source: Path, output: Path, references: Sequence[Path] = (), seed: int = 0) -> list[Job]:
+def plan(
+    source: Path,
+    output: Path,
+    references: Sequence[Path] = (),
+    seed: int = 0,
+    skip_broken: bool = False,
+) -> list[Job]:
     """What to do, one job an image, in the order of file names; the i-th has seed + i.
 
-    A folder's images keep their names and sub-folders. Every image is decoded once, so that a
-    broken one ends the command before anything is written.
+    A folder's images keep their names and sub-folders; developed raw files become TIFFs. Every
+    image is decoded once, so that a broken one ends the command before anything is written. Prints
+    a line about what of a folder is left out.
 
     Args:
       source: image file, or folder of images.
       output: file, or folder where `source` is one; a file may also go into an existing folder.
       references: not to be overwritten, as the images themselves.
       seed: of the first image.
+      skip_broken: goes on without the broken images of a folder, each named in a line.
 
     Raises:
-      InputError: an image is missing or broken, or `output` does not fit.
+      InputError: an image is missing or broken, or all are, or `output` does not fit.
     """
     if source.is_dir():
         if output.exists() and not output.is_dir():
             raise InputError(f"{output} is a file, but {source} is a folder; name an output folder")
-        pairs = [(source / name, output / name) for name in find_images(source, output)]
+        notes: list[str] = []
+        try:
+            names = find_images(source, output, notes)
+        finally:
+            for note in notes:
+                print(note, flush=True)
+        pairs = [(source / name, output / _target_name(name)) for name in names]
     elif output.is_dir():
-        pairs = [(source, output / source.name)]
+        pairs = [(source, output / _target_name(Path(source.name)))]
     else:
         pairs = [(source, output)]
     inputs = {path.resolve() for path in (*references, *(image for image, _ in pairs))}
+    targets: dict[Path, Path] = {}
     jobs, broken = [], []
     for index, (image, target) in enumerate(pairs):
         if target.resolve() in inputs:
             raise InputError(f"{target} would overwrite an input; choose another output")
+        if targets.setdefault(target, image) != image:
+            raise InputError(f"{image} and {targets[target]} would both become {target}")
         try:
             photo = read_photo(image)
         except InputError as error:
@@ -83,10 +101,19 @@ def plan(source: Path, output: Path, references: Sequence[Path] = (), seed: int 
         check_writable_as(target, photo)
         height, width = photo.pixels.shape[:2]
         jobs.append(Job(image, target, seed + index, (height, width)))
-    if broken:
+    if broken and skip_broken and jobs:
+        for line in broken:
+            print(f"skipped: {line}", flush=True)
+    elif broken:
         others = f"; {len(broken)} of {len(pairs)} images are unusable" if len(broken) > 1 else ""
-        raise InputError(broken[0] + others)
+        skip = "; --skip_broken goes on without" if source.is_dir() and jobs else ""
+        raise InputError(broken[0] + others + skip)
     return jobs
+
+
+def _target_name(name: Path) -> Path:
+    """What an image's result is called: as itself, but nothing is written as a raw file."""
+    return name.with_suffix(".tif") if name.suffix.lower() in raw.EXTENSIONS else name
 
 
 def make_folders(targets: Sequence[Path], output: Path) -> None:

@@ -11,9 +11,11 @@ from nt_jax.devices import check_devices
 from nt_jax.errors import InputError
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
+from nt_jax.inference.processes import note_start
 from nt_jax.models.networks import make_networks
 from nt_jax.models.parameters import Tree
 from nt_jax.models.ridnet import RIDNet
+from nt_jax.paths import expand
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -39,6 +41,7 @@ def load(name: str | os.PathLike = "small") -> Model:
         raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
     if "discriminator" in variables:
         params["discriminator"] = variables["discriminator"]
+    note_start()
     return Model(networks, jax.device_put(params), metadata)
 
 
@@ -48,7 +51,7 @@ def load_denoiser(name: str | os.PathLike) -> Denoiser:
     Raises:
       InputError: there is no such denoiser, or it is of another kind or damaged.
     """
-    nested = Path(name) / "denoiser"
+    nested = expand(name) / "denoiser"
     is_converted = os.fspath(name) not in _bundled() and nested.is_dir()
     metadata, variables = _read(nested if is_converted else name)
     if metadata.get("kind") != "ridnet":
@@ -61,6 +64,7 @@ def load_denoiser(name: str | os.PathLike) -> Denoiser:
         params = variables["denoiser"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
+    note_start()
     return Denoiser(network, jax.device_put(params), metadata)
 
 
@@ -74,7 +78,7 @@ def _read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
     from nt_jax.inference.workdir import load_workdir
 
     check_devices()
-    folder = PRETRAINED / name if os.fspath(name) in _bundled() else Path(name)
+    folder = PRETRAINED / name if os.fspath(name) in _bundled() else expand(name)
     if (folder / checkpointing.MODEL_FILE).is_file():
         return checkpointing.load_model(folder)
     if (folder / checkpointing.CONFIG_FILE).is_file():

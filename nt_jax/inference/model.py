@@ -14,12 +14,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax import prng
-from nt_jax.arrays import as_images
+from nt_jax.arrays import as_images, as_integer, as_number, is_traced, refuse_traced
 from nt_jax.calibration import Calibration
 from nt_jax.calibration import calibrate as calibrate_noise
 from nt_jax.errors import InputError
+from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference import embeddings as embeddings_of
-from nt_jax.inference.images import SMALLEST_SIDE
+from nt_jax.inference.processes import check_process
 from nt_jax.inference.tiles import (
     ALIGNMENT,
     DEFAULT_TILE,
@@ -37,6 +38,7 @@ from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
 from nt_jax.models.networks import Networks, embed, read
 from nt_jax.models.parameters import Array, Tree
+from nt_jax.paths import expand
 from nt_jax.readings import NoiseReading, Readings, decode, summarize
 
 _SEEDS = 2**32
@@ -108,6 +110,7 @@ class Model:
         Args:
           image: uint8 or float in [0, 1], sides of 16 pixels or more.
         """
+        check_process()
         images = _large_enough(as_images(image, "image"), "image")
         embeddings = self.embed_crops(embeddings_of.reference_crops(images, self.reference_crop))
         return embeddings if np.ndim(image) == 4 else embeddings[0]
@@ -179,6 +182,7 @@ class Model:
           InputError: an argument is none of the above.
         """
         check_options(seed, strength=1.0)
+        refuse_traced("level_direction", photos)
         batches: Sequence[Any] = photos if isinstance(photos, list | tuple) else [photos]
         rng = np.random.default_rng(seed)
         copies = [
@@ -346,6 +350,7 @@ class Model:
         """
         if (reference is None) == (embedding is None):
             raise InputError("transfer: give either reference= or embedding=")
+        refuse_traced("transfer", clean, reference, embedding)
         images = as_images(clean, "clean")
         if images.shape[0] != 1:
             raise InputError(f"clean: expected one image [H, W, 3]; got {list(images.shape)}")
@@ -358,8 +363,8 @@ class Model:
             raise InputError("calibrate: needs reference=, which the noise is measured on")
         pixels = np.asarray(images[0])
         output = np.empty_like(pixels)
-        factor = strength * gain
-        for part in self.transfer_tiles(pixels, embedding, seed=seed, strength=factor, tile=tile):
+        options: dict[str, Any] = {"seed": seed, "strength": strength, "tile": tile}
+        for part in self.transfer_tiles(pixels, embedding, gain=gain, **options):
             output[part.rows, part.columns] = part.pixels
         return output
 
@@ -369,22 +374,25 @@ class Model:
         embedding: ArrayLike,
         *,
         seed: int = 0,
-        strength: ArrayLike = 1.0,
+        strength: float = 1.0,
+        gain: ArrayLike = 1.0,
         tile: int = DEFAULT_TILE,
     ) -> Iterator[Tile]:
         """`transfer` piece by piece, for images too large to be held as float.
 
         Args:
           clean: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
-          embedding, seed, tile: as in `transfer`.
-          strength: factor of the noise, or of each channel's, 0 or more.
+            A grey image gets the noise of the green channel in all three.
+          embedding, seed, strength, tile: as in `transfer`.
+          gain: further factor of each channel, as `reference_noise` finds it; [] or [3].
 
         Yields:
           The pieces, which cover the image once.
         """
-        factors = np.broadcast_to(np.asarray(strength, np.float32), (3,))
-        for factor in factors.tolist():
-            check_options(seed, factor)
+        refuse_traced("transfer", clean, embedding)
+        check_process()
+        check_options(seed, strength)
+        factors = np.float32(strength) * np.broadcast_to(np.asarray(gain, np.float32), (3,))
         _large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
         windows = self.windows(height, width, tile)
@@ -397,8 +405,10 @@ class Model:
         windows: list[tuple[Window, Window]],
         embedding: Array,
         seed: np.uint32,
-        strength: np.ndarray,
+        factors: np.ndarray,
     ) -> Iterator[Tile]:
+        grey = clean.ndim == 2
+
         def add_noise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             height, width, _ = inputs.shape
             # Windows begin before the image; positions of random numbers do not.
@@ -410,7 +420,9 @@ class Model:
                 embedding,
                 _stacked_maps(seed, origin, height, width, self.blocks),
             )
-            return inputs + strength * np.asarray(noise)[0]
+            made = factors * np.asarray(noise)[0]
+            # Averaged to grey, colour noise would lose a third of its level.
+            return inputs + (made[..., 1:2] if grey else made)
 
         return over_tiles(clean, windows, add_noise)
 
@@ -418,6 +430,7 @@ class Model:
         self, height: int, width: int, tile: int = DEFAULT_TILE
     ) -> list[tuple[Window, Window]]:
         """The (vertical, horizontal) windows `transfer` works through."""
+        tile = as_integer(tile, "tile")
         if tile < ALIGNMENT or tile % ALIGNMENT:
             raise InputError(f"tile: expected a positive multiple of {ALIGNMENT}; got {tile}")
         rows, columns = (framed(round_up(size), tile, self._halo) for size in (height, width))
@@ -508,11 +521,16 @@ class Model:
         """
         from nt_jax.inference.export import export
 
-        return export(self, Path(path), format)
+        return export(self, expand(path), format)
 
     def _embeddings(self, embedding: ArrayLike, batch: int) -> Array:
-        array = jnp.asarray(embedding)
         expected = (batch, self.embedding_size)
+        try:
+            array = jnp.asarray(embedding)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"embedding: expected float of shape {list(expected)}; got no array ({error})"
+            ) from error
         if batch == 1 and array.ndim == 1:
             array = array.reshape(1, -1)
         if array.shape != expected or not jnp.issubdtype(array.dtype, jnp.floating):
@@ -520,8 +538,7 @@ class Model:
                 f"embedding: expected float of shape {list(expected)}, as embed() gives it; got "
                 f"{array.dtype} of shape {list(np.shape(embedding))}"
             )
-        traced = isinstance(array, jax.core.Tracer)
-        if not traced and not np.isfinite(np.asarray(array)).all():
+        if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
             raise InputError("embedding: expected finite values; got NaN or infinity")
         return array.astype(jnp.float32)
 
@@ -625,11 +642,12 @@ def check_options(seed: int, strength: float, images: int = 1) -> None:
     """Checks what `transfer` is asked to do with that many images.
 
     Raises:
-      InputError: a seed, of the first or the last image, or the strength is out of range.
+      InputError: a seed, of the first or the last image, or the strength is no number or out of
+        range.
     """
-    if not 0 <= seed <= _SEEDS - images:
+    if not 0 <= as_integer(seed, "seed") <= _SEEDS - images:
         raise InputError(f"seed: expected 0 to 2**32 - {images} for {images} image(s); got {seed}")
-    if not (math.isfinite(strength) and strength >= 0):
+    if not 0 <= as_number(strength, "strength") < math.inf:
         raise InputError(f"strength: expected 0 or more; got {strength}")
 
 

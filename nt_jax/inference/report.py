@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from nt_jax import metrics
 from nt_jax.errors import InputError
-from nt_jax.inference.images import Photo, read_photo, to_float
+from nt_jax.images import Photo, read_photo, to_float
 from nt_jax.outputs import replacing
 
 EXTENSIONS = (".html", ".png")

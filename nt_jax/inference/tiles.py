@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nt_jax.inference.images import to_float
+from nt_jax.images import to_float
 from nt_jax.models.generator import LEVEL_SCALES, blocks_of_levels
 from nt_jax.models.parameters import Array
 

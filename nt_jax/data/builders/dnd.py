@@ -6,6 +6,7 @@ from pathlib import Path
 from nt_jax.data.builders import matlab
 from nt_jax.data.builders.listing import Listing, Source
 from nt_jax.errors import InputError
+from nt_jax.paths import files_named
 
 
 def list_dnd(raw_dir: Path) -> Listing:
@@ -13,7 +14,7 @@ def list_dnd(raw_dir: Path) -> Listing:
 
     Name `0001_01` is box 1 of image 1; its tile's y and x are where a submission puts it back.
     """
-    info = next(raw_dir.rglob("info.mat"), None)
+    info = next(iter(files_named(raw_dir, "info.mat")), None)
     if not info:
         return Listing([], [])
     try:

@@ -11,6 +11,8 @@ import numpy as np
 
 from nt_jax.data import sources
 from nt_jax.errors import InputError
+from nt_jax.images import read_rgb
+from nt_jax.paths import split_names
 
 SPLITS = ("train", "val", "test")
 _HELD_OUT = 0.1  # share of the images that goes to `val` where no split is published
@@ -63,7 +65,7 @@ def split_of(path: Path, raw_dir: Path) -> str:
 def photo(path: Path, raw_dir: Path, split: str) -> Source:
     """The source of a photograph."""
     name = path.relative_to(raw_dir).as_posix()
-    return Source(name, split, (path,), clean=partial(sources.read_rgb, path))
+    return Source(name, split, (path,), clean=partial(read_rgb, path))
 
 
 def pair(found: sources.Pair, raw_dir: Path, split: str | None = None) -> Source:
@@ -74,22 +76,22 @@ def pair(found: sources.Pair, raw_dir: Path, split: str | None = None) -> Source
         name=found.name,
         split=split_of(found.clean, raw_dir) if split is None else split,
         files=(found.clean, found.noisy),
-        clean=partial(sources.read_rgb, found.clean),
-        noisy=partial(sources.read_rgb, found.noisy),
-        capture=sources.parse_capture(found.name),
+        clean=partial(read_rgb, found.clean),
+        noisy=partial(read_rgb, found.noisy),
+        capture=sources.parse_capture(found.name)._replace(scene=found.scene),
     )
 
 
 def assign_splits(
-    found: list[Source], seed: str, val_scenes: Iterable[str] | None = None
+    found: list[Source], seed: str, val_scenes: str | Iterable[str] | None = None
 ) -> list[Source]:
     """Gives every source a split; those without a published one by scene, whatever the camera.
 
     Args:
       found: sources.
       seed: the data set's name.
-      val_scenes: held out for `val`. None chooses: in the order of a hash, until they hold a tenth
-        of the images; never all.
+      val_scenes: held out for `val`; text is comma-separated. None chooses: in the order of a
+        hash, until they hold a tenth of the images; never all.
 
     Raises:
       InputError: there is no such scene.
@@ -105,6 +107,8 @@ def assign_splits(
             if sum(counts[held] for held in held_out) < _HELD_OUT * total:
                 held_out.add(scene)
     else:
+        if isinstance(val_scenes, str):
+            val_scenes = split_names(val_scenes, counts.__contains__)
         held_out = set(val_scenes)
         for scene in sorted(held_out - set(counts)):
             known = ", ".join(sorted(counts)[:12]) or "none: the splits are published"

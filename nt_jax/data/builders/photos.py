@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
-from nt_jax.data import sources
 from nt_jax.data.builders.listing import SPLITS, Listing, photo, split_of
+from nt_jax.data.layouts import check_clean
+from nt_jax.images import list_images
+from nt_jax.paths import folders_named
 
 
 def list_photos(raw_dir: Path) -> Listing:
-    """Every image file; folders train, val and test are splits."""
-    found = sources.list_images(raw_dir)
+    """Every image file; folders train, val and test are splits.
+
+    Raises:
+      InputError: noisy images are among them by their names.
+    """
+    found = check_clean(raw_dir)
     return Listing([photo(path, raw_dir, split_of(path, raw_dir)) for path in found], [])
 
 
@@ -19,20 +25,20 @@ def list_div2k(raw_dir: Path) -> Listing:
     """
     listed = []
     for name, split in (("DIV2K_train_HR", "train"), ("DIV2K_valid_HR", "val")):
-        folders = [raw_dir] if raw_dir.name == name else sorted(raw_dir.rglob(name))
+        folders = [raw_dir] if raw_dir.name == name else folders_named(raw_dir, name)
         for folder in folders:
-            listed += [photo(path, raw_dir, split) for path in sources.list_images(folder)]
+            listed += [photo(path, raw_dir, split) for path in list_images(folder)]
     return Listing(listed, [])
 
 
 def list_bsds500(raw_dir: Path) -> Listing:
     """`images/{train,val,test}/*.jpg` anywhere below a folder, or `{train,val,test}/*.jpg`."""
-    for root in (raw_dir, *sorted(raw_dir.rglob("images"))):
+    for root in (raw_dir, *folders_named(raw_dir, "images")):
         listed = [
             photo(path, root, split)
             for split in SPLITS
             if (root / split).is_dir()
-            for path in sources.list_images(root / split)
+            for path in list_images(root / split)
         ]
         if listed:
             return Listing(listed, [])

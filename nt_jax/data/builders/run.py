@@ -13,6 +13,8 @@ from nt_jax.data import prepared
 from nt_jax.data.builders import tiles
 from nt_jax.data.builders.listing import Listing, Source, assign_splits
 from nt_jax.errors import InputError
+from nt_jax.images import EXTENSIONS
+from nt_jax.paths import look_through
 
 LAYOUTS = {  # what to say where nothing was found
     "sidd": "Data/0001_001_S6_00100_00060_3200_L/*_SRGB_010.PNG or Validation*BlocksSrgb.mat",
@@ -21,9 +23,12 @@ LAYOUTS = {  # what to say where nothing was found
     "polyu": "CroppedImages/Canon5D2_5_160_3200_chair_11_mean.JPG and ..._real.JPG",
     "div2k": "DIV2K_train_HR/*.png or DIV2K_valid_HR/*.png",
     "bsds500": "images/train, images/val and images/test",
-    "pairs": "NAME_gt.EXT beside NAME_noisy.EXT, or folders gt and noisy",
+    "pairs": "NAME_gt.EXT beside NAME_noisy.EXT, or folders gt and noisy or target and input",
     "photos": "image files",
 }
+
+# Of the others it is known what else lies beside the images.
+_ANY_FOLDER = ("pairs", "photos")
 
 
 def _fingerprint(listed: Iterable[Source], tile: int) -> str:
@@ -97,7 +102,7 @@ def prepare(
     raw_dir: Path,
     data_dir: Path,
     tile: int = 512,
-    val_scenes: Iterable[str] | None = None,
+    val_scenes: str | Iterable[str] | None = None,
     on_error: str = "fail",
 ) -> Path:
     """Writes a TFDS data set of tiles, or finds it written already; see `nt_jax.prepare`.
@@ -123,6 +128,8 @@ def prepare(
     found = _without_odd_names(builder.list_images(raw_dir))
     if not found.sources and not found.broken:
         raise InputError(f"{raw_dir}: nothing of {dataset} found: need {LAYOUTS[dataset]}")
+    if dataset in _ANY_FOLDER and (note := look_through(raw_dir, EXTENSIONS).left_out()):
+        print(note, flush=True)
     _check_names(found.sources)
     listed = assign_splits(found.sources, dataset, val_scenes)
     fingerprint = _fingerprint(listed, tile)

@@ -8,6 +8,7 @@ from nt_jax.data import sources
 from nt_jax.data.builders import matlab
 from nt_jax.data.builders.listing import Listing, Source, pair
 from nt_jax.errors import InputError
+from nt_jax.paths import files_named, look_through
 
 
 def _partner(noisy: Path) -> Path:
@@ -62,9 +63,9 @@ def list_sidd(raw_dir: Path) -> Listing:
     """
     found, broken = sources.list_pairs(raw_dir)
     listed = [pair(one, raw_dir) for one in found if sources.parse_capture(one.name).illuminant]
-    blocks = [_blocks(path) for path in sorted(raw_dir.rglob("ValidationNoisyBlocksSrgb.mat"))]
-    if not blocks and (alone := next(raw_dir.rglob("ValidationGtBlocksSrgb.mat"), None)):
-        broken.append(f"{alone}: its noisy partner ValidationNoisyBlocksSrgb.mat is missing")
+    blocks = [_blocks(path) for path in files_named(raw_dir, "ValidationNoisyBlocksSrgb.mat")]
+    if not blocks and (alone := files_named(raw_dir, "ValidationGtBlocksSrgb.mat")):
+        broken.append(f"{alone[0]}: its noisy partner ValidationNoisyBlocksSrgb.mat is missing")
     if blocks:
         listed = [source._replace(split=source.split or "train") for source in listed]
     for block in blocks:
@@ -75,13 +76,13 @@ def list_sidd(raw_dir: Path) -> Listing:
 
 def list_siddplus(raw_dir: Path) -> Listing:
     """siddplus_valid_{noisy,gt}_srgb.mat; else folders of PNGs so named, or named noisy and gt."""
-    files = sorted(raw_dir.rglob("siddplus*noisy_srgb.mat"))
+    files = files_named(raw_dir, "siddplus*noisy_srgb.mat")
     listings = [_blocks(path) for path in files]
     listed = [source for listing in listings for source in listing.sources]
     broken = [line for listing in listings for line in listing.broken]
     if files:
         return Listing(listed, broken)
-    for noisy in sorted(path for path in raw_dir.rglob("*") if path.is_dir()):
+    for noisy in look_through(raw_dir, frozenset()).folders:
         if "noisy" not in noisy.name.lower():
             continue
         if not _partner(noisy).is_dir():

@@ -19,9 +19,9 @@ import imagecodecs
 import numpy as np
 from tqdm import tqdm
 
-from nt_jax.data import sources
 from nt_jax.data.builders.listing import Source
 from nt_jax.errors import InputError
+from nt_jax.images import EXTENSIONS, LARGE, image_size
 from nt_jax.outputs import replacing
 
 _T = TypeVar("_T")
@@ -62,9 +62,9 @@ def room(source: Source) -> Iterator[None]:
     Raises:
       InputError: a file cannot be read.
     """
-    files = [path for path in source.files if path.suffix.lower() in sources.EXTENSIONS]
-    pixels = sum(math.prod(sources.image_size(path)) for path in files)
-    with _LARGE_LOCK if pixels > sources.LARGE else contextlib.nullcontext():
+    files = [path for path in source.files if path.suffix.lower() in EXTENSIONS]
+    pixels = sum(math.prod(image_size(path)) for path in files)
+    with _LARGE_LOCK if pixels > LARGE else contextlib.nullcontext():
         yield
 
 

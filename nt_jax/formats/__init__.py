@@ -1,0 +1,1 @@
+"""What `nt_jax.images` knows of single formats: TIFF, cameras' raw files, metadata."""

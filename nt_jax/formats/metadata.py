@@ -1,0 +1,177 @@
+"""What a file says about the shot: EXIF and resolution, kept from input to output.
+
+Of EXIF goes what no longer holds: the orientation, as pixels are upright; the thumbnail, which
+shows the image before; and what describes the file and not the shot.
+"""
+
+import contextlib
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import tifffile
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+ORIENTATION = 0x0112
+_EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
+_MAKER_NOTE = 0x927C
+_SIZES = {"width": 0xA002, "height": 0xA003}
+_X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x011A, 0x011B, 0x0128
+_INCH = 2
+# Description, make, model, software, time, artist, computer, copyright, rating.
+_TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
+_KEPT = (*_TEXTS, 0x4746, *range(0x9C9B, 0x9CA0))
+_PREFIX = b"Exif\0\0"
+_LARGEST = 65_500  # that JPEG holds
+_LAST_POINTER = 2**32 - 2**17  # in a TIFF, with room for EXIF behind it
+
+Resolution = tuple[float, float]
+
+
+def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
+    """EXIF as bytes, for an upright image of that size; None where there is none or it is damaged.
+
+    The file that it was read from must still be open.
+    """
+    with contextlib.suppress(Exception):  # damaged metadata is no reason to refuse a photograph
+        kept = Image.Exif()
+        for tag in _KEPT:
+            if tag in exif:
+                kept[tag] = exif[tag]
+        if _EXIF in exif:
+            shot = dict(exif.get_ifd(_EXIF))
+            if _INTEROP in shot:
+                shot[_INTEROP] = dict(exif.get_ifd(_INTEROP))
+            shot |= {
+                tag: value
+                for tag, value in ((_SIZES["width"], width), (_SIZES["height"], height))
+                if tag in shot
+            }
+            kept[_EXIF] = shot
+        if _GPS in exif:
+            kept[_GPS] = dict(exif.get_ifd(_GPS))
+        if not len(kept):
+            return None
+        data = kept.tobytes()
+        if len(data) > _LARGEST and _EXIF in kept:
+            kept[_EXIF].pop(_MAKER_NOTE, None)
+            data = kept.tobytes()
+        return data if len(data) <= _LARGEST else None
+    return None
+
+
+def exif_of_tiff(file: IO[bytes]) -> Image.Exif:
+    """The EXIF of an open TIFF; empty where it is damaged."""
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):
+        file.seek(0)
+        exif.load_from_fp(file)
+        return exif
+    return Image.Exif()
+
+
+def exif_of_bytes(data: bytes | None) -> Image.Exif:
+    """The EXIF of its bytes; empty where they are damaged."""
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):
+        exif.load(data or b"")
+        return exif
+    return Image.Exif()
+
+
+def resolution_of_exif(exif: Image.Exif) -> Resolution | None:
+    """Dots per inch across and down; None where it does not say."""
+    with contextlib.suppress(Exception):
+        factor = {2: 1.0, 3: 2.54}[int(exif.get(_UNIT, _INCH))]
+        return usable([factor * float(exif[tag]) for tag in (_X_RESOLUTION, _Y_RESOLUTION)])
+    return None
+
+
+def usable(resolution: Any) -> Resolution | None:
+    """A resolution, if it is one."""
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        x, y = (float(value) for value in resolution)
+        if 0 < x < 1e6 and 0 < y < 1e6:
+            return x, y
+    return None
+
+
+def with_resolution(exif: bytes | None, resolution: Resolution | None) -> bytes | None:
+    """EXIF that tells the resolution too, for formats that tell it nowhere else."""
+    if resolution is None:
+        return exif
+    whole = Image.Exif()
+    if exif:
+        whole.load(exif)
+    whole[_X_RESOLUTION], whole[_Y_RESOLUTION] = resolution
+    whole[_UNIT] = _INCH
+    return whole.tobytes()
+
+
+# --- PNG -----------------------------------------------------------------------------------------
+
+
+def png_chunks(
+    icc_profile: bytes | None, exif: bytes | None, resolution: Resolution | None
+) -> bytes:
+    """What follows a PNG's header to keep the profile, EXIF and resolution."""
+    chunks = b""
+    if icc_profile is not None:
+        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile))
+    if resolution is not None:
+        per_metre = (round(dots / 0.0254) for dots in resolution)
+        chunks += _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
+    if exif is not None:
+        chunks += _chunk(b"eXIf", exif.removeprefix(_PREFIX))
+    return chunks
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# --- TIFF ----------------------------------------------------------------------------------------
+
+
+def tiff_tags(exif: bytes | None) -> list[tuple[int, str, int, Any, bool]]:
+    """tifffile's `extratags` for EXIF: its texts, and room for what `add_to_tiff` adds."""
+    if exif is None:
+        return []
+    whole = Image.Exif()
+    whole.load(exif)
+    texts = [
+        (tag, "s", 0, value.encode("ascii", "replace").decode(), True)
+        for tag in _TEXTS
+        if isinstance(value := whole.get(tag), str) and value
+    ]
+    # tifffile writes no such tags: the numbers before theirs stand for them.
+    return texts + [(tag - 1, "I", 1, 0, True) for tag in (_EXIF, _GPS) if tag in whole]
+
+
+def add_to_tiff(path: Path, exif: bytes | None) -> None:
+    """Puts EXIF's directories behind a little-endian TIFF that was written with `tiff_tags`."""
+    if exif is None:
+        return
+    whole = Image.Exif()
+    whole.load(exif)
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages.first.tags
+        places = {tag: tags[tag - 1] for tag in (_EXIF, _GPS) if tag - 1 in tags}
+    with path.open("r+b") as file:
+        for tag, place in places.items():
+            directory = ImageFileDirectory_v2(b"II*\0\x08\0\0\0")
+            for code, value in whole.get_ifd(tag).items():
+                directory[code] = dict(whole.get_ifd(_INTEROP)) if code == _INTEROP else value
+            end = file.seek(0, io.SEEK_END)
+            end += end % 2
+            if end > _LAST_POINTER:
+                return
+            file.seek(end)
+            file.write(directory.tobytes(end))
+            file.seek(place.offset)
+            file.write(struct.pack("<H", tag))
+            file.seek(place.valueoffset)
+            file.write(struct.pack("<I", end))
