@@ -159,7 +159,10 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
         "Brackets: 95 % bootstrap intervals over images.",
     ]
     if answers is None:
-        notes.append("No two groups of images, by camera and ISO or by folder: no retrieval.")
+        notes.append(
+            "No two groups of images, by camera and ISO or by folder, or no group with two"
+            " photographs: no retrieval."
+        )
     notes += [f"Skipped: {error}" for error in broken.skipped]
     text = report.markdown_table(["embedding", ""], rows) + "\n" + "\n\n".join(notes) + "\n"
     maps = {"PCA": pca(embedded.embeddings), "t-SNE": tsne(embedded.embeddings)}
