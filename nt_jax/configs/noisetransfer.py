@@ -89,6 +89,7 @@ def _smoke(config: ConfigDict) -> None:
     config.model.discriminator_blocks = (1, 1, 1)
     config.model.embedding_size = 16
     config.model.queue_length = 64
+    config.data.real_fraction = 0.5
     # Camera noise takes half a minute to compile.
     config.data.noise_kinds = ("gaussian", "poisson", "poisson_gaussian")
     config.data.noise_kind_weights = (1.0, 1.0, 1.0)
