@@ -119,8 +119,9 @@ def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.n
         start[n_photos:] = np.arange(len(pairs)) + 1
         size[n_photos:] = len(pairs) - 1
         return start, size, n_photos + np.arange(2 * len(pairs)) % len(pairs)
-    if config.real_reference not in (*keys, "other_image"):
-        known = ", ".join((*keys, "other_image"))
+    others = ("other_image", "none")
+    if config.real_reference not in (*keys, *others):
+        known = ", ".join((*keys, *others))
         raise _fail("real_reference", f"unknown value {config.real_reference!r}, known are {known}")
     members: list[int] = []
     by_key: dict[Any, list[int]] = {}

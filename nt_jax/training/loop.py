@@ -297,10 +297,11 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
         for section in task.sections:
             wanted = json.loads(config.to_json())[section]
             for name in wanted:
-                if saved[section].get(name) != wanted[name]:
+                before = saved[section].get(name, task.added.get(name))
+                if before != wanted[name]:
                     raise InputError(
                         f"the checkpoint of step {step} has config.{section}.{name}="
-                        f"{saved[section].get(name)}, not {wanted[name]}; choose another workdir"
+                        f"{before}, not {wanted[name]}; choose another workdir"
                         " or set it back"
                     )
 

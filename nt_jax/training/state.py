@@ -41,7 +41,9 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def learning_rate(train: Any) -> optax.Schedule:
-    """Returns the rate by updates done, halved at each step of `train.halve_at`."""
+    """Returns the rate by updates done: halved at each step of `train.halve_at`, or a cosine."""
+    if train.decay == "cosine":
+        return optax.cosine_decay_schedule(train.learning_rate, train.steps)
     return optax.piecewise_constant_schedule(
         train.learning_rate, dict.fromkeys(train.halve_at, 0.5)
     )

@@ -43,6 +43,7 @@ class Task(ABC):
       sections: of the config, that must agree with a checkpoint's to resume from it.
       inherits: {field of the state: field of another run's state that `train.init_from` starts it
         with}.
+      added: {field of a section: what it was before the config had it}.
     """
 
     titles: ClassVar[dict[str, str]]
@@ -52,6 +53,7 @@ class Task(ABC):
     shown: ClassVar[tuple[str, ...]]
     sections: ClassVar[tuple[str, ...]]
     inherits: ClassVar[dict[str, str]]
+    added: ClassVar[dict[str, Any]] = {}
     inputs: tuple[str, ...]
 
     @abstractmethod
@@ -105,6 +107,7 @@ def check_common(config: Any, mesh: Mesh) -> None:
             f" {mesh.size} devices"
         )
     check_choice(config, "model", "dtype", ("float32", "bfloat16"))
+    check_choice(config, "train", "decay", ("halve", "cosine"))
     if any(step < 1 for step in config.train.halve_at):
         raise InputError(f"config.train.halve_at={config.train.halve_at}: steps begin at 1")
     for section in ("data", "eval"):
