@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from configs import denoiser, noisetransfer, quickstart
+from nt_jax.configs import denoiser, noisetransfer, quickstart
 from nt_jax.errors import InputError
 from nt_jax.training import fields, loop, moco
 from nt_jax.training.loop import train_and_evaluate

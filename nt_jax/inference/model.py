@@ -128,6 +128,7 @@ class Model:
 
     def _embed_each(self, crops: Sequence[ArrayLike]) -> Array:
         """Embeddings of crops of one size, K times [N, h, w, 3] -> [K, N, E]."""
+        check_process()  # before anything that a fork would hang on; all that embeds comes here
         if len(crops) == 1:
             crop = jnp.asarray(crops[0])
             return _embed(self.networks, self.params["key_encoder"], crop)[None]
