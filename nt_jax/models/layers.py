@@ -25,7 +25,7 @@ Frozen = tuple[int, int]
 NEGATIVE_SLOPE = 0.01
 NORM_EPSILON = 1e-5
 _PLANE = (-3, -2)
-# Channels from which a kernel's gradient is faster as a matrix product on CPU.
+# Channels from which a CPU convolves fast, and a kernel's gradient is faster as a matrix product.
 _WIDE = 32
 
 
@@ -84,15 +84,54 @@ apply_kernel.defvjp(_apply_kernel_forward, _apply_kernel_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, stride: int) -> Array:
     """[..., H, W, C], [k, k, C, F] -> [..., h, w, F], zero padding of (k - stride + 1) // 2."""
-    pad = (kernel.shape[0] - stride + 1) // 2
-    y = jax.lax.conv_general_dilated(
-        x.reshape(-1, *x.shape[-3:]),
+    y = _convolve_images(x.reshape(-1, *x.shape[-3:]), kernel, stride)
+    return y.reshape(*x.shape[:-3], *y.shape[-3:])
+
+
+def _convolve_images(x: Array, kernel: Array, stride: int) -> Array:
+    """`convolve` of [N, H, W, C]."""
+    columns = _columns_together(kernel)
+    if stride > 1 or kernel.shape[0] != 3 or x.shape[2] % columns or columns == 1:
+        return _convolve_plainly(x, kernel, (stride, stride))
+    return jax.lax.platform_dependent(
+        x,
         kernel,
-        window_strides=(stride, stride),
+        cpu=functools.partial(_convolve_columns, columns=columns),
+        default=functools.partial(_convolve_plainly, strides=(1, 1)),
+    )
+
+
+def _convolve_plainly(x: Array, kernel: Array, strides: tuple[int, int]) -> Array:
+    pad = (kernel.shape[0] - strides[0] + 1) // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=strides,
         padding=((pad, pad), (pad, pad)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return y.reshape(*x.shape[:-3], *y.shape[-3:])
+
+
+def _columns_together(kernel: Array) -> int:
+    """How many neighbouring columns a CPU convolves at once, as channels of the output.
+
+    Its fast kernels want 32 channels; a third more products (of 2 columns) cost less than slow
+    ones.
+    """
+    channels, features = kernel.shape[2:]
+    if max(channels, features) >= _WIDE:
+        return 1
+    return 2 if min(channels, features) >= 6 else 4
+
+
+def _convolve_columns(x: Array, kernel: Array, columns: int) -> Array:
+    """[N, H, W, C], [3, 3, C, F] -> [N, H, W, F], `columns` of W at once."""
+    shifts = [
+        jnp.pad(kernel, ((0, 0), (shift, columns - 1 - shift), (0, 0), (0, 0)))
+        for shift in range(columns)
+    ]
+    y = _convolve_plainly(x, jnp.concatenate(shifts, axis=-1), (1, columns))
+    return y.reshape(*x.shape[:3], -1)
 
 
 def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -103,24 +142,51 @@ def _convolve_backward(
     stride: int, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
-    plain = functools.partial(convolve.fun, stride=stride)
-    (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
+    images = x.reshape(-1, *x.shape[-3:])
+    gradient = gradient.reshape(-1, *gradient.shape[-3:])
+    swapped = kernel.swapaxes(2, 3)
+    size = kernel.shape[0]
+    if stride == 1 and size % 2:
+        x_gradient = _convolve_images(gradient, swapped[::-1, ::-1], 1)
+    elif stride == 2 and size == 4 and not (x.shape[-2] % 2 or x.shape[-3] % 2):
+        x_gradient = upsample(gradient, swapped[::-1, ::-1])
+    else:
+        plain = lambda x: _convolve_plainly(x, kernel, (stride, stride))  # noqa: E731
+        (x_gradient,) = jax.linear_transpose(plain, images)(gradient)
+    x_gradient = x_gradient.reshape(x.shape)
 
     def by_convolution(x: Array, gradient: Array) -> Array:
-        return jax.linear_transpose(lambda k: plain(x, k), kernel)(gradient)[0]
+        plain = lambda k: _convolve_plainly(x, k, (stride, stride))  # noqa: E731
+        return jax.linear_transpose(plain, kernel)(gradient)[0]
 
     def by_product(x: Array, gradient: Array) -> Array:
-        return _kernel_gradient_by_product(x, gradient, kernel.shape[0])
+        return _kernel_gradient_by_product(x, gradient, size)
 
     if stride > 1 or min(kernel.shape[2:]) < _WIDE:
-        return x_gradient, by_convolution(x, gradient)
+        return x_gradient, by_convolution(images, gradient)
     kernel_gradient = jax.lax.platform_dependent(
-        x, gradient, cpu=by_product, default=by_convolution
+        images, gradient, cpu=by_product, default=by_convolution
     )
     return x_gradient, kernel_gradient
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def upsample(x: Array, kernel: Array) -> Array:
+    """[N, H, W, C], [4, 4, C, F] -> [N, 2H, 2W, F]: convolution of x dilated to twice its size.
+
+    Each of the four phases of the output is a 2x2 convolution; all run as one, without the zeros
+    of a dilated input.
+    """
+    count, height, width, channels = x.shape
+    features = kernel.shape[3]
+    taps = kernel.reshape(2, 2, 2, 2, channels, features)  # tap, phase of rows, columns
+    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
+    y = convolve(x, taps, 1).reshape(count, height + 1, width + 1, 2, 2, features)
+    y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)
+    y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], axis=4)
+    return y.reshape(count, 2 * height, 2 * width, features)
 
 
 def _kernel_gradient_by_product(x: Array, gradient: Array, size: int) -> Array:
@@ -129,7 +195,6 @@ def _kernel_gradient_by_product(x: Array, gradient: Array, size: int) -> Array:
     CPU libraries are slow at convolving images with images. With the column shifts of x and the
     row shifts of the gradient side by side as channels, one matrix product gives all taps.
     """
-    x, gradient = (a.reshape(-1, *a.shape[-3:]) for a in (x, gradient))
     channels, (height, width, features) = x.shape[-1], gradient.shape[1:]
     pad = size // 2
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -170,8 +235,7 @@ class UpConv(nn.Module):
     """Transposed 4x4 convolution, stride 2, padding 1, without bias: doubles height and width.
 
     The kernel is stored as that of the equivalent convolution over the dilated input, i.e. flipped
-    in both spatial axes against PyTorch's. Each of the four phases of the output is a 2x2
-    convolution; all run as one, without the zeros of a dilated input.
+    in both spatial axes against PyTorch's.
     """
 
     features: int
@@ -180,15 +244,8 @@ class UpConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, 2H, 2W, features]."""
-        count, height, width, channels = x.shape
-        kernel = kernel_of(self, 4, 4, channels, self.features).astype(self.dtype)
-        taps = kernel.reshape(2, 2, 2, 2, channels, self.features)  # tap, phase of rows, columns
-        taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
-        y = convolve(x.astype(self.dtype), taps, 1)
-        y = y.reshape(count, height + 1, width + 1, 2, 2, self.features)
-        y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)
-        y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], axis=4)
-        return y.reshape(count, 2 * height, 2 * width, self.features)
+        kernel = kernel_of(self, 4, 4, x.shape[-1], self.features).astype(self.dtype)
+        return upsample(x.astype(self.dtype), kernel)
 
 
 class Dense(nn.Module):
