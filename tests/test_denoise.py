@@ -15,16 +15,23 @@ from nt_jax.checkpointing import save_model
 from nt_jax.errors import InputError
 from nt_jax.images import Photo, read_photo, write_photo
 from nt_jax.inference import denoiser as inference
-from nt_jax.models.ridnet import RIDNet, attention_means, init_ridnet
+from nt_jax.inference.denoiser import Denoiser
+from nt_jax.models.biased import init_biased
+from nt_jax.models.dncnn import DnCNN, FFDNet
+from nt_jax.models.ridnet import RIDNet, attention_means
+from nt_jax.models.unet import UNet
 
 PIXELS = data.coffee()[:56, :72]
 NETWORK = RIDNet(16, 1)
+# Of a size that no alignment fits.
+ODD = data.coffee()[:217, :251]
+OTHERS = {"unet": UNet(16, 1), "dncnn": DnCNN(8, 8), "ffdnet": FFDNet(8, 4)}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    params = jax.tree.map(lambda leaf: 1.5 * leaf, init_ridnet(jax.random.key(0), NETWORK))
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, init_biased(jax.random.key(0), NETWORK))
     save_model(
         folder, {"kind": "ridnet", "model": {"features": 16, "blocks": 1}}, {"denoiser": params}
     )
@@ -116,6 +123,59 @@ def test_a_large_image_is_pooled_over_crops(denoiser, monkeypatch):
         result = joined(denoiser.denoise_tiles(image, tile=tile), image.shape)
         np.testing.assert_allclose(result, np.clip(expected, 0, 1), atol=1e-5)
     np.testing.assert_allclose(denoiser(np.stack([image] * 2))[1], result, atol=1e-6)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request):
+    """A denoiser of each kind without attention, with random parameters."""
+    network = OTHERS[request.param]
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, init_biased(jax.random.key(0), network))
+    return Denoiser(network, params, {})
+
+
+def test_radius_of_the_others_is_what_the_gradient_reaches(other):
+    network, multiple = other.network, other.network.alignment
+    size = multiple * (-(-2 * network.radius // multiple) + 3)
+    middle = size // multiple // 2 * multiple
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    # Positive weights: no contribution cancels another.
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes["params"])
+
+    @jax.jit
+    def reached(image, y):
+        def at(image):
+            return network.apply({"params": params}, image)[0, y, y, 0]
+
+        return jnp.abs(jax.grad(at)(image)[0]).sum(-1)
+
+    radii = []
+    for y in range(middle, middle + multiple):
+        rows, columns = np.nonzero(reached(jnp.full((1, size, size, 3), 0.5), y))
+        radii.append(max(np.abs(rows - y).max(), np.abs(columns - y).max()))
+    assert max(radii) == network.radius
+
+
+@pytest.mark.parametrize("tile", [16, 61])
+def test_tiles_of_the_others_give_the_whole_image(other, tile):
+    whole = np.asarray(other(ODD))
+    assert len(other.windows(*ODD.shape[:2], tile)) > 1
+    np.testing.assert_allclose(
+        joined(other.denoise_tiles(ODD, tile=tile), ODD.shape), whole, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 2), (17, 5), (16, 24)])
+def test_any_size_can_be_denoised(other, shape):
+    image = ODD[: shape[0], : shape[1]]
+    whole = np.asarray(other(image))
+    assert whole.shape == image.shape
+    np.testing.assert_allclose(joined(other.denoise_tiles(image), image.shape), whole, atol=1e-6)
+    # As if the image went on as its own reflection.
+    multiple = other.network.alignment
+    padding = [(0, -side % multiple) for side in shape]
+    mirrored = np.pad(image, [*padding, (0, 0)], mode="reflect")
+    expected = np.asarray(other(mirrored))[: shape[0], : shape[1]]
+    np.testing.assert_allclose(whole, expected, atol=1e-6)
 
 
 # --- Files ---------------------------------------------------------------------------------------

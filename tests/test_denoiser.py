@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 from unittest import mock
 
 import jax
@@ -20,8 +21,10 @@ from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
 from nt_jax.images import Photo, write_photo
 from nt_jax.main import print_summary
+from nt_jax.models.denoisers import make_denoiser
 from nt_jax.models.parameters import unstack
 from nt_jax.models.ridnet import RIDNet
+from nt_jax.models.unet import UNet
 from nt_jax.training import denoiser, loop
 from nt_jax.training.loop import train_and_evaluate
 
@@ -166,6 +169,12 @@ def test_bfloat16_is_of_the_convolutions_only(stepped, noise_model):
     assert all("bf16" in line for line in convolutions)
 
 
+def test_a_cosine_falls_from_the_rate_to_0():
+    train = get_config("blind").train
+    rates = [float(denoiser.learning_rate(train)(train.steps * part)) for part in (0, 0.5, 1)]
+    np.testing.assert_allclose(rates, [5e-4, 2.5e-4, 0], atol=1e-9)
+
+
 # --- Generated noise -----------------------------------------------------------------------------
 
 
@@ -302,6 +311,56 @@ def test_the_workdir_loads_as_a_denoiser(finished):
     assert np.mean(scores) == pytest.approx(summary["end"]["eval/psnr"], abs=1e-3)
 
 
+def test_a_blind_run_resumes_exactly_and_loads(tmp_path):
+    config = get_config("blind-smoke")
+    config.train.keep_checkpoints = 3
+    whole = train_and_evaluate(config, tmp_path)["end"]
+    state, written = load_state(tmp_path)[2], lines(tmp_path)
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    assert train_and_evaluate(config, tmp_path)["end"] == whole
+    jax.tree.map(np.testing.assert_array_equal, state, load_state(tmp_path)[2])
+    assert lines(tmp_path) == written
+    loaded = nt_jax.load_denoiser(tmp_path)
+    assert loaded.network == UNet(16, 1)
+    assert loaded.metadata["kind"] == "unet"
+
+
+@pytest.mark.parametrize("kind", ["dncnn", "ffdnet", "ridnet"])
+def test_a_blind_denoiser_may_be_of_any_kind(kind, tmp_path):
+    config = get_config("blind-smoke")
+    config.model.kind, config.train.steps = kind, 1
+    train_and_evaluate(config, tmp_path)
+    loaded = nt_jax.load_denoiser(tmp_path)
+    assert loaded.network == make_denoiser(kind, 16, 1)
+
+
+def test_a_run_from_before_there_were_kinds_goes_on_and_loads(tmp_path):
+    train_and_evaluate(learning(steps=2), tmp_path)
+    for file in [tmp_path / "config.json", *tmp_path.glob("checkpoints/*/config/metadata")]:
+        text = file.read_text()
+        config = json.loads(text)
+        assert config["model"].pop("kind") == "ridnet"
+        file.write_text(json.dumps(config))
+    assert nt_jax.load_denoiser(tmp_path).network == RIDNet(16, 1)
+    train_and_evaluate(learning(steps=3), tmp_path)
+    assert nt_jax.load_denoiser(tmp_path).metadata["step"] == 3
+
+
+def test_true_pairs_are_their_share_of_a_blind_batch(tmp_path):
+    for name in "ab":
+        for kind in ("gt", "noisy"):
+            image = np.full((32, 32, 3), 100 + (kind == "noisy"), np.uint8)
+            write_photo(tmp_path / f"{name}_{kind}.png", Photo(image))
+    config = get_config("blind-smoke")
+    config.data.pairs = str(tmp_path)
+    batch = next(make_loader(config.data, batch_size=40, seed=0, mesh=mesh_of(1))(0))
+    assert "reference" not in batch
+    real = np.asarray(batch["kind"]) == 0
+    assert real.sum() == 16
+    np.testing.assert_allclose(batch["noisy"][real] - batch["clean"][real], 1 / 255, atol=1e-6)
+
+
 def test_each_kind_says_what_it_is(finished, noise_model, tmp_path):
     with pytest.raises(InputError, match="of kind ridnet, not a noise transfer model"):
         nt_jax.load(finished[0])
@@ -352,6 +411,9 @@ def test_recipes():
         ("gaussian", {"denoiser.crop": 9}, "crop=9"),
         ("gaussian", {"model.width": 24}, "24 features: use a multiple of 16"),
         ("gaussian", {"model.blocks": 0}, "blocks=0"),
+        ("gaussian", {"model.kind": "vdn"}, "kind='vdn': choose from ridnet, unet"),
+        ("gaussian", {"model.kind": "unet", "denoiser.crop": 2}, "20 pixels .* multiple of 8"),
+        ("gaussian", {"train.decay": "linear"}, "choose from halve, cosine"),
         ("gaussian", {"model.dtype": "float16"}, "dtype='float16'"),
         ("gaussian", {"train.batch_size": 0}, "batch_size=0"),
         ("gaussian", {"train.halve_at": (0,)}, "halve_at"),

@@ -26,7 +26,8 @@ from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import CEILING, ORACLES, camera_model, level_curve, white
 from nt_jax.evaluation.report import markdown_table
 from nt_jax.evaluation.tsne import pca, tsne
-from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.models.biased import init_biased
+from nt_jax.models.ridnet import RIDNet
 
 GENERATION_METRICS = {
     *(
@@ -90,7 +91,7 @@ def model(tmp_path_factory):
 def denoiser(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "ridnet"
     shape = {"features": 16, "blocks": 1}
-    params = init_ridnet(jax.random.key(0), RIDNet(**shape))
+    params = init_biased(jax.random.key(0), RIDNet(**shape))
     save_model(folder, {"kind": "ridnet", "model": shape}, {"denoiser": params})
     return folder
 

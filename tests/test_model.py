@@ -19,9 +19,10 @@ from nt_jax import prng
 from nt_jax.checkpointing import Checkpointer, save_model
 from nt_jax.inference import tiles
 from nt_jax.inference.embeddings import embed_by_crops, reference_crops
+from nt_jax.models.biased import init_biased
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import embed, make_networks
-from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.models.ridnet import RIDNet
 from nt_jax.training.state import init_state
 
 CLEAN = data.coffee()[:98, :131]  # no multiples of 4
@@ -404,7 +405,7 @@ def test_wrong_arguments_elsewhere(model):
 @pytest.mark.parametrize("nested", [False, True])
 def test_denoiser(tmp_path, nested):
     network = RIDNet(features=16, blocks=1)
-    params = init_ridnet(jax.random.key(0), network)
+    params = init_biased(jax.random.key(0), network)
     folder = tmp_path / "converted" / "denoiser" if nested else tmp_path / "d"
     save_model(
         folder, {"kind": "ridnet", "model": {"features": 16, "blocks": 1}}, {"denoiser": params}

@@ -11,17 +11,20 @@ import pytest
 from jax.test_util import check_grads
 
 from nt_jax.errors import InputError
+from nt_jax.models.biased import depth_to_space, init_biased, space_to_depth
 from nt_jax.models.discriminator import bound_embedding
+from nt_jax.models.dncnn import DnCNN, FFDNet
 from nt_jax.models.generator import SFT, map_shapes, sample_maps
 from nt_jax.models.layers import Conv, UpConv, convolve, instance_norm
 from nt_jax.models.networks import embed, init_networks, layouts, make_networks
 from nt_jax.models.parameters import init_params, layout_of, stack, unstack
-from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.models.ridnet import RIDNet
 from nt_jax.models.spectral import (
     init_spectral,
     spectral_normalize,
     update_spectral,
 )
+from nt_jax.models.unet import UNet
 
 SIZE = 16
 
@@ -85,10 +88,27 @@ def test_parameter_counts_at_full_size():
     assert count(discriminator) == 9_382_272
 
 
-def test_parameter_count_of_the_denoiser():
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        (RIDNet(), 1_499_347),
+        (UNet(), 2_354_076),
+        (DnCNN(), 557_443),
+        (FFDNet(), 853_836 - 3 * 9 * 96),  # published, less the map of noise levels
+    ],
+)
+def test_parameter_counts_of_the_denoisers(network, parameters):
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
-    shapes = jax.eval_shape(RIDNet().init, jax.random.key(0), image)["params"]
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == 1_499_347
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+def test_squares_become_pixels_and_pixels_squares():
+    image = jnp.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    cells = space_to_depth(image)
+    assert cells.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(cells[1, 1, 2], image[1, 2:4, 4:6].ravel())
+    np.testing.assert_array_equal(depth_to_space(cells), image)
 
 
 def test_full_depth_takes_32_maps_at_their_own_resolution():
@@ -124,7 +144,7 @@ def test_initial_values_are_those_of_pytorch():
 
 
 def test_initial_values_of_the_denoiser():
-    tree = flax.traverse_util.flatten_dict(init_ridnet(jax.random.key(0), RIDNet(16, 1)))
+    tree = flax.traverse_util.flatten_dict(init_biased(jax.random.key(0), RIDNet(16, 1)))
     assert tree["head", "bias"].shape == (16,)
     for path, leaf in tree.items():
         check_uniform(leaf, math.prod(tree[(*path[:-1], "kernel")].shape[:-1]))
@@ -238,7 +258,7 @@ def test_embedding_bounds():
 
 def test_denoiser_wants_features_its_attention_can_squeeze():
     with pytest.raises(InputError, match="24 features: use a multiple of 16"):
-        init_ridnet(jax.random.key(0), RIDNet(24, 1))
+        init_biased(jax.random.key(0), RIDNet(24, 1))
 
 
 # --- Networks ------------------------------------------------------------------------------------
@@ -315,7 +335,7 @@ def test_bfloat16_computes_near_float32_and_keeps_its_types(small):
 
 
 def test_denoiser_starts_from_its_input_in_any_compute_type():
-    params = init_ridnet(jax.random.key(0), RIDNet(16, 1))
+    params = init_biased(jax.random.key(0), RIDNet(16, 1))
     params["tail"] = jax.tree.map(jnp.zeros_like, params["tail"])
     noisy = images(0, 1)
     for dtype in (jnp.float32, jnp.bfloat16):

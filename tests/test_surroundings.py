@@ -16,8 +16,9 @@ from configs import denoiser, noisetransfer
 from nt_jax import metrics, prng
 from nt_jax.data import augment, camera, noise
 from nt_jax.evaluation import c2st
+from nt_jax.models.biased import init_biased
 from nt_jax.models.networks import make_networks
-from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.models.ridnet import RIDNet
 from nt_jax.training import denoiser as denoising
 from nt_jax.training import heldout, state, steps
 
@@ -198,7 +199,7 @@ def test_synthetic_noise():
 
 def test_initial_parameters():
     network = RIDNet(16, 1)
-    same(lambda: init_ridnet(prng.key(0), network))
+    same(lambda: init_biased(prng.key(0), network))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])

@@ -29,7 +29,8 @@ from nt_jax.errors import DivergedError, InputError
 from nt_jax.evaluation import denoising
 from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import ORACLES
-from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.models.biased import init_biased
+from nt_jax.models.ridnet import RIDNet
 from nt_jax.training import loop
 
 SIDE = 64
@@ -191,7 +192,7 @@ def test_table3_scores_every_column_with_the_same_noise(photos, tmp_path):
     workdirs = {}
     for number, name in enumerate(("generated", "synthetic")):
         folder = tmp_path / name
-        params = init_ridnet(jax.random.key(number), RIDNet(16, 1))
+        params = init_biased(jax.random.key(number), RIDNet(16, 1))
         metadata = {"kind": "ridnet", "model": {"features": 16, "blocks": 1}}
         save_model(folder, metadata, {"denoiser": params})
         workdirs[name] = [folder]

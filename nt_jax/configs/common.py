@@ -102,7 +102,7 @@ def base_config() -> ConfigDict:
     data.grey_fraction = 0.0
     # Reference of a real pair: another patch of the `same_image` (paper), or a patch of a random
     # noisy image of the `same_iso` (released program) or `same_group` (camera and ISO), or of any
-    # `other_image` (the denoiser's unpaired references).
+    # `other_image` (the denoiser's unpaired references), or `none`, for synthetic rows too.
     data.real_reference = "same_image"
     # Share of synthetic rows on the pairs' clean images; negative: by number of images.
     data.pair_clean_fraction = -1.0
@@ -124,6 +124,8 @@ def base_config() -> ConfigDict:
     train.batch_size = 32
     # Adam, and L2 regularisation added to its gradient.
     train.learning_rate = 1e-4
+    # How the learning rate falls: `halve` at steps, or along a `cosine` to 0 at the last step.
+    train.decay = "halve"
     # Steps at which the learning rate is halved.
     train.halve_at = ()
     train.adam_b1 = 0.5

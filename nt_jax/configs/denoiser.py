@@ -1,4 +1,4 @@
-"""The denoiser RIDNet, on true or on generated noise.
+"""A denoiser on true, synthetic or generated noise: the paper's RIDNet, or one for every camera.
 
   python -m nt_jax.main --config=configs/denoiser.py:generated --workdir=runs/denoiser \
     --config.denoiser.model=runs/paper --config.data.pairs=SIDD_DIR --config.eval.pairs=SIDD_VAL_DIR
@@ -11,6 +11,8 @@ ARG is NOISE, NOISE-small or NOISE-smoke. NOISE is one of
   synthetic  Gaussian (sigma 0 to 50), Poisson (lambda 5 to 50) or both on photographs
   gaussian   Gaussian noise alone
   camera     noise of a camera's raw values, developed (not in the paper)
+  blind      all of them in one U-Net, for cameras never seen: true pairs, where --config.data.pairs
+             names some, beside the whole world of synthetic noise (not in the paper)
 -small is for 2 CPU cores. -smoke takes seconds and needs no data but the model; `smoke` alone is
 gaussian-smoke, which needs none.
 """
@@ -26,6 +28,7 @@ _KINDS = {
     "synthetic": ("gaussian", "poisson", "poisson_gaussian"),
     "gaussian": ("gaussian",),
     "camera": ("camera",),
+    "blind": ("gaussian", "poisson", "poisson_gaussian", "camera"),
 }
 
 
@@ -38,7 +41,9 @@ def get_config(arg: str = "generated") -> ConfigDict:
             f" of {', '.join(_KINDS)}"
         )
     config = _paper(noise)
-    _SIZES[size](config)
+    if noise == "blind":
+        _blind(config)
+    (_BLIND_SIZES if noise == "blind" else _SIZES)[size](config)
     return config
 
 
@@ -48,16 +53,19 @@ def _paper(noise: str) -> ConfigDict:
     del config.variant, config.losses
 
     config.model = model = ConfigDict()
-    # Channels of every layer, a multiple of 16.
+    # `ridnet`, `unet`, `dncnn` or `ffdnet`: nt_jax/models/denoisers.py.
+    model.kind = "ridnet"
+    # Channels of every layer, of a U-Net's first level; a multiple of 16 for RIDNet.
     model.width = 64
-    # Enhanced attention blocks.
+    # RIDNet's enhanced attention blocks; residual blocks of a U-Net's level, down and up; else
+    # convolutions.
     model.blocks = 4
     # Compute type of the convolutions, the noise model's too: float32 or bfloat16.
     model.dtype = "float32"
 
     config.denoiser = denoiser = ConfigDict()
     # What a clean patch is paired with: `generated` noise, the `real` noisy version, or
-    # `synthetic` noise of data.noise_kinds.
+    # `synthetic` noise of data.noise_kinds, beside real pairs where data.real_fraction is not 0.
     denoiser.noise = noise if noise in ("generated", "real") else "synthetic"
     # NoiseTransfer model that generates: a bundled name, a workdir or a model folder.
     denoiser.model = "small"
@@ -100,6 +108,65 @@ def _paper(noise: str) -> ConfigDict:
     return config
 
 
+def _blind(config: ConfigDict) -> None:
+    """Denoises what no camera here has made; not in the paper."""
+    config.model.kind = "unet"
+    config.model.width = 48
+    config.model.blocks = 2
+    config.denoiser.crop = 0
+
+    data = config.data
+    data.loader = "device"
+    data.patch_size = 128
+    data.real_reference = "none"
+    # Of rows, where there are pairs.
+    data.real_fraction = 0.4
+    # The pairs' clean images are means of noisy ones and smaller than photographs.
+    data.pair_clean_fraction = 0.2
+    data.noise_kind_weights = (1.0, 0.5, 1.0, 5.0)
+    data.camera_processing = True
+    data.grey_fraction = 0.08
+    data.sigma_range = (0.0, 55.0)
+    data.lam_range = (5.0, 400.0)
+
+    train = config.train
+    train.batch_size = 16
+    train.steps = 300_000
+    train.learning_rate = 5e-4
+    train.decay = "cosine"
+    train.halve_at = ()
+    train.l2 = 0.0
+    train.ema_decay = 0.999
+
+
+def _blind_small(config: ConfigDict) -> None:
+    """Ten hours on one CPU core."""
+    config.data.patch_size = 96
+    config.train.batch_size = 8
+    config.train.steps = 55_000
+    config.train.checkpoint_every = 500
+    config.train.log_every = 50
+    config.eval.every = 5000
+    config.eval.patches = 16
+
+
+def _blind_smoke(config: ConfigDict) -> None:
+    config.model.width = 16
+    config.model.blocks = 1
+    config.data.patch_size = 24
+    # Camera noise takes half a minute to compile.
+    config.data.noise_kinds = ("gaussian", "poisson_gaussian")
+    config.data.noise_kind_weights = (1.0, 1.0)
+    config.train.batch_size = 8
+    config.train.steps = 6
+    config.train.ema_decay = 0.99
+    config.train.checkpoint_every = 2
+    config.train.log_every = 1
+    config.eval.every = 3
+    config.eval.patches = 2
+    config.eval.patch_size = 32
+
+
 def _full(config: ConfigDict) -> None:
     del config
 
@@ -135,3 +202,4 @@ def _smoke(config: ConfigDict) -> None:
 
 
 _SIZES = {"": _full, "small": _small, "smoke": _smoke}
+_BLIND_SIZES = {"": _full, "small": _blind_small, "smoke": _blind_smoke}

@@ -35,6 +35,7 @@ class Augmentation:
       dequantise: spread a real row's 8-bit levels by U(-1/2, 1/2) / 255 where there is noise.
       camera_options: what camera noise is drawn from.
       grey_fraction: of synthetic rows that are grey, with one noise common to all channels.
+      references: whether elements have one; without, their noise costs half as much.
     """
 
     kind_weights: tuple[float, ...]
@@ -46,6 +47,12 @@ class Augmentation:
     dequantise: bool = False
     camera_options: camera.Options = camera.PUBLISHED
     grey_fraction: float = 0.0
+    references: bool = True
+
+    @property
+    def sides(self) -> int:
+        """Noisy patches of an element: its own, and its reference."""
+        return 1 + self.references
 
 
 def make_augmentation(data_config: Any) -> Augmentation:
@@ -88,6 +95,7 @@ def make_augmentation(data_config: Any) -> Augmentation:
         dequantise=bool(data_config.dequantise),
         camera_options=camera.make_options(data_config),
         grey_fraction=float(getattr(data_config, "grey_fraction", 0.0)),
+        references=data_config.real_reference != "none",
     )
 
 
@@ -110,9 +118,10 @@ def _synthetic(
 ) -> dict[str, jax.Array]:
     """A synthetic element: one noise setting on two different clean patches (paper §4)."""
     setting_key, noise_key, grey_key = prng.split(key, 3)
-    patches = jnp.stack([crops["clean"], crops["reference_clean"]]).astype(jnp.float32)
+    sides = augmentation.sides
+    patches = jnp.stack([crops["clean"], crops["reference_clean"]][:sides]).astype(jnp.float32)
     if augmentation.blur:  # the released program blurs 8-bit images, hence the rounding
-        marked = jnp.stack([crops["blur_clean"], crops["blur_reference_clean"]])
+        marked = jnp.stack([crops["blur_clean"], crops["blur_reference_clean"]][:sides])
         blurred = jnp.round(gaussian_blur(patches))
         patches = jnp.where(marked[:, None, None, None], blurred, patches)
     patches /= 255
@@ -128,21 +137,20 @@ def _synthetic(
         augmentation.lam_range,
         augmentation.camera_options,
     )
-    noisy, reference = jax.vmap(noise.add_noise, in_axes=(0, 0, None))(
-        prng.split(noise_key), patches, setting
+    noisy = jax.vmap(noise.add_noise, in_axes=(0, 0, None))(
+        prng.split(noise_key)[:sides], patches, setting
     )
     if augmentation.grey_fraction:
-        noisy, reference = (
-            jnp.where(is_grey, image[..., 1:2], image) for image in (noisy, reference)
-        )
-    return {
-        "clean": patches[0],
-        "noisy": noisy,
-        "reference": reference,
-        "kind": setting.kind,
-        "sigma": setting.sigma,
-        "lam": setting.lam,
-    }
+        noisy = jnp.where(is_grey, noisy[..., 1:2], noisy)
+    return _element(patches[0], noisy, setting.kind, setting.sigma, setting.lam)
+
+
+def _element(
+    clean: jax.Array, noisy: jax.Array, kind: jax.Array, sigma: jax.Array, lam: jax.Array
+) -> dict[str, jax.Array]:
+    """An element of a batch; `noisy` [1 or 2, P, P, 3], the second being the reference."""
+    images = dict(zip(("noisy", "reference"), noisy, strict=False))
+    return {"clean": clean, **images, "kind": kind, "sigma": sigma, "lam": lam}
 
 
 def _real_side(
@@ -174,22 +182,17 @@ def _real(
     blend, amount = prng.uniform(alpha_key, (2,))
     alpha = jnp.where(blend < augmentation.blend_probability, 0.8 + 0.2 * amount, 1.0)
     prefixes = ("", "mix_") if augmentation.cutmix_probability else ("",)
+    count = augmentation.sides
     sides = {  # [2, P, P, 3]: the element's own patch, its reference
-        prefix + name: jnp.stack([crops[prefix + name], crops[prefix + of_reference]])
+        prefix + name: jnp.stack([crops[prefix + name], crops[prefix + of_reference]][:count])
         for prefix in prefixes
         for name, of_reference in (("clean", "reference_clean"), ("noisy", "reference"))
     }
     clean, noisy = jax.vmap(lambda key, side: _real_side(key, alpha, side, augmentation))(
-        prng.split(side_key), sides
+        prng.split(side_key)[:count], sides
     )
-    return {
-        "clean": clean[0],
-        "noisy": noisy[0],
-        "reference": noisy[1],
-        "kind": jnp.int32(noise.KINDS.index("real")),
-        "sigma": jnp.float32(0),
-        "lam": jnp.float32(0),
-    }
+    kind = jnp.int32(noise.KINDS.index("real"))
+    return _element(clean[0], noisy, kind, jnp.float32(0), jnp.float32(0))
 
 
 def finish(
@@ -211,8 +214,9 @@ def finish(
         before: no more than these are given synthetic noise, which is the costly part.
 
     Returns:
-      `clean`, `noisy`, `reference` float32 [B, P, P, 3] in [0, 1]; `kind` int32, `sigma` (in
-      [0, 1] units) and `lam` float32 [B], the last two 0 where the kind has no such part.
+      `clean`, `noisy` and, if there are references, `reference` float32 [B, P, P, 3] in [0, 1];
+      `kind` int32, `sigma` (in [0, 1] units) and `lam` float32 [B], the last two 0 where the kind
+      has no such part.
     """
     batch = jax.vmap(lambda key, crop: _real(key, crop, augmentation))(keys, crops)
     if not most_synthetic:

@@ -131,8 +131,9 @@ def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.n
             end += len(tiles)
             start[tiles], size[tiles] = end, len(pairs) - len(tiles)
         return start, size, np.asarray(together * 2, np.int64)
-    if config.real_reference not in (*keys, "other_image"):
-        known = ", ".join((*keys, "other_image"))
+    others = ("other_image", "none")
+    if config.real_reference not in (*keys, *others):
+        known = ", ".join((*keys, *others))
         raise _fail("real_reference", f"unknown value {config.real_reference!r}, known are {known}")
     members: list[int] = []
     by_key: dict[Any, list[int]] = {}

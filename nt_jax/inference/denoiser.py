@@ -1,7 +1,9 @@
 """A trained denoiser, loaded: small images whole, large ones in tiles.
 
-Convolutions look `RIDNet.radius` pixels around (50 at full depth), so tiles with a halo of that
-width lose nothing. Channel attention does not fit into tiles: it scales the channels of each block
+Convolutions look `radius` pixels around, so tiles with a halo of that width lose nothing. Networks
+that work on cells of several pixels need sizes and positions that are multiples of these: an image
+goes on as its own reflection until it is large enough. RIDNet's channel attention does not fit into
+tiles: it scales the channels of each block
 by a function of their averages over the image. Averages over each tile would make the result
 depend on the tile and leave seams. So the averages are found first, once for the image, and all
 tiles use them. They are exact for an image of up to 512x512 pixels, the sizes that published
@@ -31,8 +33,10 @@ from nt_jax.inference.tiles import (
     evenly_spaced,
     full_float32,
     over_tiles,
+    round_up,
     split,
 )
+from nt_jax.models.denoisers import DenoiserNetwork
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.ridnet import RIDNet, attention_means
 
@@ -51,7 +55,7 @@ class Denoiser:
       metadata: what the denoiser's folder says about it.
     """
 
-    network: RIDNet
+    network: DenoiserNetwork
     params: Tree
     metadata: Mapping[str, Any]
 
@@ -99,7 +103,7 @@ class Denoiser:
         height, width = noisy.shape[:2]
         windows = self.windows(height, width, tile)
         whole = len(windows) == 1 and _is_pooled_whole(height, width)
-        means = None if whole else self._means(noisy)
+        means = self._means(noisy) if isinstance(self.network, RIDNet) and not whole else None
 
         def denoise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             del row, column
@@ -113,7 +117,9 @@ class Denoiser:
         """The (vertical, horizontal) windows `denoise_tiles` works through."""
         if as_integer(tile, "tile") < SMALLEST_SIDE:
             raise InputError(f"tile: expected {SMALLEST_SIDE} or more; got {tile}")
-        rows, columns = (split(size, tile, self.network.radius) for size in (height, width))
+        multiple = self.network.alignment
+        tile, halo = (round_up(size, multiple) for size in (tile, self.network.radius))
+        rows, columns = (split(round_up(size, multiple), tile, halo) for size in (height, width))
         return [(row, column) for row in rows for column in columns]
 
     def _means(self, noisy: np.ndarray) -> tuple[Array, ...]:
@@ -140,9 +146,14 @@ def _crops(size: int) -> list[slice]:
 @partial(jax.jit, static_argnums=0)
 @full_float32
 def _denoise(
-    network: RIDNet, params: Tree, images: Array, means: tuple[Array, ...] | None
+    network: DenoiserNetwork, params: Tree, images: Array, means: tuple[Array, ...] | None
 ) -> Array:
-    return jnp.clip(jnp.asarray(network.apply({"params": params}, images, means)), 0, 1)
+    _, height, width, _ = images.shape
+    down, right = (round_up(size, network.alignment) - size for size in (height, width))
+    images = jnp.pad(images, ((0, 0), (0, down), (0, right), (0, 0)), mode="reflect")
+    arguments = () if means is None else (means,)
+    clean = jnp.asarray(network.apply({"params": params}, images, *arguments))
+    return jnp.clip(clean[:, :height, :width], 0, 1)
 
 
 @partial(jax.jit, static_argnums=0)

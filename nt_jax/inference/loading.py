@@ -12,9 +12,9 @@ from nt_jax.errors import InputError
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
 from nt_jax.inference.processes import note_start
+from nt_jax.models.denoisers import KINDS, make_denoiser
 from nt_jax.models.networks import make_networks
 from nt_jax.models.parameters import Tree
-from nt_jax.models.ridnet import RIDNet
 from nt_jax.paths import expand
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -54,13 +54,13 @@ def load_denoiser(name: str | os.PathLike) -> Denoiser:
     nested = expand(name) / "denoiser"
     is_converted = os.fspath(name) not in _bundled() and nested.is_dir()
     metadata, variables = _read(nested if is_converted else name)
-    if metadata.get("kind") != "ridnet":
+    if metadata.get("kind") not in KINDS:
         raise InputError(
             f"{name} is of kind {metadata.get('kind')}, not a denoiser; load a model with load "
             "(--model)"
         )
     try:
-        network = RIDNet(**metadata["model"])
+        network = make_denoiser(metadata["kind"], **metadata["model"])
         params = variables["denoiser"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error

@@ -52,9 +52,9 @@ def evenly_spaced(size: int, side: int, count: int) -> list[slice]:
     return [slice(start, start + side) for start in starts]
 
 
-def round_up(size: int) -> int:
-    """The next multiple of 4."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def round_up(size: int, multiple: int = ALIGNMENT) -> int:
+    """The next multiple."""
+    return -(-size // multiple) * multiple
 
 
 def receptive_radius(blocks: tuple[int, int, int]) -> int:
@@ -89,7 +89,7 @@ def split(size: int, tile: int, halo: int) -> list[Window]:
     """Windows of one axis, all of one length so that one compiled program serves them.
 
     Args:
-      size: length of the axis. Windows are multiples of 4 where all three arguments are.
+      size: length of the axis. Windows are multiples of what all three arguments are.
       tile: what a window adds between its halos.
       halo: of both sides. Windows at the image's ends have none there and keep more instead.
     """

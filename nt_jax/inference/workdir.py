@@ -10,9 +10,9 @@ import numpy as np
 
 from nt_jax.checkpointing import load_state
 from nt_jax.inference.embeddings import crop_of_trained
+from nt_jax.models.denoisers import layout_of, make_denoiser
 from nt_jax.models.networks import layouts, make_networks
-from nt_jax.models.parameters import Tree, module_layout, unstack
-from nt_jax.models.ridnet import RIDNet
+from nt_jax.models.parameters import Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize
 
 
@@ -29,11 +29,12 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
     # A run may have been packed with 16 bits, in which a spectral norm would be off.
     state = jax.tree.map(lambda leaf: _wide(np.asarray(leaf)), state)
     if "denoiser" in config:
+        kind = config["model"].get("kind", "ridnet")  # older runs do not say
         model = {"features": config["model"]["width"], "blocks": config["model"]["blocks"]}
         params = state["params"] if state.get("average") is None else state["average"]
-        layout = module_layout(RIDNet(**model), (1, 16, 16, 3))
-        tree = jax.tree.map(np.asarray, unstack(params, layout))
-        return {"kind": "ridnet", "model": model, "step": step}, {"denoiser": tree}
+        tree = unstack(params, layout_of(make_denoiser(kind, **model)))
+        metadata = {"kind": kind, "model": model, "step": step}
+        return metadata, {"denoiser": jax.tree.map(np.asarray, tree)}
 
     generator, discriminator = layouts(make_networks(SimpleNamespace(**config["model"])))
 

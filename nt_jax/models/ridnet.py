@@ -4,51 +4,21 @@ Source: Anwar and Barnes, Real Image Denoising with Feature Attention (ICCV 2019
 trains it on generated pairs (section 4.2). Convolutions have biases and no spectral norm.
 """
 
-import functools
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import flax
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from nt_jax import prng
 from nt_jax.errors import InputError
-from nt_jax.models.layers import Array, Tree, kernel_of
+from nt_jax.models.biased import BiasedConv
+from nt_jax.models.layers import Array, Tree
 
 SQUEEZE = 16
 # How far a block and the two outer convolutions look: dilations 3 + 4 of the wider path, then five
 # convolutions of 3x3; attention, which averages over the image, apart.
 _BLOCK_RADIUS = 12
 _OUTER_RADIUS = 2
-
-
-class BiasedConv(nn.Module):
-    """Convolution with bias that keeps the size; its values come from `init_ridnet`."""
-
-    features: int
-    kernel_size: int = 3
-    dilation: int = 1
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, H, W, features]."""
-        size, channels = self.kernel_size, x.shape[-1]
-        kernel = kernel_of(self, size, size, channels, self.features)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        pad = self.dilation * (size // 2)
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(1, 1),
-            padding=((pad, pad), (pad, pad)),
-            rhs_dilation=(self.dilation, self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class EnhancedAttentionBlock(nn.Module):
@@ -97,6 +67,8 @@ class RIDNet(nn.Module):
     dtype: Any = jnp.float32
     pooled_axes: tuple[int, ...] = (1, 2)
 
+    alignment: ClassVar[int] = 1
+
     @property
     def radius(self) -> int:
         """How many pixels away the image can change the output other than by attention."""
@@ -138,20 +110,3 @@ def attention_means(network: RIDNet, params: Tree, noisy: Array) -> tuple[Array,
     return tuple(
         sown["attention"][f"block{index + 1}"]["mean"][0] for index in range(network.blocks)
     )
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def init_ridnet(key: Array, network: RIDNet) -> Tree:
-    """Fresh parameters: kernels and biases U(-1, 1) / sqrt(fan_in), PyTorch's default."""
-    image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    shapes = jax.eval_shape(network.init, key, image)["params"]
-    flat = sorted(flax.traverse_util.flatten_dict(shapes).items())
-    sizes = [math.prod(leaf.shape) for _, leaf in flat]
-    # One draw for all: a random generator of each shape would take long to compile.
-    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
-    fan_ins = {path[:-1]: math.prod(leaf.shape[:-1]) for path, leaf in flat if path[-1] == "kernel"}
-    params = {
-        path: draw.reshape(leaf.shape) * fan_ins[path[:-1]] ** -0.5
-        for (path, leaf), draw in zip(flat, draws, strict=True)
-    }
-    return flax.traverse_util.unflatten_dict(params)

@@ -1,4 +1,4 @@
-"""Training of the denoiser RIDNet on true or on generated noise (paper sections 4.3 and 4.4)."""
+"""Training of a denoiser on true, synthetic or generated noise (paper sections 4.3 and 4.4)."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,10 +18,11 @@ from nt_jax.calibration import calibrate
 from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import average, reference_crops
 from nt_jax.inference.loading import load
+from nt_jax.models.biased import init_biased
+from nt_jax.models.denoisers import DenoiserNetwork, layout_of, make_denoiser
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, make_networks
-from nt_jax.models.parameters import Array, Layout, Stacks, Tree, module_layout, stack, unstack
-from nt_jax.models.ridnet import RIDNet, init_ridnet
+from nt_jax.models.parameters import Array, Stacks, Tree, stack, unstack
 from nt_jax.training import heldout, moco
 from nt_jax.training.state import learning_rate, make_optimizer
 from nt_jax.training.task import Batch, Evaluation, Metrics, Step, Task
@@ -63,19 +64,15 @@ class NoiseModel(flax.struct.PyTreeNode):
     key_encoder: Tree
 
 
-def make_network(config: Any) -> RIDNet:
+def make_network(config: Any) -> DenoiserNetwork:
     """The denoiser of a training config."""
-    return RIDNet(config.model.width, config.model.blocks, jnp.dtype(config.model.dtype))
+    model = config.model
+    return make_denoiser(model.kind, model.width, model.blocks, jnp.dtype(model.dtype))
 
 
-def layout_of(network: RIDNet) -> Layout:
-    """Parameter layout; it does not depend on the image size."""
-    return module_layout(network, (1, 16, 16, 3))
-
-
-def init_state(config: Any, network: RIDNet, key: Array) -> DenoiserState:
+def init_state(config: Any, network: DenoiserNetwork, key: Array) -> DenoiserState:
     """State before the first step."""
-    params = stack(init_ridnet(key, network), layout_of(network))
+    params = stack(init_biased(key, network), layout_of(network))
     return DenoiserState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -127,7 +124,7 @@ def l1_loss(denoised: Array, clean: Array) -> Array:
 
 def train_step(
     config: Any,
-    network: RIDNet,
+    network: DenoiserNetwork,
     state: DenoiserState,
     model: NoiseModel | None,
     batch: Batch,
@@ -175,7 +172,9 @@ def _crop(image: Array, margin: int) -> Array:
     return image[:, margin : height - margin, margin : width - margin]
 
 
-def jit_train_step(config: Any, network: RIDNet, model: NoiseModel | None, mesh: Mesh) -> Step:
+def jit_train_step(
+    config: Any, network: DenoiserNetwork, model: NoiseModel | None, mesh: Mesh
+) -> Step:
     """`train_step` jitted over the mesh's `data` axis, the state donated, all else replicated."""
     everywhere = NamedSharding(mesh, P())
     by_example = NamedSharding(mesh, P("data"))
@@ -197,7 +196,7 @@ def jit_train_step(config: Any, network: RIDNet, model: NoiseModel | None, mesh:
     return lambda state, batch, key: jitted(state, model, batch, key)
 
 
-def make_denoise(network: RIDNet) -> Callable[[DenoiserState, ArrayLike], Array]:
+def make_denoise(network: DenoiserNetwork) -> Callable[[DenoiserState, ArrayLike], Array]:
     """Jitted (state, noisy [N, P, P, 3]) -> denoised in [0, 1], by the average if there is one."""
 
     @jax.jit
@@ -211,7 +210,7 @@ def make_denoise(network: RIDNet) -> Callable[[DenoiserState, ArrayLike], Array]
 
 
 class DenoiserTask(Task):
-    """RIDNet on one kind of noise."""
+    """A denoiser on one kind of noise, or on many."""
 
     titles: ClassVar = {
         "noisy_psnr": "PSNR of the noisy patches, dB",
@@ -230,7 +229,7 @@ class DenoiserTask(Task):
         _check(config)
         self.config = config
         self._network = make_network(config)
-        layout_of(self._network)  # raises if the width does not fit
+        _check_sizes(config, self._network)
         self._model = _load_model(config) if config.denoiser.noise == "generated" else None
         self.inputs = ("clean", "reference") if self._model else ("clean", "noisy")
         self._held_out = heldout.make_heldout(config)
@@ -288,6 +287,18 @@ def _check(config: Any) -> None:
             f"config.denoiser.crop={crop} must be 0 or more and leave 8 pixels of"
             f" config.data.patch_size={patch}"
         )
+
+
+def _check_sizes(config: Any, network: DenoiserNetwork) -> None:
+    """Raises InputError if the network cannot have this width or see patches of this size."""
+    layout_of(network)
+    seen = config.data.patch_size - 2 * config.denoiser.crop
+    for name, side in (("data.patch_size", seen), ("eval.patch_size", config.eval.patch_size)):
+        if side % network.alignment:
+            raise InputError(
+                f"config.{name}: {config.model.kind} sees {side} pixels a side, which must be a"
+                f" multiple of {network.alignment}"
+            )
 
 
 def _load_model(config: Any) -> NoiseModel:

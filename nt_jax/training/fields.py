@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nt_jax.data import noise
 from nt_jax.errors import InputError
+from nt_jax.models.denoisers import KINDS as DENOISERS
 
 _LARGEST = 2**31 - 1
 
@@ -103,7 +104,7 @@ COMMON = {
     "data.camera_jpeg_quality": _several(_number(0, 100), 2),
     "data.camera_processing": _FLAG,
     "data.grey_fraction": _SHARE,
-    "data.real_reference": _choice("same_image", "same_iso", "same_group", "other_image"),
+    "data.real_reference": _choice("same_image", "same_iso", "same_group", "other_image", "none"),
     "data.pair_clean_fraction": _number(-1, 1),
     "data.blur_pair_clean": _FLAG,
     "data.blend_probability": _SHARE,
@@ -113,6 +114,7 @@ COMMON = {
     "train.init_from": _TEXT,
     "train.batch_size": _COUNT,
     "train.learning_rate": _WEIGHT,
+    "train.decay": _choice("halve", "cosine"),
     "train.halve_at": _several(_COUNT),
     "train.adam_b1": _DECAY,
     "train.adam_b2": _DECAY,
@@ -158,6 +160,7 @@ NOISETRANSFER = COMMON | {
 }
 
 DENOISER = COMMON | {
+    "model.kind": _choice(*DENOISERS),
     "model.width": _COUNT,
     "model.blocks": _COUNT,
     "model.dtype": _DTYPE,
@@ -170,6 +173,8 @@ DENOISER = COMMON | {
 # train.init_from. Sections as a whole, and the batch: the queue is written in whole batches, and
 # rows of the data are counted in them. Every other field may differ when a run resumes.
 KEPT = ("model", "variant", "denoiser", "train.batch_size")
+# What these were before a config had them.
+ADDED = {"model.kind": "ridnet"}
 # These may change, but not between 0 and more.
 KEPT_IF_ZERO = ("train.ema_decay",)
 
@@ -218,7 +223,7 @@ def check_resume(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> li
     before, now = _flat(saved), _flat(wanted)
     changed = []
     for name, value in now.items():
-        then = before.get(name)
+        then = before.get(name, ADDED.get(name))
         # A field that the checkpoint's version had not, and that is off, changes nothing.
         if then == value or (name not in before and not value):
             continue

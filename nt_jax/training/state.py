@@ -5,6 +5,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -44,10 +45,16 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def learning_rate(train: Any) -> optax.Schedule:
-    """Returns the rate by updates done, halved at each step of `train.halve_at`; float32."""
+    """Returns the rate by updates done: halved at each step of `train.halve_at`, or a cosine.
+
+    float32; a cosine ends with 0 after `train.steps`.
+    """
 
     def rate(step: ArrayLike) -> Array:
         value = jnp.float32(train.learning_rate)
+        if train.decay == "cosine":
+            done = jnp.minimum(jnp.asarray(step, jnp.float32) / train.steps, 1)
+            return value * (0.5 + 0.5 * jnp.cos(np.float32(np.pi) * done))
         for halved in train.halve_at:
             value = jnp.where(jnp.asarray(step, jnp.int32) >= halved, value / 2, value)
         return value

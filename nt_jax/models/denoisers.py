@@ -1,0 +1,44 @@
+"""Denoisers by kind: one interface to all architectures, a file each.
+
+A denoiser is a module made with `features`, `blocks` and `dtype` and called with noisy images
+[N, H, W, 3]. It has
+  alignment  what height and width must be multiples of, and a tile's position too
+  radius     how many pixels away the image can change the output, attention apart
+and takes its parameters from `biased.init_biased`.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from nt_jax.errors import InputError
+from nt_jax.models.dncnn import DnCNN, FFDNet
+from nt_jax.models.parameters import Layout, module_layout
+from nt_jax.models.ridnet import RIDNet
+from nt_jax.models.unet import UNet
+
+DenoiserNetwork = RIDNet | UNet | DnCNN
+KINDS: dict[str, type[DenoiserNetwork]] = {
+    "ridnet": RIDNet,
+    "unet": UNet,
+    "dncnn": DnCNN,
+    "ffdnet": FFDNet,
+}
+
+
+def make_denoiser(
+    kind: str, features: int, blocks: int, dtype: Any = jnp.float32
+) -> DenoiserNetwork:
+    """Makes the module of a kind.
+
+    Raises:
+      InputError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise InputError(f"no kind of denoiser '{kind}'; choose from {', '.join(KINDS)}")
+    return KINDS[kind](features=features, blocks=blocks, dtype=dtype)
+
+
+def layout_of(network: DenoiserNetwork) -> Layout:
+    """Parameter layout; it does not depend on the image size."""
+    return module_layout(network, (1, 16, 16, 3))

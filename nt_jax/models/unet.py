@@ -1,0 +1,80 @@
+"""A small U-Net that denoises: residual blocks of plain convolutions at 1/2, 1/4 and 1/8 size.
+
+In the manner of DRUNet (Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior,
+2021), but with biases, blind, and with half the image's size at its finest level, where most of the
+work is. No norm and no attention: a pixel depends on its neighbourhood only.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from nt_jax.models.biased import BiasedConv, depth_to_space, space_to_depth
+from nt_jax.models.layers import Array
+
+LEVELS = 3
+
+
+class UNet(nn.Module):
+    """Predicts the noise of an image and takes it away.
+
+    Attributes:
+      features: channels at half size; twice and four times as many at a quarter and an eighth.
+      blocks: residual blocks at each level, on the way down and on the way up.
+      dtype: compute type; parameters are float32 and so is the output.
+    """
+
+    features: int = 48
+    blocks: int = 2
+    dtype: Any = jnp.float32
+
+    @property
+    def alignment(self) -> int:
+        """What height and width must be multiples of, and a tile's position too."""
+        return 2**LEVELS
+
+    @property
+    def radius(self) -> int:
+        """How many pixels away the image can change the output.
+
+        Walks from the output back to the input, as intervals at each level's own resolution, for
+        each of the eight positions an output pixel can have in its cell.
+        """
+        radius, convolutions = 0, 2 * self.blocks
+        for position in range(self.alignment):
+            low = high = position // 2
+            low, high = low - 1 - convolutions, high + 1 + convolutions
+            for _ in range(LEVELS - 1):
+                low, high = low // 2 - convolutions, high // 2 + convolutions
+            for _ in range(LEVELS - 1):
+                low, high = 2 * low - convolutions, 2 * high + 1 + convolutions
+            low, high = 2 * (low - 1), 2 * (high + 1) + 1
+            radius = max(radius, position - low, high - position)
+        return radius
+
+    @nn.compact
+    def __call__(self, noisy: Array) -> Array:
+        """Denoises images: [N, H, W, 3] in [0, 1] -> the same shape, float32, not clipped."""
+        x = self._conv("head", self.features)(space_to_depth(noisy))
+        kept = []
+        for level in range(1, LEVELS):
+            x = self._residual(f"down{level}", x)
+            kept.append(x)
+            x = self._conv(f"halve{level}", 2 * x.shape[-1], size=2, stride=2)(x)
+        x = self._residual(f"down{LEVELS}", x)
+        for level in range(LEVELS - 1, 0, -1):
+            # As many channels as four pixels of half as many: a transposed convolution of 2x2.
+            x = depth_to_space(self._conv(f"double{level}", 2 * x.shape[-1], size=1)(x))
+            x = self._residual(f"up{level}", x + kept.pop())
+        noise = depth_to_space(self._conv("tail", 12)(x))
+        return noisy - noise.astype(jnp.float32)
+
+    def _conv(self, name: str, features: int, size: int = 3, stride: int = 1) -> BiasedConv:
+        return BiasedConv(features, size, dtype=self.dtype, stride=stride, name=name)
+
+    def _residual(self, name: str, x: Array) -> Array:
+        for block in range(1, self.blocks + 1):
+            y = nn.relu(self._conv(f"{name}_block{block}_conv1", x.shape[-1])(x))
+            x = x + self._conv(f"{name}_block{block}_conv2", x.shape[-1])(y)
+        return x
