@@ -346,6 +346,17 @@ def test_groups_of_references(config):
     assert references("same_iso") == [[0, 1, 3], [0, 1, 3], [2], [0, 1, 3]]
 
 
+def test_rows_without_references_are_the_same_otherwise(config):
+    def batch(real_reference):
+        changed = config(real_reference=real_reference)
+        return next(make_loader(changed, batch_size=8, seed=0, mesh=_mesh(1))(0))
+
+    with_references, without = batch("same_image"), batch("none")
+    assert set(with_references) - set(without) == {"reference"}
+    for name, values in without.items():
+        np.testing.assert_array_equal(values, with_references[name])
+
+
 def test_tiles_of_one_photograph_are_no_other_images(config, tmp_path):
     names = ("Canon5D2_5_160_3200_chair_1", "Canon5D2_5_160_3200_plug_2", "a")
     names += ("Canon5D2_5_160_3200_chair_3",)
