@@ -8,15 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nt_jax import prng
 from nt_jax.data import camera, noise
+from nt_jax.data.jpeg import RGB_TO_YCC
 from nt_jax.errors import InputError
 from nt_jax.filters import gaussian_blur
-
-# Of red, green and blue in the brightness of a grey photograph (ITU-R BT.601).
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def _synthetic(
     if augmentation.grey_fraction:
         uniform = prng.uniform(grey_key)
         is_grey = uniform < augmentation.grey_fraction
-        patches = jnp.where(is_grey, patches @ _LUMA[:, None], patches)
+        patches = jnp.where(is_grey, patches @ RGB_TO_YCC[0][:, None], patches)
     setting = noise.sample_setting(
         setting_key,
         augmentation.kind_weights,

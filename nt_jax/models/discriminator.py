@@ -245,7 +245,7 @@ class Discriminator(nn.Module):
         x = jnp.concatenate(streams, axis=1)
 
         noise_features, gan_features, logits = [], [], []
-        strengths = [log_squares(x[:, :noise_count])]
+        strengths = [log_squares(x[:, :noise_count])] if self.log_squares else []
         for level in range(len(self.blocks)):
             channels = self.width * 2**level
             if level:
@@ -254,7 +254,8 @@ class Discriminator(nn.Module):
                 name = f"level{level + 1}_block{index + 1}"
                 x = TrunkBlock(noise_count, frozen, self.dtype, name=name)(x, embedding)
             noise_x, gan_x = x[:, :noise_count], x[:, noise_count:]
-            strengths.append(log_squares(noise_x))
+            if self.log_squares:
+                strengths.append(log_squares(noise_x))
             if noise_images is not None:
                 noise_head = NoiseHead(noise_frozen, self.dtype, name=f"noise_head{level + 1}")
                 noise_features.append(noise_head(noise_x))
@@ -279,7 +280,7 @@ class Discriminator(nn.Module):
 
     def _embed(self, features: list[Array], strengths: list[Array], frozen: Frozen) -> Array:
         means = [f.astype(jnp.float32).mean((-3, -2)) for f in features]
-        x = jnp.concatenate([*means, *(strengths if self.log_squares else ())], axis=-1)
+        x = jnp.concatenate([*means, *strengths], axis=-1)
         x = leaky_relu(Dense(x.shape[-1], frozen=frozen, name="mlp1")(x))
         x = Dense(self.embedding_size, frozen=frozen, name="mlp2")(x)
         return bound_embedding(x, self.bound)

@@ -16,12 +16,12 @@ from jax.typing import ArrayLike
 from nt_jax import metrics, prng
 from nt_jax.calibration import calibrate
 from nt_jax.errors import InputError
-from nt_jax.inference.embeddings import average, reference_crops
+from nt_jax.inference.embeddings import average, embed_each_crop
 from nt_jax.inference.loading import load
 from nt_jax.models.biased import init_biased
 from nt_jax.models.denoisers import DenoiserNetwork, layout_of, make_denoiser
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, embed, generate_noise, make_networks
+from nt_jax.models.networks import Networks, generate_noise, make_networks
 from nt_jax.models.parameters import Array, Stacks, Tree, stack, unstack
 from nt_jax.training import heldout, moco
 from nt_jax.training.state import learning_rate, make_optimizer
@@ -96,9 +96,9 @@ def generate(model: NoiseModel, batch: Batch, key: Array) -> Array:
     clean = jnp.pad(batch["clean"], around, mode="reflect")
     count, height, width, _ = clean.shape
     networks = model.networks
-    patches = jnp.stack(reference_crops(batch["reference"], model.reference_crop))  # [K, B, ...]
-    each = embed(networks, model.key_encoder, patches.reshape(-1, *patches.shape[2:]))
-    each = each.reshape(*patches.shape[:2], -1)
+    patches, each = embed_each_crop(
+        networks, model.key_encoder, batch["reference"], model.reference_crop
+    )
     embedding = average(each, networks.discriminator.bound)
     map_key, calibration_key = prng.split(key)
     maps = sample_maps(map_key, count, height, width, networks.generator.blocks)
