@@ -1,7 +1,7 @@
 """Is the noise of real images among what the noise world draws? A picture and a table.
 
 Each image, and each of many samples of `camera` noise with processing on photographs, is a point
-of seven numbers, measured on its middle 128x128. An image is inside the cloud if its fifth-nearest
+of eight numbers, measured on its middle 128x128. An image is inside the cloud if its fifth-nearest
 sample is no farther than those of 99 % of the samples themselves (numbers divided by the samples'
 standard deviation).
 """

@@ -95,15 +95,14 @@ def test_the_bundled_small_follows_the_level_of_its_reference():
     assert 30 < strong < 60
 
 
-@pytest.mark.parametrize(("name", "gain"), [("small-ridnet", 3), ("small-ridnet-real", 3)])
-def test_a_bundled_denoiser_denoises(name, gain):
-    """`gain`: in dB, on a photograph with white noise of sigma 15."""
+@pytest.mark.parametrize("name", ["small-ridnet", "small-ridnet-real"])
+def test_a_bundled_denoiser_denoises(name):
     denoiser = nt_jax.load_denoiser(name)
     photo = data.chelsea()[:200, 100:300] / np.float32(255)
     noise = np.random.default_rng(0).normal(0, 15 / 255, photo.shape)
     noisy = np.clip(photo + noise, 0, 1).astype(np.float32)
     errors = [float(((image - photo) ** 2).mean()) for image in (noisy, denoiser(noisy))]
-    assert 10 * np.log10(errors[0] / errors[1]) > gain
+    assert errors[1] < errors[0] / 2  # 3 dB
 
 
 def test_bundled_models_are_small_and_tell_their_recipe():

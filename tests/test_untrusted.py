@@ -369,7 +369,7 @@ def test_damaged_files_are_taken_whole_or_refused_in_one_line(tmp_path, monkeypa
     monkeypatch.setattr(loading, "load", functools.cache(loading.load))
     files = tmp_path / "files"
     files.mkdir()
-    for name, data in image_mutations.mutations(84, seed=1):
+    for name, data in image_mutations.mutations(120, seed=1):
         (files / name).write_bytes(data)
     save_tiny(tmp_path / "model")
     (tmp_path / "reference.png").write_bytes(image_mutations.sound_files()["rgb.png"])
