@@ -236,7 +236,9 @@ def test_moving_average():
 
 
 def test_adam_adds_l2_to_the_gradient_before_the_moments():
-    train = SimpleNamespace(learning_rate=0.1, halve_at=(), adam_b1=0.5, adam_b2=0.99, l2=0.01)
+    train = SimpleNamespace(
+        learning_rate=0.1, decay="halve", halve_at=(), adam_b1=0.5, adam_b2=0.99, l2=0.01
+    )
     optimizer = make_optimizer(train)
     params = {"kernel": jnp.array([2.0, -1.0])}
     state = optimizer.init(params)
