@@ -6,7 +6,8 @@ python -m experiments.release_model --workdir=runs/small --output=nt_jax/pretrai
 A NoiseTransfer model keeps its generator (the moving average where the run has one) and its key
 encoder, which then judges in the discriminator's place. `model.json` tells the recipe, the step and
 the held-out figures of the run's last evaluation. --networks also writes all networks of the run as
-a small workdir, for `config.train.init_from` to go on from.
+a small workdir, averages in place of what they are averages of, for `config.train.init_from` to go
+on from.
 """
 
 import copy
@@ -55,6 +56,10 @@ def release_networks(workdir: Path, output: Path) -> None:
     if output.exists():
         raise InputError(f"{output} exists; choose another output or remove it")
     networks = {name: state[name] for name in task_class(config).inherits.values()}
+    # What is bundled, so that who goes on starts where it stands.
+    for network, average in (("generator", "generator_average"), ("params", "average")):
+        if network in networks and state.get(average) is not None:
+            networks[network] = state[average]
     recipe = _recipe(config)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:

@@ -18,7 +18,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--input", required=True, type=expand, help="image or folder of images")
     parser.add_argument("--output", required=True, type=expand, help="image, or a folder's folder")
     parser.add_argument(
-        "--denoiser", default="small-ridnet", help="bundled name, workdir or model folder"
+        "--denoiser", default="small-denoiser", help="bundled name, workdir or model folder"
     )
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
     parser.add_argument(

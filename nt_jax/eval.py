@@ -29,7 +29,7 @@ def _parser() -> ArgumentParser:
     generation.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
     generation.add_argument("--baselines", action="store_true", help="rows of simple noises too")
     denoising = commands.add_parser("denoising", help="PSNR and SSIM")
-    denoising.add_argument("--denoiser", default="small-ridnet", help="bundled name or folder")
+    denoising.add_argument("--denoiser", default="small-denoiser", help="bundled name or folder")
     denoising.add_argument("--noise", help="gaussian, poisson or poisson_gaussian, on --clean")
     denoising.add_argument("--sigma", default="25", help="NUMBER or LOW:HIGH, 0 to 255 scale")
     denoising.add_argument("--lam", default="30", help="photons at white, NUMBER or LOW:HIGH")

@@ -79,8 +79,8 @@ def test_unknown_model(load, tmp_path):
 
 def test_a_bundled_name_may_be_a_path():
     assert nt_jax.load(pathlib.Path("small")).metadata == nt_jax.load("small").metadata
-    denoiser = nt_jax.load_denoiser(pathlib.Path("small-ridnet"))
-    assert denoiser.metadata == nt_jax.load_denoiser("small-ridnet").metadata
+    denoiser = nt_jax.load_denoiser(pathlib.Path("small-denoiser"))
+    assert denoiser.metadata == nt_jax.load_denoiser().metadata
 
 
 def test_a_workdir_of_16_bits_is_normalised_with_32(tmp_path):

@@ -45,7 +45,7 @@ def load(name: str | os.PathLike = "small") -> Model:
     return Model(networks, jax.device_put(params), metadata)
 
 
-def load_denoiser(name: str | os.PathLike) -> Denoiser:
+def load_denoiser(name: str | os.PathLike = "small-denoiser") -> Denoiser:
     """Loads a denoiser: a bundled name, a training workdir, a denoiser's or a converted folder.
 
     Raises:
