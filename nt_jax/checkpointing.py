@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -41,7 +41,10 @@ _NO_DAMAGE = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLIN
 
 
 def save_model(
-    folder: str | os.PathLike, metadata: dict[str, Any], variables: dict[str, Tree]
+    folder: str | os.PathLike,
+    metadata: dict[str, Any],
+    variables: dict[str, Tree],
+    beside: Collection[str] = (),
 ) -> None:
     """Writes a model folder; it appears whole or not at all.
 
@@ -49,9 +52,11 @@ def save_model(
     old one or the new one. What else lies in the folder stays.
 
     Args:
-      folder: where to; anything there but a model, or a converted model's `denoiser`, is refused.
+      folder: where to; anything there but a model, a converted model's `denoiser` or what is in
+        `beside` is refused.
       metadata: JSON object with `kind` and `model`, the fields the networks are built from.
       variables: parameter trees by network name.
+      beside: names of files and folders that may lie there.
 
     Raises:
       InputError: `folder` exists and is no model folder.
@@ -59,7 +64,8 @@ def save_model(
     folder = pathlib.Path(folder).absolute()
     inside = list(folder.iterdir()) if folder.is_dir() else []
     is_model = (folder / MODEL_FILE).is_file()
-    if folder.exists() and not (folder.is_dir() and (is_model or _only_a_denoiser(inside))):
+    others = [path for path in inside if path.name not in beside]
+    if folder.exists() and not (folder.is_dir() and (is_model or _only_a_denoiser(others))):
         raise InputError(f"{folder} exists and is no model folder; choose another output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

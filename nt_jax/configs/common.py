@@ -118,7 +118,7 @@ def base_config() -> ConfigDict:
     # Updates of both networks.
     train.steps = 400_000
     # Workdir of another run whose networks this one starts with, at step 0 and with new optimizers;
-    # empty: random ones.
+    # for a denoiser also a denoiser's folder or a bundled name; empty: random ones.
     train.init_from = ""
     # Examples in a batch, over all devices.
     train.batch_size = 32

@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 ORIENTATION = 0x0112
 _EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
 _MAKER_NOTE = 0x927C
+_ISO = 0x8827
 _SIZES = {"width": 0xA002, "height": 0xA003}
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x011A, 0x011B, 0x0128
 _INCH = 2
@@ -88,6 +89,14 @@ def resolution_of_exif(exif: Image.Exif) -> Resolution | None:
         factor = {2: 1.0, 3: 2.54}[int(exif.get(_UNIT, _INCH))]
         return usable([factor * float(exif[tag]) for tag in (_X_RESOLUTION, _Y_RESOLUTION)])
     return None
+
+
+def iso_of_exif(exif: bytes | None) -> int | None:
+    """The ISO speed a shot was taken at; None where the file does not say."""
+    value = exif_of_bytes(exif).get_ifd(_EXIF).get(_ISO)
+    if isinstance(value, tuple):
+        value = value[0] if value else None
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def usable(resolution: Any) -> Resolution | None:

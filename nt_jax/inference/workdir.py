@@ -8,12 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax.checkpointing import load_state
+from nt_jax.checkpointing import CONFIG_FILE, load_state
 from nt_jax.inference.embeddings import crop_of_trained
 from nt_jax.models.denoisers import layout_of, make_denoiser
 from nt_jax.models.networks import layouts, make_networks
 from nt_jax.models.parameters import Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize
+from nt_jax.paths import expand
+
+
+def is_workdir(folder: str | os.PathLike) -> bool:
+    """Whether a folder looks like that of a training run."""
+    return (expand(folder) / CONFIG_FILE).is_file()
 
 
 def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:

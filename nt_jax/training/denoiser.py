@@ -17,7 +17,8 @@ from nt_jax import metrics, prng
 from nt_jax.calibration import calibrate
 from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import average, embed_each_crop
-from nt_jax.inference.loading import load
+from nt_jax.inference.loading import load, load_denoiser
+from nt_jax.inference.workdir import is_workdir
 from nt_jax.models.biased import init_biased
 from nt_jax.models.denoisers import DenoiserNetwork, layout_of, make_denoiser
 from nt_jax.models.generator import sample_maps
@@ -241,6 +242,13 @@ class DenoiserTask(Task):
 
     def parameters(self, state: DenoiserState) -> dict[str, Tree]:
         return {"denoiser": state.params}
+
+    def networks_of(self, source: str) -> tuple[int, dict[str, Any]]:
+        if is_workdir(source):
+            return super().networks_of(source)
+        denoiser = load_denoiser(source)
+        params = jax.tree.map(np.asarray, stack(denoiser.params, layout_of(denoiser.network)))
+        return denoiser.metadata.get("step", 0), {"params": params, "average": params}
 
     def make_step(self, mesh: Mesh) -> Step:
         return jit_train_step(self.config, self._network, self._model, mesh)

@@ -6,7 +6,7 @@ import math
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax import prng
-from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps, load_state
+from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.training import logs
@@ -29,14 +29,20 @@ from nt_jax.training.task import Task, check_common, task_class
 
 SUMMARY_FILE = "summary.json"
 
+# (step, results of its evaluation) -> whether training may end there.
+Enough = Callable[[int, dict[str, float]], bool]
 
-def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+
+def train_and_evaluate(
+    config: Any, workdir: pathlib.Path, enough: Enough | None = None
+) -> dict[str, Any]:
     """Trains until `config.train.steps`, resuming from the workdir's newest checkpoint.
 
     Args:
       config: a training config (`configs/common.py` tells every field); what it trains is
         `task.task_class(config)`.
       workdir: folder of the run; see `docs` of its files in README.
+      enough: asked after each evaluation but that of the start; for a single process.
 
     Returns:
       The summary, as written to `summary.json`.
@@ -70,7 +76,7 @@ def train_and_evaluate(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
                     logs.write_whole(workdir / CONFIG_FILE, _json(saved))
                 run = _Run(config, workdir, task, mesh, checkpointer, interrupts, state)
             try:
-                run.train(loader)
+                run.train(loader, enough)
             finally:
                 run.close()
     return run.summary
@@ -132,7 +138,7 @@ class _Run:
             with _written(self.workdir):
                 self.records.close()
 
-    def train(self, loader: Any) -> None:
+    def train(self, loader: Any, enough: Enough | None) -> None:
         train, steps = self.config.train, self.config.train.steps
         if self.due(self.start) and not self.evaluated():
             self.evaluate_unless_told_to_stop(self.start)
@@ -177,6 +183,8 @@ class _Run:
                 # After the save: whatever stops the run from here on, resuming evaluates again.
                 if self.due(step):
                     self.evaluate_unless_told_to_stop(step)
+                    if enough and enough(step, self.summary["end"]):
+                        break
         self.checkpointer.wait()
         self.write_summary()
         # Process 0 has more to write, and the others would not wait long for it on the way out.
@@ -315,7 +323,7 @@ def _inherited(workdir: str, task: Task, abstract: Any) -> dict[str, Any]:
     """Fields of the state that start as those of another run; none without one."""
     if not workdir:
         return {}
-    _, step, saved = load_state(workdir)
+    step, saved = task.networks_of(workdir)
     fields: dict[str, Any] = {}
     for name, source in task.inherits.items():
         wanted = getattr(abstract, name)

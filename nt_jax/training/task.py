@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from nt_jax.checkpointing import load_state
 from nt_jax.errors import InputError
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.training.fields import check_fields
@@ -66,6 +67,15 @@ class Task(ABC):
     @abstractmethod
     def parameters(self, state: Any) -> dict[str, Tree]:
         """Trained parameters by network name."""
+
+    def networks_of(self, source: str) -> tuple[int, dict[str, Any]]:
+        """Reads what `train.init_from` names: (step, state as nested dicts), as `inherits` has it.
+
+        Raises:
+          InputError: it is nothing to start from.
+        """
+        _, step, state = load_state(source)
+        return step, state
 
     @abstractmethod
     def make_step(self, mesh: Mesh) -> Step:

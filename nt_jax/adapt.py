@@ -1,0 +1,185 @@
+"""Makes a denoiser for one camera from its noisy photos, without a clean one of them.
+
+  python -m nt_jax.adapt --noisy=photos --output=my_denoiser
+  python -m nt_jax.adapt --noisy=photos --clean=sharp_photos --pairs=few_pairs --output=my_denoiser
+  python -m nt_jax.denoise --denoiser=my_denoiser --input=photos --output=denoised
+
+Reads the noise of the photos and says what it is like; puts it on the same photos as the bundled
+denoiser leaves them, and on clean photographs where there are some; trains that denoiser further on
+these, and on true pairs where there are some; stops by itself when held-out patches gain no more,
+or when the time is over. The output is a denoiser's folder, with a report. The same command
+resumes.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.outputs import replacing
+from nt_jax.paths import expand
+
+_ASKED, _PAIRS, _RUN, _REPORT = "adapt.json", "pairs", "run", "report.html"
+_BESIDE = (_ASKED, _PAIRS, _RUN, _REPORT, "report.png")
+# For each minute asked for: what two CPU cores do, a fifth of the time for the pairs.
+_PAIRS_A_MINUTE, _STEPS_A_MINUTE = 8, 50
+_FEWEST_PAIRS, _FEWEST_STEPS = 16, 20
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m nt_jax.adapt", description=__doc__.split("\n")[0])
+    parser.add_argument("--noisy", required=True, type=expand, help="noisy photos, or one of them")
+    parser.add_argument("--clean", type=expand, help="clean photographs, of any camera")
+    parser.add_argument("--pairs", type=expand, help="true pairs of this camera, if there are any")
+    parser.add_argument("--output", required=True, type=expand, help="folder for the denoiser")
+    parser.add_argument("--minutes", default=20.0, type=float, help="time to take, about")
+    parser.add_argument("--model", default="small", help="what makes the noise: name or folder")
+    parser.add_argument(
+        "--denoiser", default="small-denoiser", help="what to begin with: name or folder"
+    )
+    parser.add_argument("--seed", default=0, type=int, help="of everything random")
+    return parser
+
+
+def _noisy_photos(source: Path) -> list[Path]:
+    from nt_jax.images import list_images, nothing_found
+
+    if source.is_file():
+        return [source]
+    notes: list[str] = []
+    paths = list_images(source, notes)
+    for note in notes:
+        print(note, flush=True)
+    if not paths:
+        raise nothing_found(source)
+    return paths
+
+
+def _begin(output: Path, asked: dict[str, Any]) -> bool:
+    """Notes what is asked for, or finds that it was asked before; whether it is done already.
+
+    Raises:
+      InputError: something else lies there.
+    """
+    record = output / _ASKED
+    if record.is_file():
+        before = json.loads(record.read_text())
+        done = before.pop("done", False)
+        if before != asked:
+            changed = [name for name in asked if before.get(name) != asked[name]]
+            raise InputError(
+                f"{output} was begun with another --{changed[0]} ({before.get(changed[0])}): set it"
+                " back to resume, or choose another output"
+            )
+        return done
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} exists and is no denoiser of this command; choose another")
+    output.mkdir(parents=True, exist_ok=True)
+    _note(output, asked)
+    return False
+
+
+def _note(output: Path, asked: dict[str, Any]) -> None:
+    with replacing(output / _ASKED) as temporary:
+        temporary.write_text(json.dumps(asked, indent=2) + "\n")
+
+
+@quiet_decoders()
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, model, denoiser or image.
+      PreemptedError: SIGTERM or SIGINT came while training; the same command resumes.
+    """
+    args = _parser().parse_args(argv)
+    unwind_on_sigterm()
+    if not 0 < args.minutes < 1e5:
+        raise InputError(f"--minutes={args.minutes:g}: needs more than 0")
+    if not 0 <= args.seed < 2**31:
+        raise InputError(f"--seed={args.seed}: needs 0 or more, below 2^31")
+    noisy = _noisy_photos(args.noisy)
+    deadline = time.monotonic() + 60 * args.minutes
+
+    from nt_jax.data import sources
+
+    clean = sources.find_photos(args.clean) if args.clean else []
+    if args.pairs:
+        sources.find_pairs(str(args.pairs))
+    try:
+        from nt_jax.adaptation import finetune
+    except ImportError as error:
+        raise InputError(
+            f"{error.name} is missing: pip install 'nt_jax[train]', as for any training"
+        ) from error
+    from nt_jax.adaptation.pairs import HELD_OUT, make_pairs
+    from nt_jax.adaptation.report import write_report
+    from nt_jax.adaptation.survey import describe, survey
+    from nt_jax.checkpointing import save_model
+    from nt_jax.compilation import use_compilation_cache
+    from nt_jax.devices import check_devices
+    from nt_jax.evaluation.report import progress
+    from nt_jax.inference.loading import load, load_denoiser
+    from nt_jax.inference.workdir import load_workdir
+
+    use_compilation_cache()
+    check_devices()
+    model, start = load(args.model), load_denoiser(args.denoiser)
+    if not model.can_read:
+        raise InputError(f"--model={args.model} cannot read noise off a photo; choose another")
+    asked = {name: str(value) for name, value in vars(args).items() if name != "output"}
+    if _begin(args.output, asked):
+        print(f"{args.output} is done already: {args.output / _REPORT}")
+        return
+
+    found = list(survey(model, [path for _, path in progress(noisy, "photo")]))
+    lines = describe(found)
+    print(*lines, sep="\n", flush=True)
+
+    folder, run = args.output / _PAIRS, args.output / _RUN
+    count = max(_FEWEST_PAIRS, round(_PAIRS_A_MINUTE * args.minutes))
+    made = make_pairs(model, start, found, clean, folder, count, args.seed)
+    for _ in progress(range(count), "pair"):
+        next(made)
+    steps = max(_FEWEST_STEPS, round(_STEPS_A_MINUTE * args.minutes))
+    config = finetune.recipe(
+        args.denoiser, start, folder, str(args.pairs) if args.pairs else "", steps
+    )
+    config.seed = args.seed
+    outcome = finetune.finetune(config, run, deadline)
+
+    gained = outcome.after - outcome.before
+    said = [
+        f"on held-out patches with that noise: noisy {outcome.noisy:.2f} dB, denoised"
+        f" {outcome.before:.2f} before and {outcome.after:.2f} dB after {outcome.steps} steps"
+    ]
+    metadata, variables = load_workdir(run)
+    if gained <= 0:
+        said.append("training gained nothing, so this is the denoiser it began with")
+        metadata, variables = dict(start.metadata), {"denoiser": start.params}
+    adapted = {"photos": len(found), "held_out_psnr": outcome._asdict()}
+    save_model(args.output, metadata | {"adapted": adapted}, variables, beside=_BESIDE)
+    command = f"python -m nt_jax.denoise --denoiser={args.output} --input={args.noisy}"
+    command += f" --output={args.output.name}-denoised"
+    write_report(
+        args.output / _REPORT,
+        found,
+        lines,
+        said,
+        start,
+        load_denoiser(args.output),
+        [
+            (path.parents[1] / "gt" / path.name, path)
+            for path in sorted((folder / HELD_OUT / "noisy").iterdir())
+        ],
+        command,
+    )
+    _note(args.output, asked | {"done": True})
+    print(*said, f"report: {args.output / _REPORT}", f"to use it: {command}", sep="\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    run_command(main)

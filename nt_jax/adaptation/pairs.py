@@ -1,0 +1,117 @@
+"""Clean patches with the noise of somebody's photos, as a folder of pairs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nt_jax.adaptation.survey import PhotoNoise
+from nt_jax.data.sources import ImageFile
+from nt_jax.errors import InputError
+from nt_jax.images import Photo, from_float, read_rgb, to_float, write_photo
+from nt_jax.inference.denoiser import Denoiser
+from nt_jax.inference.model import Model
+
+SIDE = 192  # of a patch, in pixels
+# Around it, denoised with it: a denoiser sees less at an edge.
+_MARGIN = 32
+# One in so many patches, and images where there are as many, is for judging the denoiser.
+_ONE_IN = 8
+TRAIN, HELD_OUT = "train", "held_out"
+
+
+def make_pairs(
+    model: Model,
+    denoiser: Denoiser,
+    photos: Sequence[PhotoNoise],
+    clean: Sequence[ImageFile],
+    folder: Path,
+    count: int,
+    seed: int,
+) -> Iterator[Path]:
+    """Writes `count` pairs below `folder`; what is there already stays.
+
+    The clean patch is one of a photo, denoised by the denoiser for all cameras: what this camera
+    takes is sharp and soft in its own way, and photographs of others lead a denoiser astray. With
+    `clean` every second patch is of those; a photograph of twice a patch's side is reduced by half
+    first, which takes away most of its own noise and compression.
+
+    Patch i depends on the arguments and i alone. One in eight goes into `held_out`, the others into
+    `train`, each with folders `gt` and `noisy`; from eight images on, the two share none.
+
+    Args:
+      model: makes the noise.
+      denoiser: see above.
+      photos: at least one. Those whose noise the model cannot make are left out, if not all.
+      clean: photographs of any camera, or none.
+      folder: where to.
+      count: how many.
+      seed: of all random choices, at least 0.
+
+    Yields:
+      The noisy file of each pair, once both are written.
+
+    Raises:
+      InputError: an image cannot be read, is smaller than a patch, or nothing can be written.
+    """
+    for name in (TRAIN, HELD_OUT):
+        for part in ("gt", "noisy"):
+            (folder / name / part).mkdir(parents=True, exist_ok=True)
+    known = [photo for photo in photos if not photo.out_of_bounds] or list(photos)
+    for i in range(count):
+        held_out = i % _ONE_IN == _ONE_IN - 1
+        name = f"{i:05}.png"
+        target = folder / (HELD_OUT if held_out else TRAIN) / "noisy" / name
+        if not target.is_file():
+            rng = np.random.default_rng((seed, i))
+            photo = known[_choose(len(known), held_out, rng)]
+            if clean and i // _ONE_IN % 2:
+                patch = _clean_patch(clean[_choose(len(clean), held_out, rng)], rng)
+            else:
+                patch = _denoised_patch(photo.path, denoiser, rng)
+            noisy = np.empty(patch.shape, np.float32)
+            map_seed = int(rng.integers(2**31))
+            for tile in model.transfer_tiles(
+                patch, photo.noise.embedding, seed=map_seed, gain=photo.noise.gain
+            ):
+                noisy[tile.rows, tile.columns] = tile.pixels
+            write_photo(target.parents[1] / "gt" / name, Photo(patch))
+            # Last: it says that the pair is whole.
+            write_photo(target, Photo(from_float(noisy, patch.dtype, grey=False)))
+        yield target
+
+
+def _choose(count: int, held_out: bool, rng: np.random.Generator) -> int:
+    """One of so many images; with eight or more, of those that are held out or that are not."""
+    numbers = np.arange(count)
+    last = numbers % _ONE_IN == _ONE_IN - 1
+    return int(rng.choice(numbers[last == held_out] if last.any() else numbers))
+
+
+def _cut(source: ImageFile, side: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [side, side, 3] or what the image has of it, at a random place."""
+    image = read_rgb(source)
+    if min(image.shape[:2]) < SIDE:
+        raise InputError(
+            f"{source}: {image.shape[1]}x{image.shape[0]} is smaller than {SIDE} pixels; leave it"
+            " out"
+        )
+    top, left = (int(rng.integers(max(0, size - side) + 1)) for size in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def _denoised_patch(path: Path, denoiser: Denoiser, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [SIDE, SIDE, 3]."""
+    crop = _cut(path, SIDE + 2 * _MARGIN, rng)
+    top, left = ((size - SIDE) // 2 for size in crop.shape[:2])
+    denoised = np.asarray(denoiser(crop))[top : top + SIDE, left : left + SIDE]
+    return from_float(denoised, crop.dtype, grey=False)
+
+
+def _clean_patch(source: ImageFile, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [SIDE, SIDE, 3], at half the size where there is enough."""
+    crop = _cut(source, 2 * SIDE, rng)
+    if min(crop.shape[:2]) < 2 * SIDE:
+        return np.ascontiguousarray(crop[:SIDE, :SIDE])
+    reduced = to_float(crop).reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
+    return from_float(reduced, crop.dtype, grey=False)
