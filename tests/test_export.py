@@ -1,9 +1,13 @@
 """Exported networks run without this package and compute the same."""
 
+import functools
+import importlib.util
 import json
 import re
+import shutil
 import sys
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,10 +19,11 @@ from nt_jax import prng
 from nt_jax.checkpointing import save_model
 from nt_jax.errors import run_command
 from nt_jax.export import main
-from nt_jax.inference.tiles import over_tiles, round_up, split
+from nt_jax.inference.tiles import over_tiles, receptive_radius, round_up, split
 from nt_jax.models.biased import init_biased
 from nt_jax.models.denoisers import make_denoiser
 
+ROOT = Path(__file__).parents[1]
 SHAPES = [(2, 24, 32), (1, 36, 20)]
 
 
@@ -47,10 +52,20 @@ def test_stablehlo(model, tmp_path):
         np.testing.assert_allclose(embed.call(arrays[0]), model.embed(arrays[0]), atol=1e-5)
 
 
-def test_onnx(model, tmp_path):
+@pytest.fixture(scope="module")
+def onnx_files(model, tmp_path_factory):
+    """The tiny model's two networks, beside the ComfyUI node."""
     pytest.importorskip("jax2onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    paths = model.export(tmp_path / "tiny.onnx", format="onnx")
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("custom_nodes")
+    shutil.copy(ROOT / "integrations/comfyui/nt_noise.py", folder)
+    return model.export(folder / "tiny.onnx", format="onnx")
+
+
+def test_onnx(model, onnx_files, tmp_path):
+    import onnxruntime
+
+    paths = onnx_files
     fixed, _ = model.export(tmp_path / "fixed.onnx", format="onnx", size=SHAPES[1][1:])
     generate, embed, static = (onnxruntime.InferenceSession(path) for path in (*paths, fixed))
     assert all(opset(path) <= 20 for path in (*paths, fixed))
@@ -65,6 +80,42 @@ def test_onnx(model, tmp_path):
             np.testing.assert_allclose(noise, expected, atol=1e-5)
         (found,) = embed.run(["embedding"], {"images": clean})
         np.testing.assert_allclose(found, model.embed(clean), atol=1e-5)
+
+
+def test_comfyui_node(model, onnx_files, monkeypatch):
+    torch = pytest.importorskip("torch")
+    source = onnx_files[0].with_name("nt_noise.py")
+    assert not re.search(r"^\s*(import|from) (jax|nt_jax|flax)", source.read_text(), re.M)
+    spec = importlib.util.spec_from_file_location("nt_noise", source)
+    nodes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(nodes)
+    node = nodes.NODE_CLASS_MAPPINGS["NTNoiseTransfer"]
+    required = node.INPUT_TYPES()["required"]
+    assert {"image", "reference", "strength", "seed"} <= set(required)
+    assert required["model"] == (["tiny"],)
+    assert node.RETURN_TYPES == ("IMAGE",)
+
+    rng = np.random.default_rng(0)
+    image = rng.random((2, 42, 29, 3), np.float32)
+    reference = rng.random((1, 300, 40, 3), np.float32)  # two crops
+    run = functools.partial(getattr(node(), node.FUNCTION), reference=torch.tensor(reference))
+    (noisy,) = run(image=torch.tensor(image), model="tiny", strength=0.5, seed=3)
+    assert noisy.dtype == torch.float32
+    monkeypatch.setattr(nodes, "TILE", 16)  # in tiles the same
+    (tiled,) = run(image=torch.tensor(image), model="tiny", strength=0.5, seed=3)
+    np.testing.assert_allclose(tiled, noisy, atol=1e-5)
+
+    embedding = model.embed(reference)
+    generator = nodes._session(onnx_files[0])
+    halo = round_up(receptive_radius(model.blocks))
+    for index, clean in enumerate(image):
+        padding = (halo, halo + 2), (halo, halo + 3), (0, 0)
+        canvas = np.pad(clean, padding, mode="reflect")
+        maps = nodes.draw_maps(generator, 3 + index, *canvas.shape[:2])
+        noise = model.generate_noise(canvas, embedding, tuple(maps.values()))
+        noise = noise[0, halo : halo + 42, halo : halo + 29]
+        expected = np.clip(clean + 0.5 * noise, 0, 1)
+        np.testing.assert_allclose(noisy[index], expected, atol=1e-5)
 
 
 def opset(path):

@@ -7,6 +7,7 @@ are static, of batch 1. ONNX has opset 20.
 generator, NHWC: clean [B, H, W, 3] in [0, 1], embedding [B, E], then the random maps N(0, 1) in
   call order, [B, h, w, 1] each -> noise [B, H, W, 3], unclipped. In StableHLO the maps are one
   tuple; in ONNX the inputs are named clean, embedding, map_00, map_01, ..., and the output noise.
+  ONNX's metadata tell reference_crop, embedding_bound, and how far the network looks, halo.
 embedding network (the key encoder, on images as they are: give it crops of `Model.reference_crop`
   pixels a side and average), NHWC: images [B, H, W, 3] in [0, 1] -> embedding [B, E]; of any size.
 denoiser: images in [0, 1] -> images, clipped to [0, 1]; in StableHLO [B, H, W, 3], in ONNX as other
@@ -29,7 +30,7 @@ import jax.numpy as jnp
 
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE
-from nt_jax.inference.tiles import ALIGNMENT
+from nt_jax.inference.tiles import ALIGNMENT, receptive_radius, round_up
 from nt_jax.models.generator import map_shapes
 from nt_jax.models.layers import Array
 from nt_jax.models.networks import embed
@@ -175,6 +176,14 @@ def _onnx(model: "Model", size: Size | None) -> tuple[bytes, bytes]:
         input_names=["images"],
         output_names=["embedding"],
     )
+    about = {
+        "reference_crop": str(model.reference_crop),
+        "embedding_bound": model.networks.discriminator.bound,
+        "halo": str(round_up(receptive_radius(model.blocks))),
+    }
+    for module in (generator, encoder):
+        for key, value in about.items():
+            module.metadata_props.add(key=key, value=value)
     return generator.SerializeToString(), encoder.SerializeToString()
 
 
