@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from nt_jax.inference.denoiser import Denoiser
     from nt_jax.inference.loading import load, load_denoiser
     from nt_jax.inference.model import Model
+    from nt_jax.inference.noise_bank import NoiseBank
 
-__all__ = ["Denoiser", "InputError", "Model", "load", "load_denoiser", "metrics"]
+__all__ = ["Denoiser", "InputError", "Model", "NoiseBank", "load", "load_denoiser", "metrics"]
 
 _MODULES = {
     "Denoiser": "nt_jax.inference.denoiser",
     "InputError": "nt_jax.errors",
     "Model": "nt_jax.inference.model",
+    "NoiseBank": "nt_jax.inference.noise_bank",
     "load": "nt_jax.inference.loading",
     "load_denoiser": "nt_jax.inference.loading",
 }

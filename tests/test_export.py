@@ -1,6 +1,13 @@
 """Exported networks run without this package and compute the same."""
 
+import functools
+import importlib.util
+import json
+import re
+import shutil
 import sys
+import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,7 +15,15 @@ import pytest
 from tiny_models import EMBEDDING_SIZE, save_tiny
 
 import nt_jax
+from nt_jax import prng
+from nt_jax.checkpointing import save_model
+from nt_jax.errors import run_command
+from nt_jax.export import main
+from nt_jax.inference.tiles import over_tiles, receptive_radius, round_up, split
+from nt_jax.models.biased import init_biased
+from nt_jax.models.denoisers import make_denoiser
 
+ROOT = Path(__file__).parents[1]
 SHAPES = [(2, 24, 32), (1, 36, 20)]
 
 
@@ -37,20 +52,220 @@ def test_stablehlo(model, tmp_path):
         np.testing.assert_allclose(embed.call(arrays[0]), model.embed(arrays[0]), atol=1e-5)
 
 
-def test_onnx(model, tmp_path):
+@pytest.fixture(scope="module")
+def onnx_files(model, tmp_path_factory):
+    """The tiny model's two networks, beside the ComfyUI node."""
     pytest.importorskip("jax2onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    paths = model.export(tmp_path / "tiny.onnx", format="onnx")
-    generate, embed = (onnxruntime.InferenceSession(path) for path in paths)
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("custom_nodes")
+    shutil.copy(ROOT / "integrations/comfyui/nt_noise.py", folder)
+    return model.export(folder / "tiny.onnx", format="onnx")
+
+
+def test_onnx(model, onnx_files, tmp_path):
+    import onnxruntime
+
+    paths = onnx_files
+    fixed, _ = model.export(tmp_path / "fixed.onnx", format="onnx", size=SHAPES[1][1:])
+    generate, embed, static = (onnxruntime.InferenceSession(path) for path in (*paths, fixed))
+    assert all(opset(path) <= 20 for path in (*paths, fixed))
+    assert static.get_inputs()[0].shape == [*SHAPES[1], 3]
     for shape in SHAPES:
         clean, embedding, maps = inputs(model, *shape)
         feed = {"clean": clean, "embedding": embedding}
         feed |= {f"map_{index:02}": values for index, values in enumerate(maps)}
-        (noise,) = generate.run(["noise"], feed)
         expected = model.generate_noise(clean, embedding, maps)
-        np.testing.assert_allclose(noise, expected, atol=1e-5)
+        for session in (generate, static) if shape == SHAPES[1] else (generate,):
+            (noise,) = session.run(["noise"], feed)
+            np.testing.assert_allclose(noise, expected, atol=1e-5)
         (found,) = embed.run(["embedding"], {"images": clean})
         np.testing.assert_allclose(found, model.embed(clean), atol=1e-5)
+
+
+def test_comfyui_node(model, onnx_files, monkeypatch):
+    torch = pytest.importorskip("torch")
+    source = onnx_files[0].with_name("nt_noise.py")
+    assert not re.search(r"^\s*(import|from) (jax|nt_jax|flax)", source.read_text(), re.M)
+    spec = importlib.util.spec_from_file_location("nt_noise", source)
+    nodes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(nodes)
+    node = nodes.NODE_CLASS_MAPPINGS["NTNoiseTransfer"]
+    required = node.INPUT_TYPES()["required"]
+    assert {"image", "reference", "strength", "seed"} <= set(required)
+    assert required["model"] == (["tiny"],)
+    assert node.RETURN_TYPES == ("IMAGE",)
+
+    rng = np.random.default_rng(0)
+    image = rng.random((2, 42, 29, 3), np.float32)
+    reference = rng.random((1, 300, 40, 3), np.float32)  # two crops
+    run = functools.partial(getattr(node(), node.FUNCTION), reference=torch.tensor(reference))
+    (noisy,) = run(image=torch.tensor(image), model="tiny", strength=0.5, seed=3)
+    assert noisy.dtype == torch.float32
+    monkeypatch.setattr(nodes, "TILE", 16)  # in tiles the same
+    (tiled,) = run(image=torch.tensor(image), model="tiny", strength=0.5, seed=3)
+    np.testing.assert_allclose(tiled, noisy, atol=1e-5)
+
+    embedding = model.embed(reference)
+    generator = nodes._session(onnx_files[0])
+    halo = round_up(receptive_radius(model.blocks))
+    for index, clean in enumerate(image):
+        padding = (halo, halo + 2), (halo, halo + 3), (0, 0)
+        canvas = np.pad(clean, padding, mode="reflect")
+        maps = nodes.draw_maps(generator, 3 + index, *canvas.shape[:2])
+        noise = model.generate_noise(canvas, embedding, tuple(maps.values()))
+        noise = noise[0, halo : halo + 42, halo : halo + 29]
+        expected = np.clip(clean + 0.5 * noise, 0, 1)
+        np.testing.assert_allclose(noisy[index], expected, atol=1e-5)
+
+
+def opset(path):
+    import onnx
+
+    onnx.checker.check_model(path, full_check=True)
+    (version,) = onnx.load(path).opset_import
+    assert version.domain == ""
+    return version.version
+
+
+# --- Denoisers -----------------------------------------------------------------------------------
+
+RECIPE = {
+    "data": {
+        "pairs": "/home/me/data/polyu/train=2,sidd/train",
+        "photos": "mine",
+        "noise_kinds": ["gaussian"],
+        "real_fraction": 0.5,
+    },
+    "train": {"init_from": "/home/me/runs/first"},
+    "denoiser": {"noise": "synthetic", "model": "small"},
+}
+
+
+@pytest.fixture(scope="module")
+def denoisers(tmp_path_factory):
+    """Folders of small random denoisers by kind."""
+    root = tmp_path_factory.mktemp("denoisers")
+    for kind, features in (("unet", 4), ("ridnet", 16)):
+        model = {"features": features, "blocks": 1}
+        params = init_biased(prng.key(0), make_denoiser(kind, **model))
+        metadata = {"kind": kind, "model": model, "step": 7, "recipe": RECIPE}
+        save_model(root / kind, metadata, {"denoiser": jax.tree.map(np.asarray, params)})
+    return root
+
+
+def noisy_image(height, width):
+    return np.random.default_rng(0).random((height, width, 3)).astype(np.float32)
+
+
+def of_one(session, image):
+    """A denoiser in ONNX on an image [H, W, 3]."""
+    (clean,) = session.run(["output"], {"input": image.transpose(2, 0, 1)[None]})
+    return clean[0].transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize("kind", ["unet", "ridnet"])
+def test_a_denoiser_in_onnx_takes_any_size(denoisers, tmp_path, kind):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "denoiser.onnx"
+    main(["--format=onnx", f"--denoiser={denoisers / kind}", f"--output={path}"])
+    assert opset(path) <= 20
+    session, denoiser = onnxruntime.InferenceSession(path), nt_jax.load_denoiser(denoisers / kind)
+    for size in ((24, 40), (56, 32)):
+        image = noisy_image(*size)
+        expected = denoiser(image)
+        assert (expected == 0).any()  # it clips
+        np.testing.assert_allclose(of_one(session, image), expected, atol=1e-5)
+
+
+def test_a_denoiser_in_stablehlo(denoisers, tmp_path):
+    path = tmp_path / "denoiser.stablehlo"
+    main(["--format=stablehlo", f"--denoiser={denoisers / 'unet'}", f"--output={path}"])
+    denoise = jax.export.deserialize(bytearray(path.read_bytes()))
+    image = noisy_image(24, 40)
+    expected = nt_jax.load_denoiser(denoisers / "unet")(image)
+    np.testing.assert_allclose(denoise.call(image[None])[0], expected, atol=1e-5)
+
+
+def test_darktable_takes_and_tiles_a_denoiser(denoisers, tmp_path, capsys):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "denoise-mine.dtmodel"
+    main(["--format=dtmodel", f"--denoiser={denoisers / 'unet'}", f"--output={path}"])
+    assert re.findall(r"^warning: .*PolyU.*$", capsys.readouterr().out, re.M)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["denoise-mine/config.json", "denoise-mine/model.onnx"]
+        assert all(info.compress_type == zipfile.ZIP_DEFLATED for info in archive.infolist())
+        config = json.loads(archive.read("denoise-mine/config.json"))
+        archive.extractall(tmp_path)
+    check_config(config)
+    model = tmp_path / "denoise-mine/model.onnx"
+    assert opset(model) <= 20
+    session = onnxruntime.InferenceSession(model)
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, given.name) == ("input", "output")
+    assert taken.shape == given.shape == [1, 3, 768, 768]
+    assert taken.type == given.type == "tensor(float)"
+
+    denoiser = nt_jax.load_denoiser(denoisers / "unet")
+    image = noisy_image(801, 1030)
+    halo = round_up(denoiser.network.radius, 8)
+    rows, columns = (split(round_up(side, 8), 768 - 2 * halo, halo) for side in (801, 1030))
+    assert len(rows) == len(columns) == 2
+    windows = [(row, column) for row in rows for column in columns]
+    whole = np.empty_like(image)
+    for tile in over_tiles(image, windows, lambda x, *_: checked_range(of_one(session, x))):
+        whole[tile.rows, tile.columns] = tile.pixels
+    assert np.abs(whole - denoiser(image)).max() < 1e-3
+
+
+def checked_range(image):
+    assert image.min() == 0  # darktable does not clip for us
+    assert image.max() <= 1
+    return image
+
+
+def check_config(config):
+    """The fields that darktable asks for and shows, and what they say of the training."""
+    expected = {"id": "denoise-mine", "task": "denoise", "backend": "onnx", "version": "1.7"}
+    assert expected.items() <= config.items()
+    assert config["attributes"] == {"input_sizes": [768], "size_multiple": 8}
+    card = config["model_card"]
+    shown = "long_description scope author source paper license training_data"
+    assert set(card) == {*shown.split(), "training_data_license", "notes"}
+    for value in (config["name"], config["description"], *card.values()):
+        assert isinstance(value, str)
+        assert value
+    assert "/home/me" not in json.dumps(config)
+    for name in ("PolyU", "SIDD", "[mine]", "gaussian"):
+        assert name in card["training_data"]
+    assert "PolyU: non-commercial" in card["training_data_license"]
+    assert "non-commercial" in card["notes"]
+    assert "runs/first" in card["notes"]
+
+
+def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypatch, capsys):
+    unet, output = f"--denoiser={denoisers / 'unet'}", f"--output={tmp_path / 'a.dtmodel'}"
+    wrong = [
+        ["--format=dtmodel", f"--denoiser={denoisers / 'ridnet'}", output],
+        ["--format=dtmodel", unet, f"--output={tmp_path / 'a.zip'}"],
+        ["--format=dtmodel", "--model=small", output],
+        ["--format=onnx", output],
+        ["--format=onnx", unet, "--size=20", output],
+        ["--format=onnx", unet, "--size=2x3x4", output],
+        ["--format=onnx", unet, f"--output={tmp_path / 'none' / 'a'}"],
+        ["--format=tflite", unet, output],
+    ]
+    for flags in wrong:
+        monkeypatch.setattr(sys, "argv", ["nt_jax.export", *flags])
+        with pytest.raises(SystemExit) as ended:
+            run_command(main)
+        assert ended.value.code == 2, flags
+        assert re.fullmatch(r"error: [^\n]+\n", capsys.readouterr().err), flags
+    assert not list(tmp_path.iterdir())
+
+
+# --- Wrong input ---------------------------------------------------------------------------------
 
 
 def test_wrong_format_and_place(model, tmp_path):

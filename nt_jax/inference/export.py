@@ -1,20 +1,27 @@
 """Networks as files that other programs run: StableHLO (by `jax.export`) and ONNX (by jax2onnx).
 
-Both networks take any batch, and any height and width that are multiples of 4. Layout NHWC,
-float32, parameters inside the file.
+Float32, parameters inside the file. Without a size they take any batch, and any height and width
+that are multiples of 4 (a denoiser's: of its network's `alignment`, 8 of a U-Net); with one they
+are static, of batch 1. ONNX has opset 20.
 
-generator: clean [B, H, W, 3] in [0, 1], embedding [B, E], then the random maps N(0, 1) in call
-  order, [B, h, w, 1] each -> noise [B, H, W, 3], unclipped. In StableHLO the maps are one tuple; in
-  ONNX the inputs are named clean, embedding, map_00, map_01, ..., and the output noise.
+generator, NHWC: clean [B, H, W, 3] in [0, 1], embedding [B, E], then the random maps N(0, 1) in
+  call order, [B, h, w, 1] each -> noise [B, H, W, 3], unclipped. In StableHLO the maps are one
+  tuple; in ONNX the inputs are named clean, embedding, map_00, map_01, ..., and the output noise.
+  ONNX's metadata tell reference_crop, embedding_bound, and how far the network looks, halo.
 embedding network (the key encoder, on images as they are: give it crops of `Model.reference_crop`
-  pixels a side and average): images [B, H, W, 3] in [0, 1] -> embedding [B, E].
+  pixels a side and average), NHWC: images [B, H, W, 3] in [0, 1] -> embedding [B, E]; of any size.
+denoiser: images in [0, 1] -> images, clipped to [0, 1]; in StableHLO [B, H, W, 3], in ONNX as other
+  programs know denoisers, input [B, 3, H, W] -> output. RIDNet averages over what it is given,
+  `Denoiser` over the whole image (inference/denoiser.py): the same up to 512x512 pixels.
 
     jax.export.deserialize(bytearray(path.read_bytes())).call(clean, embedding, maps)
     onnxruntime.InferenceSession(path).run(["noise"], {"clean": clean, ...})
 """
 
+import contextlib
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,32 +29,66 @@ import jax
 import jax.numpy as jnp
 
 from nt_jax.errors import InputError
+from nt_jax.images import SMALLEST_SIDE
+from nt_jax.inference.tiles import ALIGNMENT, receptive_radius, round_up
 from nt_jax.models.generator import map_shapes
 from nt_jax.models.layers import Array
 from nt_jax.models.networks import embed
 from nt_jax.outputs import replacing
 
 if TYPE_CHECKING:
+    from nt_jax.inference.denoiser import Denoiser
     from nt_jax.inference.model import Model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+FORMATS = ("stablehlo", "onnx")
+# The newest that programs of this year run everywhere.
+OPSET = 20
+Size = tuple[int, int]
 
 
-def export(model: "Model", path: Path, format: str) -> tuple[Path, Path]:
+def export(model: "Model", path: Path, format: str, size: Size | None = None) -> tuple[Path, Path]:
     """Writes `path` (the generator) and its neighbour `NAME_embed.EXT` (the embedding network).
 
+    Args:
+      model: what to write.
+      path: file to write.
+      format: one of `FORMATS`.
+      size: height and width of the generator's images, multiples of 4; None for any.
+
     Raises:
-      InputError: an unknown format, jax2onnx is not installed, or a file cannot be written.
+      InputError: an unknown format or wrong size, jax2onnx is not installed, or a file cannot be
+        written.
     """
-    writers = {"stablehlo": _stablehlo, "onnx": _onnx}
-    if format not in writers:
-        raise InputError(f"format: expected one of {', '.join(writers)}; got {format!r}")
+    _check(format, size, ALIGNMENT)
     encoder_path = path.with_name(f"{path.stem}_embed{path.suffix}")
-    contents = writers[format](model)
+    contents = {"stablehlo": _stablehlo, "onnx": _onnx}[format](model, size)
     for target, content in zip((path, encoder_path), contents, strict=True):
         with replacing(target) as temporary:
             temporary.write_bytes(content)
     return path, encoder_path
+
+
+def export_denoiser(
+    denoiser: "Denoiser", path: Path, format: str, size: Size | None = None
+) -> Path:
+    """Writes a denoiser; arguments, result and errors as of `export`."""
+    _check(format, size, denoiser.network.alignment)
+    write = {"stablehlo": _stablehlo_denoiser, "onnx": denoiser_onnx}[format]
+    content = write(denoiser, size)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _check(format: str, size: Size | None, alignment: int) -> None:
+    if format not in FORMATS:
+        raise InputError(f"format: expected one of {', '.join(FORMATS)}; got {format!r}")
+    if size and (min(size) < SMALLEST_SIDE or any(side % alignment for side in size)):
+        raise InputError(
+            f"size: expected sides of {SMALLEST_SIDE} pixels or more, multiples of {alignment}; "
+            f"got {size[0]}x{size[1]}"
+        )
 
 
 def _functions(model: "Model") -> tuple[Callable[..., Array], Callable[[Array], Array]]:
@@ -63,52 +104,166 @@ def _functions(model: "Model") -> tuple[Callable[..., Array], Callable[[Array], 
     return generate, encode
 
 
-def _stablehlo(model: "Model") -> tuple[bytes, bytes]:
-    batch: Any
-    batch, quarter_height, quarter_width = jax.export.symbolic_shape("b, h, w")
-    height, width = 4 * quarter_height, 4 * quarter_width
+def _denoise(denoiser: "Denoiser") -> Callable[[Array], Array]:
+    def denoise(images: Array) -> Array:
+        with jax.default_matmul_precision("float32"):
+            clean = denoiser.network.apply({"params": denoiser.params}, images)
+        return jnp.clip(jnp.asarray(clean), 0, 1)
 
-    def spec(*shape: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
+    return denoise
 
+
+# --- StableHLO -----------------------------------------------------------------------------------
+
+
+def _symbolic_size(alignment: int) -> tuple[Any, Any, Any]:
+    batch, rows, columns = jax.export.symbolic_shape("b, h, w")
+    return batch, alignment * rows, alignment * columns
+
+
+def _spec(*shape: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _serialized(function: Callable[..., Any], *specs: Any) -> bytes:
+    return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(*specs).serialize())
+
+
+def _stablehlo(model: "Model", size: Size | None) -> tuple[bytes, bytes]:
     generate, encode = _functions(model)
-    images, embedding = spec(batch, height, width, 3), spec(batch, model.embedding_size)
-    maps = tuple(spec(*shape) for shape in map_shapes(batch, height, width, model.blocks))
-    exported = (
-        jax.export.export(jax.jit(generate), platforms=PLATFORMS)(images, embedding, maps),
-        jax.export.export(jax.jit(encode), platforms=PLATFORMS)(images),
+    batch, height, width = (1, *size) if size else _symbolic_size(ALIGNMENT)
+    maps = tuple(_spec(*shape) for shape in map_shapes(batch, height, width, model.blocks))
+    embedding = _spec(batch, model.embedding_size)
+    return (
+        _serialized(generate, _spec(batch, height, width, 3), embedding, maps),
+        _serialized(encode, _spec(*_symbolic_size(ALIGNMENT), 3)),
     )
-    generator, encoder = (bytes(module.serialize()) for module in exported)
-    return generator, encoder
 
 
-def _onnx(model: "Model") -> tuple[bytes, bytes]:
-    try:
-        from jax2onnx import to_onnx
-    except ImportError as error:
-        raise InputError("ONNX export needs jax2onnx: pip install 'nt_jax[export]'") from error
-    # It warns of every shape that it leaves open.
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+def _stablehlo_denoiser(denoiser: "Denoiser", size: Size | None) -> bytes:
+    shape = (1, *size) if size else _symbolic_size(denoiser.network.alignment)
+    return _serialized(_denoise(denoiser), _spec(*shape, 3))
+
+
+# --- ONNX ----------------------------------------------------------------------------------------
+
+
+def _onnx(model: "Model", size: Size | None) -> tuple[bytes, bytes]:
     generate, encode = _functions(model)
-    scales = [shape[1] for shape in map_shapes(1, 4, 4, model.blocks)]
-    sizes = {4: ("4*h", "4*w"), 2: ("2*h", "2*w"), 1: ("h", "w")}
-    generator = to_onnx(
+    scales = [shape[1] for shape in map_shapes(1, 4, 4, model.blocks)]  # 4 where full size
+    sides: dict[int, tuple[Any, Any]]
+    if size:
+        sides = {scale: (size[0] * scale // 4, size[1] * scale // 4) for scale in (1, 2, 4)}
+    else:
+        sides = {4: ("4*h", "4*w"), 2: ("2*h", "2*w"), 1: ("h", "w")}
+    batch = 1 if size else "b"
+    generator = _to_onnx(
         lambda clean, embedding, *maps: generate(clean, embedding, maps),
         inputs=[
-            ("b", *sizes[4], 3),
-            ("b", model.embedding_size),
-            *(("b", *sizes[scale], 1) for scale in scales),
+            (batch, *sides[4], 3),
+            (batch, model.embedding_size),
+            *((batch, *sides[scale], 1) for scale in scales),
         ],
         model_name="noise_generator",
         input_names=["clean", "embedding", *(f"map_{i:02}" for i in range(len(scales)))],
         output_names=["noise"],
     )
     # jax2onnx finds a size only where an input has it plainly, not as 4 * h.
-    encoder = to_onnx(
+    encoder = _to_onnx(
         encode,
         inputs=[("b", "h", "w", 3)],
         model_name="noise_encoder",
         input_names=["images"],
         output_names=["embedding"],
     )
+    about = {
+        "reference_crop": str(model.reference_crop),
+        "embedding_bound": model.networks.discriminator.bound,
+        "halo": str(round_up(receptive_radius(model.blocks))),
+    }
+    for module in (generator, encoder):
+        for key, value in about.items():
+            module.metadata_props.add(key=key, value=value)
     return generator.SerializeToString(), encoder.SerializeToString()
+
+
+def denoiser_onnx(denoiser: "Denoiser", size: Size | None) -> bytes:
+    """A denoiser as ONNX, see the module: `input` [1, 3, H, W] of that size, or any -> `output`.
+
+    Raises:
+      InputError: jax2onnx is not installed.
+    """
+    denoise = _denoise(denoiser)
+    # Any multiple of 8 is h cells of 8: jax2onnx would not find h in 8 * h, so it sees the cells'
+    # pixels as channels, [B, 8 * 8 * 3, h, w], and ONNX's own operators put them there and back.
+    cell = 1 if size else denoiser.network.alignment
+
+    def of_cells(x: Array) -> Array:
+        batch, _, rows, columns = x.shape
+        x = x.reshape(batch, cell, cell, 3, rows, columns).transpose(0, 4, 1, 5, 2, 3)
+        x = denoise(x.reshape(batch, rows * cell, columns * cell, 3))
+        x = x.reshape(batch, rows, cell, columns, cell, 3).transpose(0, 2, 4, 5, 1, 3)
+        return x.reshape(batch, cell * cell * 3, rows, columns)
+
+    def of_image(x: Array) -> Array:
+        return denoise(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+    model = _to_onnx(
+        of_image if cell == 1 else of_cells,
+        inputs=[(1, 3, *size) if size else ("batch", cell * cell * 3, "height", "width")],
+        model_name="denoiser",
+        input_names=["input" if cell == 1 else "cells"],
+        output_names=["output" if cell == 1 else "denoised"],
+    )
+    if cell > 1:
+        _wrap_cells(model.graph, cell)
+    return model.SerializeToString()
+
+
+def _wrap_cells(graph: Any, cell: int) -> None:
+    """Makes a graph cells -> denoised one of images, input -> output."""
+    from onnx import TensorProto, helper
+
+    order: dict[str, Any] = {"blocksize": cell}
+    graph.node.insert(0, helper.make_node("SpaceToDepth", ["input"], ["cells"], **order))
+    graph.node.append(helper.make_node("DepthToSpace", ["denoised"], ["output"], **order))
+    shape: list[str | int | None] = ["batch", 3, "height", "width"]
+    for name, values in (("input", graph.input), ("output", graph.output)):
+        del values[:]
+        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+
+def _to_onnx(function: Callable[..., Any], **options: Any) -> Any:
+    """jax2onnx's `to_onnx`, quiet."""
+    try:
+        with _without_examples():
+            from jax2onnx import to_onnx
+            from jax2onnx.plugins.plugin_system import import_all_plugins
+
+            # It warns of every shape that it leaves open, and of libraries its examples need.
+            logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+            logging.getLogger("jax2onnx").setLevel(logging.ERROR)
+            import_all_plugins()
+    except ImportError as error:
+        raise InputError("ONNX export needs jax2onnx: pip install 'nt_jax[export]'") from error
+    return to_onnx(function, opset=OPSET, **options)
+
+
+class _NoExamples:
+    """Finds no modules, but ends the search for jax2onnx's examples."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        del path, target
+        if name.startswith("jax2onnx.plugins.examples"):
+            raise ModuleNotFoundError(name)
+
+
+@contextlib.contextmanager
+def _without_examples() -> Iterator[None]:
+    """Keeps jax2onnx from importing its examples, which takes it ten seconds of 24."""
+    sys.meta_path.insert(0, _NoExamples)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_NoExamples)

@@ -507,7 +507,12 @@ class Model:
             judged,
         )
 
-    def export(self, path: str | os.PathLike, format: str = "stablehlo") -> tuple[Path, Path]:
+    def export(
+        self,
+        path: str | os.PathLike,
+        format: str = "stablehlo",
+        size: tuple[int, int] | None = None,
+    ) -> tuple[Path, Path]:
         """Writes the generator and the embedding network for use without this package.
 
         See `nt_jax.inference.export` for their inputs and outputs.
@@ -516,13 +521,14 @@ class Model:
           path: file of the generator; the embedding network is written beside it, with `_embed`
             added to the name.
           format: `stablehlo`, or `onnx` (needs the extra `export`).
+          size: height and width of the generator's images, multiples of 4; None for any.
 
         Returns:
           Both paths.
         """
         from nt_jax.inference.export import export
 
-        return export(self, expand(path), format)
+        return export(self, expand(path), format, size)
 
     def _embeddings(self, embedding: ArrayLike, batch: int) -> Array:
         expected = (batch, self.embedding_size)

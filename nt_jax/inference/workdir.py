@@ -39,7 +39,7 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
         model = {"features": config["model"]["width"], "blocks": config["model"]["blocks"]}
         params = state["params"] if state.get("average") is None else state["average"]
         tree = unstack(params, layout_of(make_denoiser(kind, **model)))
-        metadata = {"kind": kind, "model": model, "step": step}
+        metadata = {"kind": kind, "model": model, "step": step, "recipe": config}
         return metadata, {"denoiser": jax.tree.map(np.asarray, tree)}
 
     generator, discriminator = layouts(make_networks(SimpleNamespace(**config["model"])))
@@ -61,6 +61,7 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
         "model": config["model"],
         "reference_crop": crop_of_trained(config["data"]["patch_size"]),
         "step": step,
+        "recipe": config,
     }
     return metadata, variables
 

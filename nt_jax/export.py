@@ -1,0 +1,80 @@
+"""Writes a model or denoiser as a file that other programs run.
+
+  python -m nt_jax.export --format=onnx --model=small --output=generator.onnx [--size=512]
+  python -m nt_jax.export --format=onnx --denoiser=runs/denoiser --output=denoiser.onnx
+  python -m nt_jax.export --format=dtmodel --denoiser=runs/denoiser --output=ID.dtmodel
+
+`--model` writes the generator, its random maps being inputs, and beside it the embedding network,
+`NAME_embed.EXT`. `stablehlo` runs in JAX and XLA, `onnx` in onnxruntime and others, `dtmodel` in
+darktable. Sizes, layouts and names: `nt_jax/inference/export.py` and docs/export.md.
+"""
+
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
+from nt_jax.paths import expand
+
+_FORMATS = ("onnx", "stablehlo", "dtmodel")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """N or HxW as (height, width); argparse tells what is wrong."""
+    sides = [int(side) for side in text.lower().split("x")]
+    if len(sides) > 2:
+        raise ValueError
+    return sides[0], sides[-1]
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m nt_jax.export", description=__doc__.split("\n")[0])
+    parser.add_argument("--format", required=True, choices=_FORMATS, help="of the file")
+    parser.add_argument("--model", help="bundled name, workdir or model folder, or")
+    parser.add_argument("--denoiser", help="bundled name, workdir or folder of a denoiser")
+    parser.add_argument("--output", required=True, type=expand, help="file to write")
+    parser.add_argument("--size", type=_size, help="N or HxW pixels, static; by default any size")
+    parser.add_argument("--author", default="nt_jax", help="of the weights, for a dtmodel's card")
+    parser.add_argument("--license", default="Apache-2.0", help="of the weights, likewise")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, model or output.
+    """
+    args = _parser().parse_args(argv)
+    unwind_on_sigterm()
+    if (args.model is None) == (args.denoiser is None):
+        raise InputError("give either --model or --denoiser")
+    if not args.output.parent.is_dir():
+        raise InputError(f"{args.output.parent}: no such folder; make it, or choose another output")
+    if args.output.is_dir():
+        raise InputError(f"{args.output} is a folder; name a file")
+    if args.format == "dtmodel" and (args.model or args.size):
+        raise InputError(
+            "--format=dtmodel takes a --denoiser, and no --size: darktable's is 768x768"
+        )
+
+    from nt_jax.inference import darktable
+    from nt_jax.inference.export import export, export_denoiser
+    from nt_jax.inference.loading import load, load_denoiser
+
+    if args.format == "dtmodel":
+        darktable.check_target(args.output)
+        denoiser = load_denoiser(args.denoiser)
+        notes = darktable.write_dtmodel(
+            denoiser, args.output, author=args.author, license=args.license
+        )
+        for note in notes:
+            print(f"warning: {note}")
+        written = [args.output]
+    elif args.denoiser:
+        denoiser = load_denoiser(args.denoiser)
+        written = [export_denoiser(denoiser, args.output, args.format, args.size)]
+    else:
+        written = list(export(load(args.model), args.output, args.format, args.size))
+    for path in written:
+        print(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run_command(main)
