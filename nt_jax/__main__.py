@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "main",
     "transfer": "transfer",
     "denoise": "denoise",
+    "adapt": "adapt",
     "augment": "augment",
     "export": "export",
     "prepare": "prepare",
