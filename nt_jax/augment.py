@@ -26,8 +26,8 @@ from nt_jax.errors import (
     run_command,
     unwind_on_sigterm,
 )
-from nt_jax.images import Photo, find_images, read_photo, read_rgb, write_photo
-from nt_jax.inference.files import make_folders
+from nt_jax.images import Photo, read_photo, read_rgb, write_photo
+from nt_jax.inference.files import images_to_work_on, make_folders
 from nt_jax.inference.noise_bank import NoiseBank
 from nt_jax.outputs import replacing
 from nt_jax.paths import expand
@@ -102,12 +102,7 @@ def _plan(clean: Path, output: Path, count: int, seed: int) -> list[_Pair]:
     if output.resolve() == clean.resolve():
         raise InputError(f"{output} holds the clean images; choose another output")
     check_clean(clean)
-    notes: list[str] = []
-    try:
-        images = find_images(clean, output, notes)
-    finally:
-        for note in notes:
-            print(note, flush=True)
+    images = images_to_work_on(clean, output)
     if not 0 <= seed <= 2**32 - len(images) * count:
         raise InputError(
             f"seed: expected 0 to 2**32 - {len(images) * count} for that many pairs; got {seed}"

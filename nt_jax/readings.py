@@ -175,6 +175,11 @@ class NoiseReading(NamedTuple):
     channel_correlation: np.ndarray
     bias: np.ndarray
 
+    @property
+    def total_level(self) -> np.ndarray:
+        """Of all channels together, [...], 0 to 255 scale."""
+        return np.sqrt(np.square(self.level).mean(-1))
+
 
 def summarize(readings: Readings) -> NoiseReading:
     """Puts the readings of K crops together: [K, N, ...] -> [N, ...]; a strong crop counts more."""

@@ -76,18 +76,17 @@ def _lines(noise: "ReferenceNoise") -> Iterator[str]:
     if noise.reading is None:
         return
     level = noise.reading.level
-    total = float(np.sqrt(np.square(level).mean()))
     channels = ", ".join(
         f"{name} {value:.1f}" for name, value in zip(("red", "green", "blue"), level, strict=True)
     )
     yield (
-        f"reference: noise of level {total:.1f} of 255 ({channels}), "
+        f"reference: noise of level {noise.reading.total_level:.1f} of 255 ({channels}), "
         f"correlation with the next pixel {noise.reading.lag1:.2f}"
     )
     gains = " ".join(f"{value:.2f}" for value in noise.gain)
     if (noise.gain != 1).any():
         yield f"calibrated: generated noise times {gains}"
-    if (noise.gain != noise.wanted).any():
+    if noise.out_of_bounds:
         wanted = " ".join(f"{value:.2f}" for value in noise.wanted)
         yield (
             f"warning: that level asks for factors of {wanted}, out of bounds: the model hardly "

@@ -57,7 +57,7 @@ def make_pairs(
     for name in (TRAIN, HELD_OUT):
         for part in ("gt", "noisy"):
             (folder / name / part).mkdir(parents=True, exist_ok=True)
-    known = [photo for photo in photos if not photo.out_of_bounds] or list(photos)
+    known = [photo for photo in photos if not photo.noise.out_of_bounds] or list(photos)
     for i in range(count):
         held_out = i % _ONE_IN == _ONE_IN - 1
         name = f"{i:05}.png"

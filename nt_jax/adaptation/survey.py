@@ -32,12 +32,7 @@ class PhotoNoise(NamedTuple):
     def level(self) -> float:
         """Of all channels together, 0 to 255 scale."""
         assert self.noise.reading is not None
-        return float(np.sqrt(np.square(self.noise.reading.level).mean()))
-
-    @property
-    def out_of_bounds(self) -> bool:
-        """Whether the model cannot make noise of the level it reads."""
-        return bool((self.noise.gain != self.noise.wanted).any())
+        return float(self.noise.reading.total_level)
 
 
 def survey(model: Model, paths: Sequence[Path]) -> Iterator[PhotoNoise]:
@@ -72,7 +67,7 @@ def describe(found: Sequence[PhotoNoise]) -> list[str]:
                 "warning: these photos' noise differs much in level: with photos of one ISO alone"
                 " the denoiser gets better at it"
             )
-    strange = [photo.path.name for photo in found if photo.out_of_bounds]
+    strange = [photo.path.name for photo in found if photo.noise.out_of_bounds]
     if strange:
         lines.append(
             f"warning: the model hardly knows the noise of {len(strange)} of {len(found)} photos,"

@@ -48,6 +48,16 @@ class Job(NamedTuple):
     size: tuple[int, int]
 
 
+def images_to_work_on(folder: Path, output: Path) -> list[Path]:
+    """`images.find_images`, with a line about what is left out, also where nothing is left."""
+    notes: list[str] = []
+    try:
+        return find_images(folder, output, notes)
+    finally:
+        for note in notes:
+            print(note, flush=True)
+
+
 def plan(
     source: Path,
     output: Path,
@@ -74,12 +84,7 @@ def plan(
     if source.is_dir():
         if output.exists() and not output.is_dir():
             raise InputError(f"{output} is a file, but {source} is a folder; name an output folder")
-        notes: list[str] = []
-        try:
-            names = find_images(source, output, notes)
-        finally:
-            for note in notes:
-                print(note, flush=True)
+        names = images_to_work_on(source, output)
         pairs = [(source / name, output / _target_name(name)) for name in names]
     elif output.is_dir():
         pairs = [(source, output / _target_name(Path(source.name)))]

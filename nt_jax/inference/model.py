@@ -66,6 +66,11 @@ class ReferenceNoise(NamedTuple):
     wanted: np.ndarray
     reading: NoiseReading | None
 
+    @property
+    def out_of_bounds(self) -> bool:
+        """Whether the model cannot make noise of the level it reads."""
+        return bool((self.gain != self.wanted).any())
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
