@@ -57,8 +57,8 @@ def _noisy_photos(source: Path) -> list[Path]:
     return paths
 
 
-def _begin(output: Path, asked: dict[str, Any]) -> bool:
-    """Notes what is asked for, or finds that it was asked before; whether it is done already.
+def _is_done(output: Path, asked: dict[str, Any]) -> bool:
+    """Whether an earlier start of the same has come to its end.
 
     Raises:
       InputError: something else lies there.
@@ -76,12 +76,11 @@ def _begin(output: Path, asked: dict[str, Any]) -> bool:
         return done
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is no denoiser of this command; choose another")
-    output.mkdir(parents=True, exist_ok=True)
-    _note(output, asked)
     return False
 
 
 def _note(output: Path, asked: dict[str, Any]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
     with replacing(output / _ASKED) as temporary:
         temporary.write_text(json.dumps(asked, indent=2) + "\n")
 
@@ -101,6 +100,10 @@ def main(argv: list[str] | None = None) -> None:
     if not 0 <= args.seed < 2**31:
         raise InputError(f"--seed={args.seed}: needs 0 or more, below 2^31")
     noisy = _noisy_photos(args.noisy)
+    asked = {name: str(value) for name, value in vars(args).items() if name != "output"}
+    if _is_done(args.output, asked):
+        print(f"{args.output} is done already: {args.output / _REPORT}")
+        return
     deadline = time.monotonic() + 60 * args.minutes
 
     from nt_jax.data import sources
@@ -129,14 +132,11 @@ def main(argv: list[str] | None = None) -> None:
     model, start = load(args.model), load_denoiser(args.denoiser)
     if not model.can_read:
         raise InputError(f"--model={args.model} cannot read noise off a photo; choose another")
-    asked = {name: str(value) for name, value in vars(args).items() if name != "output"}
-    if _begin(args.output, asked):
-        print(f"{args.output} is done already: {args.output / _REPORT}")
-        return
-
-    found = list(survey(model, [path for _, path in progress(noisy, "photo")]))
+    # Before anything is written: a photo may be broken.
+    found = [survey(model, path) for _, path in progress(noisy, "photo")]
     lines = describe(found)
     print(*lines, sep="\n", flush=True)
+    _note(args.output, asked)
 
     folder, run = args.output / _PAIRS, args.output / _RUN
     count = max(_FEWEST_PAIRS, round(_PAIRS_A_MINUTE * args.minutes))

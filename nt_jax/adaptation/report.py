@@ -1,6 +1,5 @@
 """The page that shows what was found in somebody's photos and what became of them."""
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -11,8 +10,10 @@ import numpy as np
 from nt_jax.adaptation.survey import PhotoNoise
 from nt_jax.images import read_photo, read_rgb, to_float
 from nt_jax.inference.denoiser import Denoiser
+from nt_jax.inference.report import embedded, page
 from nt_jax.outputs import replacing
 
+_TITLE = "A denoiser for these photos"
 _SIDE = 256  # of a crop
 _PHOTOS = 4
 _GAIN = 4  # of noise, to see it
@@ -52,26 +53,15 @@ def write_report(
         if photo.noise.reading
     )
     said = "".join(f"<li>{html.escape(line)}</li>" for line in (*lines, *outcome))
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>A denoiser for these photos</title>
-<style>
-body {{ font: 16px system-ui, sans-serif; max-width: 1430px; margin: 2em auto; padding: 0 1em }}
-img {{ max-width: 100% }}
-td, th {{ padding: .2em 1em; text-align: left }}
-</style></head><body>
-<h1>A denoiser for these photos</h1>
-<ul>{said}</ul>
+    body = f"""<ul>{said}</ul>
 <p>To use it:</p><pre>{html.escape(command)}</pre>
-<img alt="photos, denoised before and after, and both noises"
- src="data:image/png;base64,{base64.b64encode(picture).decode()}">
+{embedded(picture, "photos, denoised before and after, and both noises")}
 <p>The noise of a photo is an estimate, what the adapted denoiser takes away; generated noise is
 known exactly. Both are shown times {_GAIN}.</p>
 <table><tr><th>photo</th><th>ISO</th><th>level read, of 255</th><th>correlation with the next
-pixel</th><th>generated noise times</th></tr>{rows}</table>
-</body></html>
-"""
+pixel</th><th>generated noise times</th></tr>{rows}</table>"""
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page(_TITLE, body), encoding="utf-8")
 
 
 def _picture(

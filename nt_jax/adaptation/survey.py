@@ -1,6 +1,6 @@
 """The noise of somebody's photos: read off each, and said in words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,15 +35,14 @@ class PhotoNoise(NamedTuple):
         return float(self.noise.reading.total_level)
 
 
-def survey(model: Model, paths: Sequence[Path]) -> Iterator[PhotoNoise]:
-    """Reads the noise of each photo.
+def survey(model: Model, path: Path) -> PhotoNoise:
+    """Reads the noise of a photo.
 
     Raises:
-      InputError: a photo cannot be read.
+      InputError: the photo cannot be read.
     """
-    for path in paths:
-        photo = read_photo(path)
-        yield PhotoNoise(path, iso_of_exif(photo.exif), noise_of_photos(model, [photo]))
+    photo = read_photo(path)
+    return PhotoNoise(path, iso_of_exif(photo.exif), noise_of_photos(model, [photo]))
 
 
 def describe(found: Sequence[PhotoNoise]) -> list[str]:

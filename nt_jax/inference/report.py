@@ -189,7 +189,19 @@ def _page(picture: bytes, real: Noisy, fake: Noisy, names: dict[str, str]) -> st
         if real.label != "reference"
         else ""
     )
-    title = html.escape(f"Noise of {names['reference']} on {names['clean']}")
+    return page(
+        f"Noise of {names['reference']} on {names['clean']}",
+        f"""<p>The middle {fake.noise.shape[1]}×{fake.noise.shape[0]} pixels; values in [0, 1]. The
+two images differ, so of these curves the histogram also depends on what they show.</p>
+{estimate}
+<table><tr><th></th><th>{real.label}</th><th>{fake.label}</th></tr>{table}</table>
+{embedded(picture, "pictures and curves of both noises")}""",
+    )
+
+
+def page(title: str, body: str) -> str:
+    """A page of its own: the title, escaped here, above a body of HTML."""
+    title = html.escape(title)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
@@ -198,11 +210,14 @@ img {{ max-width: 100% }}
 td, th {{ padding: .2em 1em; text-align: left }}
 </style></head><body>
 <h1>{title}</h1>
-<p>The middle {fake.noise.shape[1]}×{fake.noise.shape[0]} pixels; values in [0, 1]. The two images
-differ, so of these curves the histogram also depends on what they show.</p>
-{estimate}
-<table><tr><th></th><th>{real.label}</th><th>{fake.label}</th></tr>{table}</table>
-<img alt="pictures and curves of both noises"
- src="data:image/png;base64,{base64.b64encode(picture).decode()}">
+{body}
 </body></html>
 """
+
+
+def embedded(picture: bytes, description: str) -> str:
+    """A PNG as part of a page."""
+    return (
+        f'<img alt="{description}"\n'
+        f' src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+    )

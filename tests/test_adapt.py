@@ -1,0 +1,116 @@
+"""`python -m nt_jax.adapt` with a tiny model and a tiny denoiser: files, resuming, wrong input."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+from tiny_models import save_tiny
+
+import nt_jax
+from nt_jax import adapt
+from nt_jax.adaptation.pairs import make_pairs
+from nt_jax.adaptation.survey import describe, survey
+from nt_jax.checkpointing import save_model
+from nt_jax.models.biased import init_biased
+from nt_jax.models.unet import UNet
+
+ISO = 0x8827
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two noisy photos, of which one tells its ISO, and the tiny models."""
+    root = tmp_path_factory.mktemp("adapt")
+    rng = np.random.default_rng(0)
+    (root / "noisy").mkdir()
+    for name, image in (("a.jpg", data.coffee()), ("b.png", data.chelsea())):
+        noisy = image[:224, :240] + rng.normal(0, 15, (224, 240, 3))
+        exif = Image.Exif()
+        if name == "a.jpg":
+            exif.get_ifd(0x8769)[ISO] = 3200
+        photo = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+        photo.save(root / "noisy" / name, exif=exif)
+    save_tiny(root / "model", reader=True)
+    params = init_biased(jax.random.key(0), UNet(16, 1))
+    metadata = {"kind": "unet", "model": {"features": 16, "blocks": 1}, "step": 7}
+    save_model(root / "denoiser", metadata, {"denoiser": params})
+    return root
+
+
+@pytest.fixture(scope="module")
+def adapted(folder):
+    output = folder / "mine"
+    adapt.main(_flags(folder, output))
+    return output
+
+
+def _flags(folder, output, **other):
+    named = {"noisy": folder / "noisy", "model": folder / "model", "denoiser": folder / "denoiser"}
+    named |= {"output": output, "minutes": 0.1} | other
+    return [f"--{name}={value}" for name, value in named.items()]
+
+
+def test_the_output_is_a_denoiser_with_a_report(adapted, folder):
+    denoiser, start = nt_jax.load_denoiser(adapted), nt_jax.load_denoiser(folder / "denoiser")
+    image = data.chelsea()[:32, :32]
+    assert denoiser(image).shape == (32, 32, 3)
+    metadata = json.loads((adapted / "model.json").read_text())
+    psnr = metadata["adapted"]["held_out_psnr"]
+    # What it is follows from what it gained: another network, or the one it began with.
+    changed = bool(np.abs(denoiser(image) - start(image)).max() > 1e-6)
+    assert changed == (psnr["after"] > psnr["before"])
+    page = (adapted / "report.html").read_text()
+    assert "a.jpg" in page
+    assert "<td>3200</td>" in page
+    assert "ISO 3200: 1 photo, noise of level" in page
+    assert f"--denoiser={adapted}" in page
+
+
+def test_the_same_command_is_done_and_another_is_refused(adapted, folder, capsys):
+    before = (adapted / "model.json").read_bytes()
+    adapt.main(_flags(folder, adapted))
+    assert "is done already" in capsys.readouterr().out
+    with pytest.raises(nt_jax.InputError, match="begun with another --seed"):
+        adapt.main(_flags(folder, adapted, seed=1))
+    assert (adapted / "model.json").read_bytes() == before
+
+
+def test_a_pair_depends_on_its_number_and_not_on_where_a_run_was_cut_off(adapted, folder, tmp_path):
+    model, denoiser = nt_jax.load(folder / "model"), nt_jax.load_denoiser(folder / "denoiser")
+    found = [survey(model, path) for path in sorted((folder / "noisy").iterdir())]
+    assert [photo.iso for photo in found] == [3200, None]
+    assert len(describe(found)) >= 2
+    shutil.copytree(adapted / "pairs", tmp_path / "pairs")
+    made = sorted((tmp_path / "pairs").rglob("*.png"))
+    assert len(made) == 2 * adapt._FEWEST_PAIRS
+    lost = tmp_path / "pairs" / "held_out" / "noisy" / "00007.png"
+    content = lost.read_bytes()
+    lost.unlink()
+    list(make_pairs(model, denoiser, found, [], tmp_path / "pairs", len(made) // 2, seed=0))
+    assert lost.read_bytes() == content
+
+
+def test_wrong_input_leaves_nothing(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    shutil.copytree(folder / "noisy", tmp_path / "broken")
+    (tmp_path / "broken" / "a.jpg").write_bytes((folder / "noisy" / "a.jpg").read_bytes()[:4000])
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    output = tmp_path / "out"
+    for wrong, why in (
+        ({"noisy": tmp_path / "empty"}, "no image found"),
+        ({"noisy": tmp_path / "broken"}, "truncated or damaged"),
+        ({"minutes": 0}, "more than 0"),
+        ({"model": "nothing"}, "no model nothing"),
+        ({"denoiser": folder / "model"}, "not a denoiser"),
+        ({"pairs": tmp_path / "empty"}, "."),
+        ({"output": tmp_path / "other"}, "no denoiser of this command"),
+    ):
+        with pytest.raises(nt_jax.InputError, match=why):
+            adapt.main(_flags(folder, **({"output": output} | wrong)))
+        assert not output.exists()
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["letter.txt"]
