@@ -9,11 +9,15 @@ import pytest
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]
 
-# Compilation is most of the suite's time, so LLVM does not optimise.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-)
+# Compilation is most of the suite's time. So LLVM does not optimise, the older emitters are used,
+# which make less for it to compile, and a module is not split among more threads than there are.
+FAST_COMPILE = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+_FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in FAST_COMPILE.items())
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {_FLAGS}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".cache" / "jax"))
 # Processes are started again and again: what compiles quickly adds up, too.

@@ -185,9 +185,7 @@ def ours(golden):
         return (key, noise, *outputs), metrics, (grad_g, grad_d)
 
     args = generator, discriminator, key_encoder, batch, golden["queue"], maps
-    # Halves the compile time; convolutions come from a library and are as fast.
-    compiled = run.lower(*args).compile(compiler_options={"xla_backend_optimization_level": 0})
-    values, metrics, (grad_g, grad_d) = jax.device_get(compiled(*args))
+    values, metrics, (grad_g, grad_d) = jax.device_get(run(*args))
     gradients = {"generator": leaves(grad_g, layout_g), "encoder_q": leaves(grad_d, layout_d)}
     return values, metrics, gradients
 

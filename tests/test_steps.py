@@ -21,9 +21,6 @@ from nt_jax.training.steps import effective, jit_train_step, joint_losses, train
 
 BATCH, SIZE, QUEUE, STEPS = 8, 16, 24, 5
 
-# Halves the compile time; convolutions come from a library and are as fast.
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
-
 
 def make_config(preset: str = "paper"):
     config = get_config(preset)
@@ -56,7 +53,7 @@ def initial_state():
     config = make_config()
     networks = make_networks(config.model)
     function = jax.jit(lambda key: init_state(config, networks, key))
-    compiled = function.lower(jax.random.key(0)).compile(compiler_options=FAST_COMPILE)
+    compiled = function.lower(jax.random.key(0)).compile()
     return jax.device_get(compiled(jax.random.key(0)))
 
 
@@ -68,9 +65,7 @@ def trained() -> tuple[list, list]:
     mesh = Mesh(np.array(jax.devices()), ("data",))
     step_function = jit_train_step(config, make_networks(config.model), mesh)
     state = initial_state()
-    step_function = step_function.lower(state, make_batch(0), jax.random.key(0)).compile(
-        compiler_options=FAST_COMPILE
-    )
+    step_function = step_function.lower(state, make_batch(0), jax.random.key(0)).compile()
     states, metrics = [state], []
     for step in range(STEPS):
         state, values = step_function(state, make_batch(step), jax.random.key(step))
@@ -163,7 +158,7 @@ def plain_parts():
     networks = make_networks(config.model)
     function = jax.jit(lambda *args: parts_of(config, networks, *args))
     args = initial_state(), make_batch(0), jax.random.key(0)
-    compiled = function.lower(*args).compile(compiler_options=FAST_COMPILE)
+    compiled = function.lower(*args).compile()
     return lambda state, step: jax.device_get(
         compiled(state, make_batch(step), jax.random.key(step))
     )
