@@ -6,8 +6,9 @@
 Data sets: sidd (Medium, Small, validation blocks), siddplus, dnd, polyu, div2k, bsds500; `pairs`
 and `photos` are any folders. Images above --tile pixels are cut into tiles of that size once.
 Splits are the published ones, or those of folders train, val and test; else whole scenes are held
-out for `val`: --val_scenes, or a tenth of the images. Wherever a folder of images is asked for,
-data/sidd means all splits and data/sidd/train one.
+out for `val`: --val_scenes, or a tenth of the images. --align is for pairs between whose shots the
+camera moved a little, such as PolyU's. Wherever a folder of images is asked for, data/sidd means
+all splits and data/sidd/train one.
 
 Ended at any moment and started again, it goes on where it was.
 """
@@ -35,6 +36,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--tile", default=512, type=int, help="largest side of a tile, in pixels")
     parser.add_argument("--val_scenes", help="SCENE[,SCENE...] held out for `val`; empty for none")
     parser.add_argument(
+        "--align",
+        action="store_true",
+        help="take out of the noise of training pairs what a 3x3 filter of their clean images makes"
+        " of it: edges of a shifted or sharper scene",
+    )
+    parser.add_argument(
         "--on_error",
         default="fail",
         choices=("fail", "skip"),
@@ -54,7 +61,13 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
     folder = prepare(
-        args.dataset, args.raw_dir, args.data_dir, args.tile, args.val_scenes, args.on_error
+        args.dataset,
+        args.raw_dir,
+        args.data_dir,
+        args.tile,
+        args.val_scenes,
+        args.on_error,
+        args.align,
     )
     for split, tiles in prepared.read_index(folder)["splits"].items():
         images = {tile["image"] for tile in tiles}

@@ -15,14 +15,17 @@ import jax
 import numpy as np
 import pytest
 import scipy.io
+import skimage.data
 from jax.sharding import Mesh
 from PIL import Image
 
 from nt_jax import prepare
 from nt_jax.data import pipeline, prepared, sources
+from nt_jax.data.alignment import align_noisy
 from nt_jax.data.bank import load_bank
 from nt_jax.data.builders import run, tiles
 from nt_jax.errors import InputError
+from nt_jax.images import read_rgb
 
 TILE = 32
 HEIGHT, WIDTH = 40, 56  # 2 x 2 tiles
@@ -629,3 +632,57 @@ def test_cache_follows_the_images(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         load_bank([], found, 16, tmp_path / "file" / "cache")
+
+
+# --- Pairs of which the camera moved ------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A folder of two pairs whose noisy image lies half a pixel aside, and its white noise."""
+    photo = skimage.data.astronaut().astype(float)
+    noise = {}
+    for number, split in enumerate(("train", "val")):
+        clean = photo[:129, number * 128 : number * 128 + 129]
+        aside = (clean + np.roll(clean, -1, 1)) / 2
+        noise[split] = np.random.default_rng(number).normal(0, 3, (128, 128, 3))
+        noisy = np.round(aside[:128, :128] + noise[split]).clip(0, 255).astype(np.uint8)
+        _write(tmp_path / "raw" / split / f"a{number}_gt.png", clean[:128, :128].astype(np.uint8))
+        _write(tmp_path / "raw" / split / f"a{number}_noisy.png", noisy)
+    return tmp_path / "raw", noise
+
+
+def _noise_of(folder: Path) -> np.ndarray:
+    (pair,) = sources.find_pairs(folder)
+    return read_rgb(pair.noisy).astype(float) - read_rgb(pair.clean)
+
+
+def test_aligning_leaves_the_noise_of_training_pairs_alone(moved, tmp_path):
+    raw, noise = moved
+    run.prepare("pairs", raw, tmp_path / "plain", 128)
+    run.prepare("pairs", raw, tmp_path / "aligned", 128, align=True)
+    plain, aligned = (_noise_of(tmp_path / name / "pairs/train") for name in ("plain", "aligned"))
+    assert np.corrcoef(plain.ravel(), noise["train"].ravel())[0, 1] < 0.6
+    assert np.corrcoef(aligned.ravel(), noise["train"].ravel())[0, 1] > 0.98
+    assert aligned.mean() == pytest.approx(plain.mean(), abs=0.05)  # some of it clips
+    held_out = [_noise_of(tmp_path / name / "pairs/val") for name in ("plain", "aligned")]
+    np.testing.assert_array_equal(*held_out)
+    with pytest.raises(InputError, match="of other images or settings"):
+        run.prepare("pairs", raw, tmp_path / "aligned", 128)
+
+
+def test_of_noise_only_what_follows_the_scene_is_taken():
+    clean = skimage.data.astronaut()[:128, :128]
+    noise = np.random.default_rng(0).normal(0, 8, clean.shape)
+    noisy = np.round(clean * 0.8 + 20 + noise).clip(0, 255).astype(np.uint8)
+    flat = np.full_like(clean, 90)
+    assert np.abs(align_noisy(flat, noisy).astype(int) - noisy).max() == 0
+    change = align_noisy(clean, noisy) - noisy.astype(float)
+    contrast = 0.2 * (clean - clean.mean(axis=(0, 1)))  # what the noisy image lacks
+    assert np.corrcoef(change.ravel(), contrast.ravel())[0, 1] > 0.95
+
+
+def test_what_cannot_be_aligned_is_refused(tmp_path):
+    _write(tmp_path / "raw" / "a.png", _image(0))
+    with pytest.raises(InputError, match="photos has no pairs"):
+        run.prepare("photos", tmp_path / "raw", tmp_path / "data", TILE, align=True)

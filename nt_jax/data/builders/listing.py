@@ -31,6 +31,7 @@ class Source(NamedTuple):
       image: name of the larger image that it is a part of, by default its own.
       capture: camera and so on, as far as known.
       y, x: of its first pixel in that larger image.
+      align: take out of the noisy image what is a filter of the clean one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Source(NamedTuple):
     capture: sources.Capture = sources.Capture()
     y: int = 0
     x: int = 0
+    align: bool = False
 
     @property
     def scene(self) -> str:

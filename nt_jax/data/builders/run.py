@@ -104,11 +104,14 @@ def prepare(
     tile: int = 512,
     val_scenes: str | Iterable[str] | None = None,
     on_error: str = "fail",
+    align: bool = False,
 ) -> Path:
     """Writes a TFDS data set of tiles, or finds it written already; see `nt_jax.prepare`.
 
     Ended at any moment and called again it goes on with the images that are not cut yet: they lie
     in a hidden folder of `data_dir` until the data set, written beside its place, gets its name.
+    `align` takes out of the training pairs' noise what is a filter of the clean image; what models
+    are evaluated on stays as it was taken.
 
     Returns:
       Its folder, `data_dir/dataset/VERSION`.
@@ -131,7 +134,12 @@ def prepare(
     if dataset in _ANY_FOLDER and (note := look_through(raw_dir, EXTENSIONS).left_out()):
         print(note, flush=True)
     _check_names(found.sources)
-    listed = assign_splits(found.sources, dataset, val_scenes)
+    listed = [
+        source._replace(align=align and source.split == "train")
+        for source in assign_splits(found.sources, dataset, val_scenes)
+    ]
+    if align and not any(source.clean and source.noisy for source in listed):
+        raise InputError(f"--align: {dataset} has no pairs of clean and noisy images")
     fingerprint = _fingerprint(listed, tile)
     folder = data_dir / dataset / str(builder.VERSION)
     if folder.exists():

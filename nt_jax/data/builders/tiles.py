@@ -19,6 +19,7 @@ import imagecodecs
 import numpy as np
 from tqdm import tqdm
 
+from nt_jax.data.alignment import align_noisy
 from nt_jax.data.builders.listing import Source
 from nt_jax.errors import InputError
 from nt_jax.images import EXTENSIONS, LARGE, image_size
@@ -71,6 +72,8 @@ def room(source: Source) -> Iterator[None]:
 def read(source: Source) -> dict[str, np.ndarray]:
     """Decodes an image or a pair completely: "clean" and "noisy" uint8 [H, W, 3], as there are.
 
+    The noisy image is aligned where its source asks for it.
+
     Raises:
       InputError: a file cannot be read, or the two differ in size.
     """
@@ -82,12 +85,16 @@ def read(source: Source) -> dict[str, np.ndarray]:
             f"{source.files[-1]}: {w}x{h}, but its clean partner {source.files[0]} is"
             f" {width}x{height}"
         )
+    if source.align and len(images) == 2:
+        images["noisy"] = align_noisy(images["clean"], images["noisy"])
     return images
 
 
 def work_name(source: Source, tile: int) -> str:
     """A name that changes with whatever the tiles of a source are made of."""
     digest = hashlib.sha256(f"{source.name} {source.y} {source.x} {tile}".encode())
+    if source.align:
+        digest.update(b" aligned")
     for path in source.files:
         stat = path.stat()
         digest.update(f" {path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
