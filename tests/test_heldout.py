@@ -69,3 +69,18 @@ def test_another_patch_of_a_photograph_is_no_other_image(count, photos):
     others = heldout._next_of_another_photo(count, photos)
     assert (others % photos != np.arange(count) % photos).all()
     assert heldout._next_of_another_photo(4, 1).tolist() == [0, 1, 2, 3]
+
+
+def test_grey_patches_have_one_noise_in_all_channels():
+    config = get_config("smoke")
+    config.data.noise_kinds, config.data.noise_kind_weights = ("gaussian",), (1.0,)
+    held_out = heldout.make_heldout(config)
+    grey = np.array(held_out.kind) == "grey"
+    assert grey.sum() == config.eval.patches
+    for images in (held_out.clean, held_out.noisy, held_out.reference, held_out.reference_clean):
+        np.testing.assert_array_equal(images[grey][..., 0], images[grey][..., 2])
+    levels = (held_out.noisy - held_out.clean)[grey].std(axis=(1, 2, 3))
+    assert levels[-1] > 2 * levels[0] > 0.02
+    assert evaluate(held_out)["eval/grey/patches"] == config.eval.patches
+    config.data.grey_fraction = 0.0
+    assert "grey" not in heldout.make_heldout(config).kind

@@ -14,6 +14,7 @@ import numpy as np
 
 from nt_jax import metrics, prng
 from nt_jax.data import camera, noise, sources
+from nt_jax.data.jpeg import RGB_TO_YCC
 from nt_jax.data.references import next_other, photograph
 from nt_jax.errors import InputError
 from nt_jax.inference.embeddings import embed_by_crops
@@ -34,7 +35,7 @@ class HeldOut(NamedTuple):
       clean, noisy: the scored pair.
       reference_clean, reference: another image with the same noise; the pair itself where there
         is none.
-      kind: N names from `noise.KINDS`.
+      kind: N names from `noise.KINDS`, or "grey".
       has_other: bool [N], whether there is one.
     """
 
@@ -65,6 +66,8 @@ def make_heldout(config: Any) -> HeldOut:
                 raise InputError(f"data.noise_kinds: unknown kind {kind!r}, known are {known}")
             kind_key = prng.fold_in(key, len(rows))
             rows += _synthetic_rows(kind, patches, others, config.data, kind_key)
+        if config.data.get("grey_fraction", 0.0):  # which configs of before do not have
+            rows += _grey_rows(patches, others, config.data, prng.fold_in(key, len(rows)))
     if config.eval.pairs:
         rows += _real_rows(sources.load_pairs(config.eval.pairs), size, count)
     if not rows:
@@ -138,6 +141,18 @@ def _synthetic_rows(
     return list(
         zip(patches, noisy, other_patches, reference, [kind] * count, different, strict=True)
     )
+
+
+def _grey_rows(patches: np.ndarray, others: np.ndarray, data: Any, key: Array) -> list[tuple]:
+    """Rows of kind "grey": photographs without colour, Gaussian noise common to the channels."""
+    grey = np.repeat(patches @ RGB_TO_YCC[0][:, None].astype(np.float32), 3, axis=-1)
+    one_noise = lambda image: np.repeat(image[..., 1:2], 3, axis=-1)  # noqa: E731
+    return [
+        (clean, one_noise(noisy), other_clean, one_noise(reference), "grey", different)
+        for clean, noisy, other_clean, reference, _, different in _synthetic_rows(
+            "gaussian", grey, others, data, key
+        )
+    ]
 
 
 def _real_rows(pairs: list[tuple], size: int, count: int) -> list[tuple]:
