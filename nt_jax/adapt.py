@@ -79,6 +79,11 @@ def _is_done(output: Path, asked: dict[str, Any]) -> bool:
     return False
 
 
+def steps_for(minutes: float) -> int:
+    """Training steps for so much time."""
+    return max(_FEWEST_STEPS, round(_STEPS_A_MINUTE * minutes))
+
+
 def _note(output: Path, asked: dict[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with replacing(output / _ASKED) as temporary:
@@ -143,10 +148,8 @@ def main(argv: list[str] | None = None) -> None:
     made = make_pairs(model, start, found, clean, folder, count, args.seed)
     for _ in progress(range(count), "pair"):
         next(made)
-    steps = max(_FEWEST_STEPS, round(_STEPS_A_MINUTE * args.minutes))
-    config = finetune.recipe(
-        args.denoiser, start, folder, str(args.pairs) if args.pairs else "", steps
-    )
+    true_pairs = str(args.pairs) if args.pairs else ""
+    config = finetune.recipe(args.denoiser, start, folder, true_pairs, steps_for(args.minutes))
     config.seed = args.seed
     outcome = finetune.finetune(config, run, deadline)
 

@@ -1,0 +1,207 @@
+"""Compares what somebody with one camera can do about its noise: a table per camera.
+
+python -m experiments.your_camera --pairs=POLYU/unseen_camera,SIDD_VAL_BLOCKS --output=OUT \
+  --rows=bundled,adapted-1,adapted-5,adapted-30,pairs-2,ceiling,bm3d,nlm --minutes=10
+
+Every second pair of a camera's folder is "yours", and the others are scored. Rows are
+  bundled    the bundled denoiser for every camera
+  adapted-N  `nt_jax.adapt` on N of your noisy photos, or as many as there are; no clean one
+  pairs-K    the same on all your noisy photos and K of your true pairs
+  ceiling    the bundled denoiser trained further on all your true pairs, for as many steps
+  bm3d, nlm  BM3D (`pip install bm3d`, whose terms are non-commercial) and OpenCV's non-local
+             means, each with a strength that a person sets by hand, the best of several for each
+             image, and with the level that scikit-image estimates
+A row that is finished is not made again: the same command with the same --output resumes.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nt_jax import adapt
+from nt_jax.adaptation import finetune
+from nt_jax.compilation import use_compilation_cache
+from nt_jax.data.sources import Pair, find_pairs, parse_spec
+from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command
+from nt_jax.evaluation import denoising, report, statistics
+from nt_jax.evaluation.samples import Broken
+from nt_jax.images import to_float
+from nt_jax.inference.loading import load_denoiser
+from nt_jax.outputs import replacing
+
+_ROWS = "bundled,adapted-1,adapted-5,adapted-30,pairs-1,pairs-2,pairs-5,ceiling,bm3d,nlm"
+_START = "small-denoiser"
+# Strengths to choose from by hand, 0 to 255 scale; for NLM it is the filter's own.
+_SIGMAS = (5.0, 10.0, 15.0, 25.0, 40.0, 65.0)
+_METRICS = {"psnr": ("PSNR, dB", 2), "ssim_plain": ("SSIM, plain", 4)}
+_ONE_IN = 4  # of your pairs tells the ceiling's training when to stop
+
+Scores = dict[str, list[float]]
+Denoise = Callable[[np.ndarray], np.ndarray]
+
+
+def _bm3d(sigma: float) -> Denoise:
+    try:
+        from bm3d import bm3d_rgb
+    except ImportError as error:
+        raise InputError("bm3d is missing: pip install bm3d") from error
+    return lambda noisy: bm3d_rgb(to_float(noisy), sigma / 255)
+
+
+def _nlm(sigma: float) -> Denoise:
+    import cv2
+
+    return lambda noisy: (
+        cv2.fastNlMeansDenoisingColored(noisy, None, sigma, sigma).astype(np.float32) / 255
+    )
+
+
+def _estimated(make: Callable[[float], Denoise]) -> Denoise:
+    from skimage.restoration import estimate_sigma
+
+    return lambda noisy: make(
+        255 * float(estimate_sigma(to_float(noisy), channel_axis=-1, average_sigmas=True))
+    )(noisy)
+
+
+def _score(denoise: dict[str, Denoise], scored: list[Pair]) -> tuple[dict[str, Scores], float]:
+    """Scores by row, the noisy input's too, and the seconds that all took per image."""
+    begun = time.monotonic()
+    evaluation = denoising.evaluate(denoise, denoising.scenes_of_pairs(scored), Broken(False))
+    seconds = (time.monotonic() - begun) / len(scored) / len(denoise)
+    return evaluation.scores, seconds
+
+
+def _by_hand(make: Callable[[float], Denoise], scored: list[Pair]) -> tuple[Scores, float]:
+    """Of each image the scores of the strength with the best PSNR, as a person would choose."""
+    scores, seconds = _score({str(sigma): make(sigma) for sigma in _SIGMAS}, scored)
+    scores.pop(denoising.NOISY)
+    best = np.argmax([rows["psnr"] for rows in scores.values()], axis=0)
+    rows = list(scores.values())
+    chosen = {
+        metric: [rows[index][metric][image] for image, index in enumerate(best)]
+        for metric in _METRICS
+    }
+    return chosen, seconds
+
+
+def _copied(pairs: list[Pair], folder: Path, roles: tuple[str, ...]) -> Path:
+    """A folder of the pairs' files, in one folder per role if there are two."""
+    for role in roles:
+        target = folder / role if len(roles) > 1 else folder
+        target.mkdir(parents=True, exist_ok=True)
+        for index, pair in enumerate(pairs):
+            source = pair.clean if role == "gt" else pair.noisy
+            assert isinstance(source, Path)
+            shutil.copyfile(source, target / f"{index:04}{source.suffix.lower()}")
+    return folder
+
+
+def _adapted(yours: list[Pair], photos: int, pairs: int, work: Path, minutes: float) -> Path:
+    flags = [f"--noisy={_copied(yours[:photos], work / 'noisy', ('noisy',))}"]
+    if pairs:
+        flags.append(f"--pairs={_copied(yours[:pairs], work / 'pairs', ('gt', 'noisy'))}")
+    adapt.main([*flags, f"--minutes={minutes}", f"--output={work / 'denoiser'}"])
+    return work / "denoiser"
+
+
+def _ceiling(yours: list[Pair], work: Path, minutes: float) -> Path:
+    """A workdir of the bundled denoiser trained on true pairs, stopped on some of them."""
+    held_out = yours[:: len(yours) // _ONE_IN or 1][:_ONE_IN]
+    train = [pair for pair in yours if pair not in held_out] or yours
+    for name, chosen in (("train", train), ("held_out", held_out)):
+        _copied(chosen, work / name, ("gt", "noisy"))
+    config = finetune.recipe(_START, load_denoiser(_START), work, "", adapt.steps_for(minutes))
+    finetune.finetune(config, work / "run", time.monotonic() + 60 * minutes)
+    return work / "run"
+
+
+def _make_row(
+    row: str, yours: list[Pair], scored: list[Pair], work: Path, minutes: float
+) -> dict[str, tuple[Scores, float]]:
+    """Scores and seconds per image, by the title of each line of the table."""
+    kind, _, number = row.partition("-")
+    if row == "bundled":
+        chosen: Any = _START
+    elif kind == "adapted" and number.isdigit():
+        chosen = _adapted(yours, int(number), 0, work, minutes)
+    elif kind == "pairs" and number.isdigit():
+        chosen = _adapted(yours, len(yours), int(number), work, minutes)
+    elif row == "ceiling":
+        chosen = _ceiling(yours, work, minutes)
+    elif row in ("bm3d", "nlm"):
+        make = {"bm3d": _bm3d, "nlm": _nlm}[row]
+        estimated, seconds = _score({row: _estimated(make)}, scored)
+        return {
+            f"{row}, by hand": _by_hand(make, scored),
+            f"{row}, estimated": (estimated[row], seconds),
+        }
+    else:
+        raise InputError(f"--rows: unknown row {row!r}; known are {_ROWS}")
+    scores, seconds = _score({row: load_denoiser(chosen)}, scored)
+    lines = {row: (scores[row], seconds)}
+    return lines if row != "bundled" else {"noisy": (scores[denoising.NOISY], 0.0)} | lines
+
+
+def _camera(folder: str, rows: list[str], output: Path, minutes: float) -> str:
+    """The table of one camera."""
+    pairs = find_pairs(folder)
+    yours, scored = pairs[::2], pairs[1::2]
+    if not scored:
+        raise InputError(f"{folder}: needs two pairs or more")
+    lines = []
+    for row in rows:
+        kept = output / f"{row}.json"
+        if not kept.exists():
+            print(f"{folder}: {row}", flush=True)
+            made = _make_row(row, yours, scored, output / row, minutes)
+            with replacing(kept) as temporary:
+                temporary.write_text(json.dumps(made))
+        for title, (scores, seconds) in json.loads(kept.read_text()).items():
+            cells = (
+                report.cell(statistics.mean(scores[name]), digits)
+                for name, (_, digits) in _METRICS.items()
+            )
+            lines.append([title, *cells, f"{seconds:.1f}"])
+    titles = [title for title, _ in _METRICS.values()]
+    heading = f"{folder}: {len(yours)} pairs are yours, {len(scored)} are scored\n\n"
+    return heading + report.markdown_table(["row", *titles, "s per image"], lines)
+
+
+@quiet_decoders()
+def main(argv: list[str] | None = None) -> None:
+    """Runs it.
+
+    Raises:
+      InputError: a wrong flag, folder or image.
+    """
+    parser = ArgumentParser(
+        prog="python -m experiments.your_camera",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--pairs", required=True, help="a folder of true pairs per camera")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write to")
+    parser.add_argument("--rows", default=_ROWS, help="which, comma-separated")
+    parser.add_argument("--minutes", default=20.0, type=float, help="of each training")
+    args = parser.parse_args(argv)
+    use_compilation_cache()
+    texts = []
+    for number, (folder, _) in enumerate(parse_spec(args.pairs)):
+        output = args.output / f"{number}-{Path(folder).parent.name}-{Path(folder).name}"
+        output.mkdir(parents=True, exist_ok=True)
+        texts.append(_camera(folder, args.rows.split(","), output, args.minutes))
+        text = "\n\n".join(texts) + f"\n\nTraining: {args.minutes:g} minutes. {report.PROTOCOL}\n"
+        with replacing(args.output / "results.md") as temporary:
+            temporary.write_text(text)
+        print(texts[-1], flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
