@@ -309,11 +309,10 @@ def test_what_spandrel_would_not_know_is_not_written(dncnns, tmp_path, name, mes
 
 def test_safetensors_that_is_not_installed(dncnns, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    output = f"--output={tmp_path / 'a.safetensors'}"
     with pytest.raises(nt_jax.InputError, match="pip install"):
-        main(
-            ["--format=safetensors", f"--denoiser={dncnns / 'good'}"]
-            + [f"--output={tmp_path / 'a.safetensors'}"]
-        )
+        main(["--format=safetensors", f"--denoiser={dncnns / 'good'}", output])
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypatch, capsys):
