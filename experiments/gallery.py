@@ -92,7 +92,7 @@ def _photos() -> dict[str, np.ndarray]:
         "chelsea": (data.chelsea(), 20, 60),
         "coffee": (data.coffee(), 60, 180),
         "motorcycle": (data.stereo_motorcycle()[0], 150, 300),
-        "rocket": (data.rocket(), 120, 250),
+        "rocket": (data.rocket(), 120, 190),
     }
     return {
         name: photo[top : top + _SIDE, left : left + _SIDE]
