@@ -19,6 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
 import nt_jax
+from nt_jax.compilation import use_compilation_cache
 from nt_jax.images import image_size, read_photo
 from nt_jax.inference.files import Job, is_done, make_file, noise_of_photos, pair_up
 from nt_jax.inference.model import check_options
@@ -45,6 +46,7 @@ class PutNoise(beam.DoFn):
         self._tiles = self._one_a_process.acquire(self._load)
 
     def _load(self) -> Callable[[Job, np.ndarray], Iterator[Tile]]:
+        use_compilation_cache()  # of several workers on a machine, the first compiles
         name, reference = self._names
         model = nt_jax.load(name)
         noise = noise_of_photos(model, [read_photo(reference)])
