@@ -149,9 +149,9 @@ def main(argv: list[str] | None = None) -> None:
         print(line)
     tiles = {job: len(model.windows(*job.size, args.tile)) for job in jobs}
     if args.shard:
-        names = [image.relative_to(args.clean) for image, _ in pairs]
+        images = [image.relative_to(args.clean) for image, _ in pairs]
         flags = {"seed": args.seed, "strength": args.strength, "calibrate": args.calibrate}
-        check_record(args.output, record_of(names, references, model.metadata, flags))
+        check_record(args.output, record_of(images, references, model.metadata, flags))
         jobs = [job for job in jobs if not is_done(job)]
         done = len(tiles) - len(jobs)
         print(f"shard: {len(tiles)} of {len(pairs)} images, {done} of them finished already")
