@@ -9,7 +9,7 @@ is its format, and a folder's images keep their names. Any size, in tiles;
 """
 
 from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
-from nt_jax.inference.files import make_folders, plan, run_jobs
+from nt_jax.inference.files import make_folders, pair_up, plan, run_jobs
 from nt_jax.paths import expand
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
-    jobs = plan(args.input, args.output, skip_broken=args.skip_broken)
+    jobs = plan(pair_up(args.input, args.output), skip_broken=args.skip_broken)
 
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.inference.loading import load_denoiser

@@ -3,16 +3,18 @@
   python -m nt_jax.export --format=onnx --model=small --output=generator.onnx [--size=512]
   python -m nt_jax.export --format=onnx --denoiser=runs/denoiser --output=denoiser.onnx
   python -m nt_jax.export --format=dtmodel --denoiser=runs/denoiser --output=ID.dtmodel
+  python -m nt_jax.export --format=safetensors --denoiser=runs/dncnn --output=dncnn.safetensors
 
 `--model` writes the generator, its random maps being inputs, and beside it the embedding network,
 `NAME_embed.EXT`. `stablehlo` runs in JAX and XLA, `onnx` in onnxruntime and others, `dtmodel` in
-darktable. Sizes, layouts and names: `nt_jax/inference/export.py` and docs/export.md.
+darktable, `safetensors` (of a DnCNN) in what loads models with spandrel. Sizes, layouts and names:
+`nt_jax/inference/export.py` and docs/export.md.
 """
 
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
 from nt_jax.paths import expand
 
-_FORMATS = ("onnx", "stablehlo", "dtmodel")
+_FORMATS = ("onnx", "stablehlo", "dtmodel", "safetensors")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -53,8 +55,10 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(
             "--format=dtmodel takes a --denoiser, and no --size: darktable's is 768x768"
         )
+    if args.format == "safetensors" and (args.model or args.size):
+        raise InputError("--format=safetensors takes a --denoiser, and no --size: it runs on any")
 
-    from nt_jax.inference import darktable
+    from nt_jax.inference import darktable, spandrel
     from nt_jax.inference.export import export, export_denoiser
     from nt_jax.inference.loading import load, load_denoiser
 
@@ -66,6 +70,10 @@ def main(argv: list[str] | None = None) -> None:
         )
         for note in notes:
             print(f"warning: {note}")
+        written = [args.output]
+    elif args.format == "safetensors":
+        spandrel.check_target(args.output)
+        spandrel.write_safetensors(load_denoiser(args.denoiser), args.output)
         written = [args.output]
     elif args.denoiser:
         denoiser = load_denoiser(args.denoiser)

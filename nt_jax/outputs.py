@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       InputError: an operating system's error inside, such as a full disk or a missing right.
     """
-    temporary = path.with_name(_temporary_name(path.name))
+    temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.unlink(missing_ok=True)
         temporary.open("xb").close()  # "x" follows no link that someone else put there
@@ -30,9 +31,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _temporary_name(name: str) -> str:
-    """A hidden name; of a long one, for which there would be no room, what tells it apart."""
-    end = f".{os.getpid()}.part"
+def temporary_name(name: str) -> str:
+    """A hidden name that no other process has, on a disk that machines share either.
+
+    Of a long name, for which there would be no room, it has what tells it apart.
+    """
+    end = f".{platform.node()}.{os.getpid()}.part"
     if len(os.fsencode(name)) + len(end) + 1 > _LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
     return f".{name}{end}"

@@ -7,7 +7,8 @@ PNG and TIFF with 8 or 16 bits, JPEG, WebP and BMP, raw files with `rawpy`; the 
 is its format. A grey image gets the noise of the green channel, at its level. Of a folder, the i-th
 image in the order of file names (i = 0, 1, ...) gets the random seed SEED + i.
 `--report[=page.html]` (or .png) shows how the noise on the first image matches that of the first
-reference.
+reference. `--shard=I/N` makes each N-th image of a folder from the I-th on, as the whole would be
+made, and leaves out what is finished: docs/scale.md.
 """
 
 import argparse
@@ -27,7 +28,16 @@ from nt_jax.errors import (
     unwind_on_sigterm,
 )
 from nt_jax.images import read_photo, to_float
-from nt_jax.inference.files import Job, make_folders, noise_of_photos, plan, run_jobs
+from nt_jax.inference.files import (
+    Job,
+    is_done,
+    make_folders,
+    noise_of_photos,
+    pair_up,
+    plan,
+    run_jobs,
+)
+from nt_jax.inference.shards import WHOLE, check_record, parse_shard, record_of
 from nt_jax.paths import expand, split_names
 
 if TYPE_CHECKING:
@@ -52,6 +62,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
     parser.add_argument(
         "--skip_broken", action="store_true", help="go on without a folder's broken images"
+    )
+    parser.add_argument(
+        "--shard", type=parse_shard, help="I/N: a part of the folder, without what is finished"
     )
     parser.add_argument(
         "--report", nargs="?", const="", help="page to write, .html or .png; by default at OUTPUT"
@@ -109,7 +122,10 @@ def main(argv: list[str] | None = None) -> None:
     references = [expand(name) for name in names]
     if args.clean.is_dir():
         check_clean(args.clean)
-    jobs = plan(args.clean, args.output, references, args.seed, args.skip_broken)
+    if args.shard and (not args.clean.is_dir() or args.report is not None):
+        raise InputError("--shard is for a folder of clean images, without --report")
+    pairs = pair_up(args.clean, args.output)
+    jobs = plan(pairs, references, args.seed, args.skip_broken, args.shard or WHOLE)
     photos = [read_photo(path) for path in references]
     report = _report_path(args.report, jobs, args.clean, args.output)
     if report:
@@ -124,14 +140,21 @@ def main(argv: list[str] | None = None) -> None:
     from nt_jax.inference.loading import load
     from nt_jax.inference.model import check_options
 
-    check_options(args.seed, args.strength, len(jobs))
+    check_options(args.seed, args.strength, len(pairs))
     use_compilation_cache()
     model = load(args.model)
     noise = noise_of_photos(model, photos, args.calibrate)
     photos.clear()
     for line in _lines(noise):
         print(line)
-    tiles = sum(len(model.windows(*job.size, args.tile)) for job in jobs)
+    tiles = {job: len(model.windows(*job.size, args.tile)) for job in jobs}
+    if args.shard:
+        images = [image.relative_to(args.clean) for image, _ in pairs]
+        flags = {"seed": args.seed, "strength": args.strength, "calibrate": args.calibrate}
+        check_record(args.output, record_of(images, references, model.metadata, flags))
+        jobs = [job for job in jobs if not is_done(job)]
+        done = len(tiles) - len(jobs)
+        print(f"shard: {len(tiles)} of {len(pairs)} images, {done} of them finished already")
     make_folders([job.target for job in jobs] + ([report] if report else []), args.output)
     options = {"strength": args.strength, "gain": noise.gain, "tile": args.tile}
     levels: dict[Job, float] = {}
@@ -148,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     run_jobs(
         jobs,
         work,
-        total=tiles,
+        total=sum(tiles[job] for job in jobs),
         note=lambda job: f"  seed {job.seed}  noise of level {levels[job]:.1f}",
     )
     if report:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -244,6 +245,76 @@ def check_config(config):
     assert "runs/first" in card["notes"]
 
 
+@pytest.fixture(scope="module")
+def dncnns(tmp_path_factory):
+    """Folders of random DnCNNs by what is wrong with them; and an FFDNet."""
+    root = tmp_path_factory.mktemp("dncnns")
+    for name, kind, blocks in (
+        ("good", "dncnn", 8),
+        ("short", "dncnn", 7),
+        ("ffdnet", "ffdnet", 8),
+    ):
+        model = {"features": 8, "blocks": blocks}
+        params = init_biased(prng.key(0), make_denoiser(kind, **model))
+        params = jax.tree.map(lambda leaf: 2 * np.asarray(leaf), params)  # beyond [0, 1]
+        save_model(root / name, {"kind": kind, "model": model}, {"denoiser": params})
+        if name == "good":
+            del params["conv3"]["bias"]
+            save_model(root / "no bias", {"kind": kind, "model": model}, {"denoiser": params})
+    return root
+
+
+@pytest.fixture
+def spandrel(monkeypatch):
+    """spandrel, two of whose other architectures import torchvision, which not every torch has."""
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        monkeypatch.setitem(sys.modules, name, mock.MagicMock())
+    return pytest.importorskip("spandrel")
+
+
+def test_spandrel_knows_a_dncnn_and_computes_the_same(spandrel, dncnns, tmp_path):
+    import torch
+
+    path = tmp_path / "dncnn.safetensors"
+    main(["--format=safetensors", f"--denoiser={dncnns / 'good'}", f"--output={path}"])
+    model = spandrel.ModelLoader("cpu").load_from_file(path)
+    assert (model.architecture.id, model.tags) == ("DnCNN", ["8nc", "8nb"])
+    assert (model.scale, model.input_channels, model.output_channels) == (1, 3, 3)
+    image = noisy_image(21, 34)
+    with torch.inference_mode():
+        found = model(torch.tensor(image.transpose(2, 0, 1)[None]))[0].numpy().transpose(1, 2, 0)
+    expected = nt_jax.load_denoiser(dncnns / "good")(image)
+    assert (np.asarray(expected) == 0).any()  # it clips
+    assert np.abs(expected - image).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ffdnet", "is a ffdnet, which spandrel does not know"),
+        ("short", "has 7 convolutions"),
+        ("no bias", "conv3 of this dncnn lacks 'bias'"),
+    ],
+)
+def test_what_spandrel_would_not_know_is_not_written(dncnns, tmp_path, name, message):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(nt_jax.InputError, match=message):
+        main(["--format=safetensors", f"--denoiser={dncnns / name}", f"--output={path}"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_safetensors_that_is_not_installed(dncnns, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    output = f"--output={tmp_path / 'a.safetensors'}"
+    with pytest.raises(nt_jax.InputError, match="pip install"):
+        main(["--format=safetensors", f"--denoiser={dncnns / 'good'}", output])
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypatch, capsys):
     unet, output = f"--denoiser={denoisers / 'unet'}", f"--output={tmp_path / 'a.dtmodel'}"
     wrong = [
@@ -255,6 +326,10 @@ def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypat
         ["--format=onnx", unet, "--size=2x3x4", output],
         ["--format=onnx", unet, f"--output={tmp_path / 'none' / 'a'}"],
         ["--format=tflite", unet, output],
+        ["--format=safetensors", unet, f"--output={tmp_path / 'a.safetensors'}"],
+        ["--format=safetensors", unet, f"--output={tmp_path / 'a.pth'}"],
+        ["--format=safetensors", "--model=small", f"--output={tmp_path / 'a.safetensors'}"],
+        ["--format=safetensors", unet, "--size=64", f"--output={tmp_path / 'a.safetensors'}"],
     ]
     for flags in wrong:
         monkeypatch.setattr(sys, "argv", ["nt_jax.export", *flags])

@@ -1,5 +1,7 @@
 """The notebooks of experiments/colab, executed on their smoke settings in an empty folder."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -40,6 +42,7 @@ def execute(tmp_path, monkeypatch):
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         failed = [o for cell in cells for o in cell.outputs if o.output_type == "error"]
         assert not failed, "%run shows an error and goes on"
+        assert pictures_of(cells[-1].outputs[-1:]), "it ends in a picture"
         return {cell.id: cell.outputs for cell in cells}
 
     return execute
@@ -51,6 +54,12 @@ def text_of(outputs):
 
 def pictures_of(outputs):
     return [o for o in outputs if o.output_type == "display_data" and "image/png" in o.data]
+
+
+def size_of(outputs):
+    """Width and height of the only picture."""
+    (picture,) = pictures_of(outputs)
+    return Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).size
 
 
 def rows_of(outputs):
@@ -89,6 +98,7 @@ def test_transfer(execute, tmp_path):
         assert len(pictures_of(outputs[cell])) == count
     rows = re.findall(r"^(.+?) +AKLD ([\d.]+)  KS ([\d.]+)$", text_of(outputs["truth"]), re.M)
     assert [row[0] for row in rows] == ["generated", "true, second draw"]
+    assert size_of(outputs["truth"]) == (3 * 64, 64)
     generated, floor = (float(row[1]) for row in rows)
     assert floor < generated < 1
 
@@ -144,3 +154,7 @@ def test_tables(execute, tmp_path):
     (scores,) = json.loads((folder / "table2" / "results.json").read_text())["sets"].values()
     assert list(scores) == ["real", "white"]
     assert all(np.isfinite(row["psnr"]["mean"]) for row in scores.values())
+    assert "generated, real-real-smoke-seed0, real-white-smoke-seed0" in text_of(
+        outputs["pictures"]
+    )
+    assert size_of(outputs["pictures"]) == (5 * 256, 256)

@@ -15,7 +15,7 @@ from nt_jax.data import layouts, sources
 from nt_jax.data.builders import photos
 from nt_jax.errors import InputError
 from nt_jax.evaluation.samples import Broken, samples_of_folders
-from nt_jax.inference.files import plan
+from nt_jax.inference.files import pair_up, plan
 from nt_jax.outputs import replacing
 from nt_jax.paths import expand, look_through, split_names
 
@@ -79,7 +79,7 @@ def test_results_do_not_leave_the_folder_and_links_out_of_it_are_named(tmp_path,
     touch(tmp_path, "in/a.png", "in/sub/b.png", "outside/c.png")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "outside")
     (tmp_path / "in" / "inner").symlink_to(tmp_path / "in" / "sub")
-    jobs = plan(tmp_path / "in", tmp_path / "out")
+    jobs = plan(pair_up(tmp_path / "in", tmp_path / "out"))
     assert below(tmp_path / "in", [job.source for job in jobs]) == ["a.png", "sub/b.png"]
     assert "in/link: left out, a link" in capsys.readouterr().out
 
@@ -93,14 +93,14 @@ def test_other_files_are_counted_in_a_line(tmp_path, capsys):
     found = look_through(tmp_path / "in", extensions)
     assert found.left_out() == "4 other files left out: .cr3 .heic noext"
     (tmp_path / "in" / "c.cr3").unlink()
-    plan(tmp_path / "in", tmp_path / "out")
+    plan(pair_up(tmp_path / "in", tmp_path / "out"))
     assert capsys.readouterr().out == "3 other files left out: .heic noext\n"
     notes = []
     sources.find_photos(tmp_path / "in", notes)
     assert notes == ["3 other files left out: .heic noext"]
     (tmp_path / "in" / "a.png").unlink()
     with pytest.raises(InputError, match="no image found"):
-        plan(tmp_path / "in", tmp_path / "out")
+        plan(pair_up(tmp_path / "in", tmp_path / "out"))
     assert "3 other files left out" in capsys.readouterr().out
 
 

@@ -35,7 +35,7 @@ from nt_jax.errors import InputError
 from nt_jax.images import Photo, image_size, read_photo, read_rgb
 from nt_jax.inference import loading
 from nt_jax.inference.files import make_folders
-from nt_jax.outputs import check_inside, replacing
+from nt_jax.outputs import check_inside, replacing, temporary_name
 
 PACKAGE = Path(nt_jax.__file__).parent
 
@@ -229,7 +229,7 @@ def test_links_in_place_of_outputs_are_replaced_not_followed(tmp_path):
     outside.write_text("mine")
     link = tmp_path / "result.png"
     link.symlink_to(outside)
-    planted = tmp_path / f".result.png.{os.getpid()}.part"
+    planted = tmp_path / temporary_name("result.png")
     planted.symlink_to(outside)
     with replacing(link) as temporary:
         temporary.write_text("result")

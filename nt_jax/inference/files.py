@@ -3,9 +3,8 @@
 Imports neither JAX nor a model, so that wrong input is told at once.
 """
 
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +24,8 @@ from nt_jax.images import (
     write_photo,
 )
 from nt_jax.inference.embeddings import reference_crops
-from nt_jax.outputs import check_inside
+from nt_jax.inference.shards import WHOLE, Shard
+from nt_jax.outputs import check_inside, temporary_name
 
 if TYPE_CHECKING:
     from nt_jax.inference.model import Model, ReferenceNoise
@@ -58,46 +58,61 @@ def images_to_work_on(folder: Path, output: Path) -> list[Path]:
             print(note, flush=True)
 
 
-def plan(
-    source: Path,
-    output: Path,
-    references: Sequence[Path] = (),
-    seed: int = 0,
-    skip_broken: bool = False,
-) -> list[Job]:
-    """What to do, one job an image, in the order of file names; the i-th has seed + i.
+def pair_up(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Lists the images to be worked on in the order of file names, each with the file to write.
 
-    A folder's images keep their names and sub-folders; developed raw files become TIFFs. Every
-    image is decoded once, so that a broken one ends the command before anything is written. Prints
-    a line about what of a folder is left out.
+    A folder's images keep their names and sub-folders; developed raw files become TIFFs. Prints a
+    line about what of a folder is left out.
 
     Args:
       source: image file, or folder of images.
       output: file, or folder where `source` is one; a file may also go into an existing folder.
-      references: not to be overwritten, as the images themselves.
-      seed: of the first image.
-      skip_broken: goes on without the broken images of a folder, each named in a line.
 
     Raises:
-      InputError: an image is missing or broken, or all are, or `output` does not fit.
+      InputError: a folder has no images, or `output` does not fit.
     """
     if source.is_dir():
         if output.exists() and not output.is_dir():
             raise InputError(f"{output} is a file, but {source} is a folder; name an output folder")
         names = images_to_work_on(source, output)
-        pairs = [(source / name, output / _target_name(name)) for name in names]
-    elif output.is_dir():
-        pairs = [(source, output / _target_name(Path(source.name)))]
-    else:
-        pairs = [(source, output)]
+        return [(source / name, output / _target_name(name)) for name in names]
+    if output.is_dir():
+        return [(source, output / _target_name(Path(source.name)))]
+    return [(source, output)]
+
+
+def plan(
+    pairs: Sequence[tuple[Path, Path]],
+    references: Sequence[Path] = (),
+    seed: int = 0,
+    skip_broken: bool = False,
+    shard: Shard = WHOLE,
+) -> list[Job]:
+    """What to do, one job an image; the i-th of all has seed + i, whichever shard it is in.
+
+    Every image of the shard is decoded once, so that a broken one ends the command before anything
+    is written.
+
+    Args:
+      pairs: images and the files to write, of `pair_up`.
+      references: not to be overwritten, as the images themselves.
+      seed: of the first image.
+      skip_broken: goes on without the broken images of a folder, each named in a line.
+      shard: which of the images.
+
+    Raises:
+      InputError: an image is missing or broken, or all are, or two would become one file.
+    """
     inputs = {path.resolve() for path in (*references, *(image for image, _ in pairs))}
     targets: dict[Path, Path] = {}
     jobs, broken = [], []
     for index, (image, target) in enumerate(pairs):
-        if target.resolve() in inputs:
-            raise InputError(f"{target} would overwrite an input; choose another output")
         if targets.setdefault(target, image) != image:
             raise InputError(f"{image} and {targets[target]} would both become {target}")
+        if not shard.holds(index):
+            continue
+        if target.resolve() in inputs:
+            raise InputError(f"{target} would overwrite an input; choose another output")
         try:
             photo = read_photo(image)
         except InputError as error:
@@ -106,12 +121,12 @@ def plan(
         check_writable_as(target, photo)
         height, width = photo.pixels.shape[:2]
         jobs.append(Job(image, target, seed + index, (height, width)))
-    if broken and skip_broken and jobs:
+    if broken and skip_broken and (jobs or shard != WHOLE):
         for line in broken:
             print(f"skipped: {line}", flush=True)
     elif broken:
         others = f"; {len(broken)} of {len(pairs)} images are unusable" if len(broken) > 1 else ""
-        skip = "; --skip_broken goes on without" if source.is_dir() and jobs else ""
+        skip = "; --skip_broken goes on without" if jobs else ""
         raise InputError(broken[0] + others + skip)
     return jobs
 
@@ -136,7 +151,7 @@ def make_folders(targets: Sequence[Path], output: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output folder {folder} cannot be made: {error.strerror}") from error
-        probe = folder / f".nt_jax.{os.getpid()}.part"
+        probe = folder / temporary_name("nt_jax")
         try:
             with probe.open("xb"):
                 probe.unlink()
@@ -172,15 +187,41 @@ def run_jobs(
       note: what to add to a job's line.
     """
     with tqdm(total=total, unit="tile", disable=not sys.stderr.isatty()) as bar:
-        for number, job in enumerate(jobs, start=1):
-            photo = read_photo(job.source)
-            grey = photo.pixels.ndim == 2
-            pixels = np.empty(photo.pixels.shape, photo.pixels.dtype)
-            for part in tiles(job, photo.pixels):
-                pixels[part.rows, part.columns] = from_float(part.pixels, pixels.dtype, grey)
+
+        def counted(job: Job, pixels: np.ndarray) -> Iterator["Tile"]:
+            for part in tiles(job, pixels):
+                yield part
                 bar.update()
-            photo = replace(photo, pixels=pixels)  # lets go of the pixels before
-            write_photo(job.target, photo)
+
+        for number, job in enumerate(jobs, start=1):
+            make_file(job, counted)
             height, width = job.size
             line = f"[{number}/{len(jobs)}] {job.target}  {width}x{height}{note(job)}"
             bar.write(line, file=sys.stdout)
+
+
+def make_file(job: Job, tiles: Callable[[Job, np.ndarray], Iterable["Tile"]]) -> None:
+    """Reads an image, works on it piece by piece and writes it, whole or not at all.
+
+    Args:
+      job: the image and the file to write.
+      tiles: (job, its pixels) -> the finished pieces, which cover the image once.
+
+    Raises:
+      InputError: the image cannot be read or the file not be written.
+    """
+    photo = read_photo(job.source)
+    grey = photo.pixels.ndim == 2
+    pixels = np.empty(photo.pixels.shape, photo.pixels.dtype)
+    for part in tiles(job, photo.pixels):
+        pixels[part.rows, part.columns] = from_float(part.pixels, pixels.dtype, grey)
+    photo = replace(photo, pixels=pixels)  # lets go of the pixels before
+    write_photo(job.target, photo)
+
+
+def is_done(job: Job) -> bool:
+    """Whether the file to write is there, of the image's size, and can be decoded to its end."""
+    try:
+        return job.target.exists() and read_photo(job.target).pixels.shape[:2] == job.size
+    except InputError:
+        return False
