@@ -24,7 +24,7 @@ from nt_jax.webpage.sessions import Session
 
 _LONGEST = 120  # minutes
 _LOOK_EVERY_S = 0.5
-_LOG = "log.txt"
+_SAID, _ERRORS = "said.txt", "errors.txt"
 NAME = "adapted"
 # Of the output: not what it was trained with.
 _PACKED = ("model.json", "variables", "report.html", "report.png")
@@ -78,10 +78,10 @@ class Adapt:
             yield pictures.block(pictures.lines(["cancelled"]), _said(session, folder))
             return
         if process.returncode:
-            said = (folder / _LOG).read_text(errors="replace")
+            errors = (folder / _ERRORS).read_text(errors="replace")
             if process.returncode == EXIT_INPUT:
-                raise InputError(said.splitlines()[-1].removeprefix("error: "))
-            raise RuntimeError(f"adapt ended with {process.returncode}:\n{said}")
+                raise InputError(errors.splitlines()[-1].removeprefix("error: "))
+            raise RuntimeError(f"adapt ended with {process.returncode}:\n{errors}")
         session.denoisers[NAME] = folder / NAME
         packed = _pack(folder / NAME)
         name = f"{NAME}.zip"
@@ -104,7 +104,7 @@ class Adapt:
         if session.files("sharp"):
             flags["clean"] = "sharp"
         command = [sys.executable, "-m", "nt_jax.adapt"]
-        with (folder / _LOG).open("wb") as log:
+        with (folder / _SAID).open("wb") as said, (folder / _ERRORS).open("wb") as errors:
             return subprocess.Popen(
                 command + [f"--{name}={value}" for name, value in flags.items()],
                 cwd=session.folder,
@@ -112,8 +112,8 @@ class Adapt:
                 env=os.environ
                 | {"PYTHONPATH": str(Path(nt_jax.__file__).parents[1]), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=said,
+                stderr=errors,
             )
 
 
@@ -125,7 +125,7 @@ def cancel(session: Session) -> None:
 
 def _said(session: Session, folder: Path) -> str:
     """What the process has printed so far."""
-    lines = (folder / _LOG).read_text(errors="replace").splitlines()
+    lines = (folder / _SAID).read_text(errors="replace").splitlines()
     return pictures.log(session.public(line) for line in lines)
 
 

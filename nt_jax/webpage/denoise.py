@@ -21,7 +21,7 @@ from nt_jax.webpage import pictures
 from nt_jax.webpage.sessions import MOST_BYTES, Session
 
 _MOST_ENTRIES = 10_000  # of a ZIP file
-_SIDE = 480  # of the piece that is shown at full size
+_SIDE = 384  # of the piece that is shown at full size
 _GAIN = 4  # of noise, to see it
 
 _bundled = lru_cache(load_denoiser)
@@ -77,7 +77,7 @@ class Denoise:
             pictures.readings({name: found for name, found in read.items() if found}),
             pictures.download(session.offer(job.target, link), link, job.target.stat().st_size),
             pictures.preview(after, f"the result, reduced; {pictures.facts(job.target, after)}"),
-            *_close_up(before, after),
+            f"<div>{''.join(_close_up(before, after))}</div>",
         )
 
     def _load(self, session: Session, name: str) -> Denoiser:

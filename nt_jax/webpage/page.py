@@ -1,7 +1,7 @@
 """The page itself: three tabs, what is in them, and what each button does."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -109,7 +109,7 @@ def _drop(
     label: str,
     *,
     count: Any = "single",
-    types: Sequence[str] | None = None,
+    types: list[str] | None = None,
 ) -> Any:
     """A place to drop files on, and below it what is said of them; returns its event.
 

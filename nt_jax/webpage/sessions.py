@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from nt_jax.errors import InputError
 
@@ -91,7 +92,7 @@ class Session:
     def offer(self, path: Path, name: str) -> str:
         """Lets the user download a file under that name; returns the link."""
         self._results[name] = path
-        return f"/result/{self.token}/{name}"
+        return f"/result/{self.token}/{quote(name)}"
 
     def result(self, name: str) -> Path | None:
         """The file that is offered under that name."""

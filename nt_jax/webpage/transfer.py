@@ -1,25 +1,25 @@
 """What the page's first tab does: the work of `nt_jax.transfer`, on one photo."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from nt_jax.images import read_photo
 from nt_jax.inference.files import Job, noise_of_photos, plan, run_jobs
-from nt_jax.inference.model import Model, check_options
+from nt_jax.inference.model import Model, ReferenceNoise, check_options
 from nt_jax.inference.report import compare
 from nt_jax.inference.tiles import Tile
+from nt_jax.models.parameters import Array
 from nt_jax.transfer import describe
 from nt_jax.webpage import pictures
 from nt_jax.webpage.sessions import Session
 
 # Matplotlib does not draw in two threads at once.
-DRAWING = threading.Lock()
+_DRAWING = threading.Lock()
 
 
 @dataclass
@@ -31,13 +31,6 @@ class Transfer:
     """
 
     model: Model
-
-    @cached_property
-    def _direction(self) -> Any:
-        """The level direction, on photographs that come with scikit-image."""
-        from skimage import data
-
-        return self.model.level_direction([data.astronaut(), data.chelsea(), data.coffee()])
 
     def __call__(
         self,
@@ -72,12 +65,7 @@ class Transfer:
         progress((0, 3), desc="reading the noise")
         photos = [read_photo(path) for path in references]
         noises = [noise_of_photos(model, [photo]) for photo in photos]
-        embedding, gain = noises[0].embedding, noises[0].gain
-        if len(noises) > 1:
-            embedding = model.interpolate(embedding, noises[1].embedding, blend)
-            gain = (1 - np.float32(blend)) * gain + np.float32(blend) * noises[1].gain
-        if level:
-            embedding = model.shift(embedding, self._direction, level)
+        embedding, gain = self.mix(noises, level, blend)
         total = len(model.windows(*job.size))
 
         def work(job: Job, pixels: np.ndarray) -> Iterable[Tile]:
@@ -93,7 +81,7 @@ class Transfer:
         read = {path.name: noise.reading for path, noise in zip(references, noises, strict=True)}
         for name, photo in ((clean.name, read_photo(clean)), ("result", result)):
             read[name] = noise_of_photos(model, [photo], calibrate=False).reading
-        with DRAWING:
+        with _DRAWING:
             _, comparison = compare(references[0], None, clean, job.target)
         name = f"{clean.stem}-noisy{job.target.suffix}"
         yield pictures.block(
@@ -103,3 +91,30 @@ class Transfer:
             pictures.preview(result, f"the result, reduced; {pictures.facts(job.target, result)}"),
             comparison,
         )
+
+    def mix(
+        self, noises: Sequence[ReferenceNoise], level: float, blend: float
+    ) -> tuple[Array, np.ndarray]:
+        """Embedding [E] and gain [3] between one or two noises, moved along the level direction.
+
+        Args:
+          noises: of the references.
+          level, blend: see above; `blend` counts where there are two.
+
+        Raises:
+          InputError: `level` is no finite number, or `blend` not from 0 to 1.
+        """
+        embedding, gain = noises[0].embedding, noises[0].gain
+        if len(noises) > 1:
+            embedding = self.model.interpolate(embedding, noises[1].embedding, blend)
+            gain = (1 - np.float32(blend)) * gain + np.float32(blend) * noises[1].gain
+        if level:
+            embedding = self.model.shift(embedding, self._direction, level)
+        return embedding, gain
+
+    @cached_property
+    def _direction(self) -> Array:
+        """The level direction, on photographs that come with scikit-image."""
+        from skimage import data
+
+        return self.model.level_direction([data.chelsea(), data.coffee()])

@@ -61,4 +61,4 @@ def take_photos(session: Session, purpose: str, uploads: Sequence[Path]) -> Iter
     """
     names = [path.name for path in session.keep(purpose, uploads)]
     shown = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
-    yield pictures.block(pictures.lines([f"{len(names)} files: {shown}"]))
+    yield pictures.block(pictures.lines([f"{len(names)} in all: {shown}"]))
