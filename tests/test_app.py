@@ -96,9 +96,15 @@ def users(tmp_path):
     assert not any(path.is_dir() and len(path.name) == 16 for path in tmp_path.iterdir())
 
 
+def _sent(path):
+    """A copy, as uploads go with the session that has them."""
+    (path.parent / "sent").mkdir(exist_ok=True)
+    return Path(shutil.copy(path, path.parent / "sent"))
+
+
 def _take(session, **uploads):
     for purpose, path in uploads.items():
-        list(take_photo(session, purpose, [path]))
+        list(take_photo(session, purpose, [_sent(path)]))
 
 
 def _result(session, name):
@@ -149,7 +155,7 @@ def test_denoise_gives_the_file_that_the_command_gives(users, folder, model, by_
     _take(session, photo=folder / "noisy.png")
     packed = Path(shutil.make_archive(str(tmp_path / "mine"), "zip", folder, "denoiser"))
     list(take_denoiser(session, "own", [packed]))
-    assert denoise.choices(session) == [str(folder / "denoiser"), "mine"]
+    assert denoise.choices(session) == [str(folder / "denoiser"), "mine.zip"]
     for name in denoise.choices(session):
         list(denoise(session, _Progress(), name))
         assert _result(session, "noisy-denoised.png") == by_command[1].read_bytes()
@@ -166,7 +172,7 @@ def test_a_packed_denoiser_stays_in_its_folder(users, folder, tmp_path):
         archive.writestr("../../../evil.txt", "x")
     for path, why in ((leading_out, "holds no model.json"), (folder / "noisy.png", "no readable")):
         with pytest.raises(nt_jax.InputError, match=why):
-            list(take_denoiser(session, "own", [path]))
+            list(take_denoiser(session, "own", [_sent(path)]))
     outside = [p for p in tmp_path.rglob("*") if not p.is_relative_to(session.folder)]
     assert outside == [p for p in before if p != session.folder]
     assert session.denoisers == {}
@@ -174,13 +180,18 @@ def test_a_packed_denoiser_stays_in_its_folder(users, folder, tmp_path):
 
 def test_files_of_two_users_are_apart_and_go_with_them(users, folder):
     first, second = users.of("first"), users.of("second")
-    _take(first, noisy=folder / "noisy.png")
-    _take(second, noisy=folder / "noisy.png")
+    content = (folder / "noisy.png").read_bytes()
+    sent = _sent(folder / "noisy.png")
+    for user in (first, second):
+        user.keep("noisy", [sent])
     users.end("first")
     assert not first.folder.exists()
-    assert second.file("noisy", "noisy photo").read_bytes() == (folder / "noisy.png").read_bytes()
+    assert sent.exists()
+    assert second.file("noisy", "noisy photo").read_bytes() == content
     assert users.with_token(first.token) is None
     assert users.with_token(second.token) is second
+    users.end("second")
+    assert not sent.exists()
 
 
 def test_wrong_uploads_are_told_in_a_line_without_paths(users, folder, tmp_path, monkeypatch):
@@ -189,13 +200,13 @@ def test_wrong_uploads_are_told_in_a_line_without_paths(users, folder, tmp_path,
         _take(session, noisy=folder / "broken.png")
     assert str(caught.value).startswith("broken.png cannot be decoded")
     assert session.files("noisy") == []
-    kept = session.keep("noisy", [folder / "clean photo.png"])[0]
+    kept = session.keep("noisy", [_sent(folder / "clean photo.png")])[0]
     assert session.public(f"{kept} is\nbad, as is /etc/nt_jax/x.png") == (
         "clean photo.png is bad, as is x.png"
     )
     monkeypatch.setattr(sessions_module, "MOST_BYTES", 1000)
     with pytest.raises(nt_jax.InputError, match="in all; drop fewer"):
-        list(take_photos(session, "photos", [folder / "noisy.png"]))
+        list(take_photos(session, "photos", [_sent(folder / "noisy.png")]))
     uploads = Uploads(tmp_path / "uploads")
     (tmp_path / "uploads" / "a.png").write_bytes(b"x")
     sent = {"path": str(tmp_path / "uploads" / "a.png")}
@@ -210,7 +221,7 @@ def test_adapt_says_what_the_command_says(users, folder):
     adapt = Adapt(str(folder / "model"), str(folder / "denoiser"))
     with pytest.raises(nt_jax.InputError, match="no noisy photos yet"):
         next(adapt(session, _Progress(), 1))
-    list(take_photos(session, "photos", [folder / "broken.png"]))
+    list(take_photos(session, "photos", [_sent(folder / "broken.png")]))
     with pytest.raises(nt_jax.InputError, match="more than 0"):
         next(adapt(session, _Progress(), 0))
     with pytest.raises(nt_jax.InputError) as caught:
@@ -330,9 +341,9 @@ def test_the_page_in_a_browser(server, browser, folder, by_command, tmp_path):
         open_page.context.close()
     [temporary] = root.glob("nt_jax.*")
     until = time.monotonic() + 30
-    while len(list(temporary.iterdir())) > 1 and time.monotonic() < until:
+    while any(path.is_file() for path in temporary.rglob("*")) and time.monotonic() < until:
         time.sleep(0.1)
-    assert [path.name for path in temporary.iterdir()] == ["uploads"]
+    assert not [path for path in temporary.rglob("*") if path.is_file()]
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(link)
     process.send_signal(signal.SIGTERM)

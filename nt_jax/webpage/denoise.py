@@ -104,13 +104,16 @@ def _close_up(before: Photo, after: Photo) -> Iterator[str]:
 
 
 def take_denoiser(session: Session, purpose: str, uploads: Sequence[Path]) -> Iterator[str]:
-    """Takes a denoiser into the session: a ZIP file of its folder.
+    """Takes a denoiser into the session, in the place of an earlier one: its folder as a ZIP file.
 
     Raises:
       InputError: it is none.
     """
     path = session.keep(purpose, uploads)[0]
-    folder = session.fresh_folder(f"unpacked-{len(session.denoisers)}")
+    folder = session.fresh_folder("unpacked")
+    session.denoisers = {
+        name: own for name, own in session.denoisers.items() if not own.is_relative_to(folder)
+    }
     _unpack(path, folder)
     names = (MODEL_FILE, CONFIG_FILE)
     found = sorted((p for p in folder.rglob("*") if p.name in names), key=lambda p: len(p.parts))
@@ -120,8 +123,8 @@ def take_denoiser(session: Session, purpose: str, uploads: Sequence[Path]) -> It
             " training run writes it"
         )
     load_denoiser(found[0].parent)
-    session.denoisers[path.stem] = found[0].parent
-    yield pictures.block(pictures.lines([f"{path.stem} is in the list now"]))
+    session.denoisers[path.name] = found[0].parent
+    yield pictures.block(pictures.lines([f"{path.name} is in the list now"]))
 
 
 def _unpack(path: Path, folder: Path) -> None:

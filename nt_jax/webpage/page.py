@@ -19,7 +19,7 @@ _BROKEN = "something went wrong on the server, and its log says what; try again 
 # Two users at once, at each button.
 _AT_ONCE = 2
 _WAITING = 20
-# Sessions hold links to their uploads: where these arrived, they are cleared away.
+# What arrived and no session took, because its user left at once, is cleared away.
 _CLEARED_AFTER_S = 600
 
 

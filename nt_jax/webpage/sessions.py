@@ -26,6 +26,7 @@ class Session:
       token: what download links name the session by; nobody else can guess it.
       denoisers: the user's own, by name: their folders.
       adaptation: the process that adapts a denoiser, the newest; None before the first.
+      arrived: the uploads that it was given, where they arrived.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +35,7 @@ class Session:
         self.token = secrets.token_urlsafe(16)
         self.denoisers: dict[str, Path] = {}
         self.adaptation: subprocess.Popen | None = None
+        self.arrived: set[Path] = set()
         self._files: dict[str, list[Path]] = {}
         self._results: dict[str, Path] = {}
         folder.mkdir()
@@ -55,6 +57,7 @@ class Session:
           InputError: there are too many, or they are too large together.
         """
         self.drop(purpose)
+        self.arrived.update(uploads)
         others = [path for paths in self._files.values() for path in paths]
         if len(others) + len(uploads) > MOST_FILES:
             raise InputError(f"more than {MOST_FILES} files; drop fewer")
@@ -140,8 +143,11 @@ class Sessions:
         """Ends a session, if there is one of that name."""
         with self._lock:
             session = self._sessions.pop(name, None)
+            others = [other.arrived for other in self._sessions.values()]
         if session:
             session.end()
+            for path in session.arrived.difference(*others):
+                path.unlink(missing_ok=True)
 
     def end_all(self) -> None:
         """Ends all sessions."""
