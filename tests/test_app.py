@@ -334,9 +334,14 @@ def test_the_page_in_a_browser(server, browser, folder, by_command, tmp_path):
     # Nothing of elsewhere is asked for, and nothing tells where the server has its files.
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {address[7:]}
     assert str(root) not in page.content()
-    for wrong in ("/gradio_api/file=/etc/passwd", "/result/x/noisy.png", "/config/../../etc"):
+    for wrong, headers in (
+        ("/gradio_api/file=/etc/passwd", {}),
+        ("/result/x/noisy.png", {}),
+        ("/", {"Host": "elsewhere.example"}),
+        ("/", {"Origin": "http://elsewhere.example"}),
+    ):
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(address + wrong)
+            urllib.request.urlopen(urllib.request.Request(address + wrong, headers=headers))
     for open_page in pages:
         open_page.context.close()
     [temporary] = root.glob("nt_jax.*")

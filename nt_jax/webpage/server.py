@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
+from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from nt_jax.errors import InputError
@@ -101,7 +103,7 @@ def make_app(page: gr.Blocks, sessions: Sessions) -> FastAPI:
 
 
 class _Policy:
-    """Adds the policy to every answer."""
+    """Adds the policy to every answer, and refuses what pages of other sites ask for."""
 
     def __init__(self, app: Any) -> None:
         """Wraps an ASGI application."""
@@ -109,6 +111,11 @@ class _Policy:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        origin = headers.get("origin")
+        if origin and urlsplit(origin).netloc != headers.get("host"):
+            await PlainTextResponse("asked by another site", 403)(scope, receive, send)
+            return
 
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
