@@ -7,8 +7,6 @@ Needs the extra `app`, and `train` for adapting. Nobody else can reach the page,
 a temporary folder that is gone when the command ends. See docs/app.md.
 """
 
-import os
-
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
 
 
@@ -27,7 +25,6 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         from nt_jax.webpage.server import serve
     except ImportError as error:

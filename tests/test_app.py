@@ -242,14 +242,16 @@ def test_a_taken_port_is_told(folder):
 def server(folder, tmp_path):
     """The page's address, its process and its temporary folder."""
     script = Path(__file__).parent / "app_server.py"
+    root = tmp_path / "temporary"
+    root.mkdir()
     process = subprocess.Popen(
         [sys.executable, script, "0", folder / "model", folder / "denoiser"],
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(root)},
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        yield process.stdout.readline().split()[0], process, tmp_path
+        yield process.stdout.readline().split()[0], process, root
     finally:
         process.kill()
         process.wait()
@@ -344,13 +346,12 @@ def test_the_page_in_a_browser(server, browser, folder, by_command, tmp_path):
             urllib.request.urlopen(urllib.request.Request(address + wrong, headers=headers))
     for open_page in pages:
         open_page.context.close()
-    [temporary] = root.glob("nt_jax.*")
     until = time.monotonic() + 30
-    while any(path.is_file() for path in temporary.rglob("*")) and time.monotonic() < until:
+    while any(path.is_file() for path in root.rglob("*")) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not [path for path in temporary.rglob("*") if path.is_file()]
+    assert not [path for path in root.rglob("*") if path.is_file()]
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(link)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143
-    assert not temporary.exists()
+    assert list(root.iterdir()) == []

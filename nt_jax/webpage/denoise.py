@@ -68,13 +68,13 @@ class Denoise:
 
         run_jobs([job], work, total=total)
         before, after = read_photo(source), read_photo(job.target)
-        read = {
-            source.name: noise_of_photos(self.model, [before], calibrate=False).reading,
-            "result": noise_of_photos(self.model, [after], calibrate=False).reading,
-        }
+        read = [
+            (name, noise_of_photos(self.model, [photo], calibrate=False).reading)
+            for name, photo in ((source.name, before), ("result", after))
+        ]
         link = f"{source.stem}-denoised{job.target.suffix}"
         yield pictures.block(
-            pictures.readings({name: found for name, found in read.items() if found}),
+            pictures.readings(read),
             pictures.download(session.offer(job.target, link), link, job.target.stat().st_size),
             pictures.preview(after, f"the result, reduced; {pictures.facts(job.target, after)}"),
             f"<div>{''.join(_close_up(before, after))}</div>",

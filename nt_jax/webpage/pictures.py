@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,8 @@ def facts(path: Path, photo: Photo) -> str:
     return f"{path.name}: {', '.join(parts)}"
 
 
-def readings(found: Mapping[str, NoiseReading]) -> str:
-    """The noise that is read off images, by their names, as a table."""
+def readings(found: Sequence[tuple[str, NoiseReading | None]]) -> str:
+    """The noise that is read off images, by their names, as a table; "" if a model cannot read."""
     head = (
         *("noise read off", "level, of 255", "red", "green", "blue"),
         *("correlation, next pixel", "one further", "red-green", "red-blue", "green-blue"),
@@ -83,8 +83,11 @@ def readings(found: Mapping[str, NoiseReading]) -> str:
             *(f"{level:.1f}" for level in reading.level),
             *(f"{x:.2f}" for x in (reading.lag1, reading.lag2, *reading.channel_correlation)),
         )
-        for name, reading in found.items()
+        for name, reading in found
+        if reading
     ]
+    if not rows:
+        return ""
     body = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )

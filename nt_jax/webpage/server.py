@@ -1,5 +1,6 @@
 """The server: on this machine only, in a temporary folder that is gone when it ends."""
 
+import logging
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from nt_jax.errors import InputError
 from nt_jax.inference.loading import load
-from nt_jax.webpage import pictures
+from nt_jax.webpage import UPLOADS, pictures
 from nt_jax.webpage.adapt import Adapt
 from nt_jax.webpage.denoise import Denoise
 from nt_jax.webpage.page import make_page
@@ -28,7 +29,6 @@ from nt_jax.webpage.uploads import Uploads
 
 HOST = "127.0.0.1"
 LARGEST_FILE = 512 * 1024**2
-_UPLOADS = "uploads"
 # Browsers fetch nothing from elsewhere, whatever the toolkit's page asks them to.
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
 
@@ -44,26 +44,27 @@ def serve(port: int, model: str, denoisers: Sequence[str]) -> None:
     Raises:
       InputError: the port is taken, or the model cannot be loaded.
     """
-    transfer = Transfer(load(model))
-    denoise = Denoise(transfer.model, denoisers)
     try:
         listening = socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
         raise InputError(f"--port={port} cannot be used: {error}; choose another") from error
+    transfer = Transfer(load(model))
+    denoise = Denoise(transfer.model, denoisers)
     before, root = Path.cwd(), Path(tempfile.mkdtemp(prefix="nt_jax."))
     sessions = Sessions(root)
     try:
-        # The toolkit tells browsers where uploads lie. Relative, that says nothing of the server.
         os.chdir(root)
-        os.environ["GRADIO_TEMP_DIR"] = _UPLOADS
         page = make_page(
-            sessions, Uploads(root / _UPLOADS), transfer, denoise, Adapt(model, denoisers[0])
+            sessions, Uploads(root / UPLOADS), transfer, denoise, Adapt(model, denoisers[0])
         )
         config = uvicorn.Config(
             make_app(page, sessions), log_level="warning", timeout_graceful_shutdown=1
         )
+        server = uvicorn.Server(config)
+        # At the end it would lament every page that is still open.
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
         print(f"http://{HOST}:{listening.getsockname()[1]}  (Ctrl+C ends it)", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
     finally:
         sessions.end_all()
         os.chdir(before)

@@ -78,15 +78,18 @@ class Transfer:
 
         progress((2, 3), desc="comparing")
         result = read_photo(job.target)
-        read = {path.name: noise.reading for path, noise in zip(references, noises, strict=True)}
-        for name, photo in ((clean.name, read_photo(clean)), ("result", result)):
-            read[name] = noise_of_photos(model, [photo], calibrate=False).reading
+        read = [
+            (f"noisy: {path.name}", noise.reading)
+            for path, noise in zip(references, noises, strict=True)
+        ]
+        for name, photo in ((f"clean: {clean.name}", read_photo(clean)), ("result", result)):
+            read.append((name, noise_of_photos(model, [photo], calibrate=False).reading))
         with _DRAWING:
             _, comparison = compare(references[0], None, clean, job.target)
         name = f"{clean.stem}-noisy{job.target.suffix}"
         yield pictures.block(
             pictures.lines(line for noise in noises for line in describe(noise)),
-            pictures.readings({name: found for name, found in read.items() if found}),
+            pictures.readings(read),
             pictures.download(session.offer(job.target, name), name, job.target.stat().st_size),
             pictures.preview(result, f"the result, reduced; {pictures.facts(job.target, result)}"),
             comparison,
