@@ -21,7 +21,7 @@ from nt_jax.webpage import pictures
 from nt_jax.webpage.sessions import MOST_BYTES, Session
 
 _MOST_ENTRIES = 10_000  # of a ZIP file
-_SIDE = 384  # of the piece that is shown at full size
+_SIDE = 352  # of the piece that is shown at full size
 _GAIN = 4  # of noise, to see it
 
 _bundled = lru_cache(load_denoiser)
