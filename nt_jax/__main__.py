@@ -11,6 +11,7 @@ COMMANDS = {
     "transfer": "transfer",
     "denoise": "denoise",
     "adapt": "adapt",
+    "app": "app",
     "augment": "augment",
     "export": "export",
     "prepare": "prepare",

@@ -84,8 +84,8 @@ def _report_path(value: str | None, jobs: list[Job], clean: Path, output: Path) 
     return expand(value) if value else None
 
 
-def _lines(noise: "ReferenceNoise") -> Iterator[str]:
-    """What is read off the references, and how generated noise is scaled to it."""
+def describe(noise: "ReferenceNoise") -> Iterator[str]:
+    """Says in lines what is read off references, and how generated noise is scaled to it."""
     if noise.reading is None:
         return
     level = noise.reading.level
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load(args.model)
     noise = noise_of_photos(model, photos, args.calibrate)
     photos.clear()
-    for line in _lines(noise):
+    for line in describe(noise):
         print(line)
     tiles = {job: len(model.windows(*job.size, args.tile)) for job in jobs}
     if args.shard:

@@ -1,5 +1,6 @@
 """Models and denoisers by name: bundled ones, training workdirs, model folders."""
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,15 @@ def load_denoiser(name: str | os.PathLike = "small-denoiser") -> Denoiser:
         raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
     note_start()
     return Denoiser(network, jax.device_put(params), metadata)
+
+
+def bundled_denoisers() -> list[str]:
+    """Lists the names of the denoisers that come with the package, sorted."""
+    kinds = {
+        name: json.loads((PRETRAINED / name / "model.json").read_text())["kind"]
+        for name in _bundled()
+    }
+    return [name for name, kind in kinds.items() if kind in KINDS]
 
 
 def _bundled() -> list[str]:

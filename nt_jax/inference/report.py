@@ -74,6 +74,31 @@ def write_report(
       reference, reference_clean: the first reference and, where there is one, its clean version.
       clean, generated: an image of the transfer, before and after, as files.
     """
+    looked_at = _look(reference, reference_clean, clean, generated)
+    picture = _picture(*looked_at)
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".png":
+            temporary.write_bytes(picture)
+        else:
+            temporary.write_text(page(*_content(picture, *looked_at)), encoding="utf-8")
+
+
+def compare(
+    reference: Path, reference_clean: Path | None, clean: Path, generated: Path
+) -> tuple[str, str]:
+    """Makes what `write_report` writes as a page: its title, and its body as HTML.
+
+    Raises:
+      InputError: an image cannot be read.
+    """
+    looked_at = _look(reference, reference_clean, clean, generated)
+    return _content(_picture(*looked_at), *looked_at)
+
+
+def _look(
+    reference: Path, reference_clean: Path | None, clean: Path, generated: Path
+) -> tuple[Noisy, Noisy, dict[str, str]]:
+    """The real noise, the generated one, and the files' names."""
     noisy = _middle(read_photo(reference))
     if reference_clean is None:
         real = Noisy(_denoise(noisy), noisy, "reference (estimate)")
@@ -81,12 +106,7 @@ def write_report(
         real = Noisy(_middle(read_photo(reference_clean)), noisy, "reference")
     fake = Noisy(_middle(read_photo(clean)), _middle(read_photo(generated)), "generated")
     names = {"reference": reference.name, "clean": clean.name, "generated": generated.name}
-    picture = _picture(real, fake, names)
-    with replacing(path) as temporary:
-        if path.suffix.lower() == ".png":
-            temporary.write_bytes(picture)
-        else:
-            temporary.write_text(_page(picture, real, fake, names), encoding="utf-8")
+    return real, fake, names
 
 
 def _middle(photo: Photo) -> np.ndarray:
@@ -168,7 +188,8 @@ def _spectrum(item: Noisy) -> np.ndarray:
     return np.asarray(metrics.radial_power_spectrum(item.noise, bins))[0]
 
 
-def _page(picture: bytes, real: Noisy, fake: Noisy, names: dict[str, str]) -> str:
+def _content(picture: bytes, real: Noisy, fake: Noisy, names: dict[str, str]) -> tuple[str, str]:
+    """Title and body of the page."""
     rows = {
         "standard deviation": [f"{item.noise.std():.4f}" for item in (real, fake)],
         "mean": [f"{item.noise.mean():+.4f}" for item in (real, fake)],
@@ -189,7 +210,7 @@ def _page(picture: bytes, real: Noisy, fake: Noisy, names: dict[str, str]) -> st
         if real.label != "reference"
         else ""
     )
-    return page(
+    return (
         f"Noise of {names['reference']} on {names['clean']}",
         f"""<p>The middle {fake.noise.shape[1]}×{fake.noise.shape[0]} pixels; values in [0, 1]. The
 two images differ, so of these curves the histogram also depends on what they show.</p>

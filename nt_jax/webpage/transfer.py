@@ -1,0 +1,123 @@
+"""What the page's first tab does: the work of `nt_jax.transfer`, on one photo."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import gradio as gr
+import numpy as np
+
+from nt_jax.images import read_photo
+from nt_jax.inference.files import Job, noise_of_photos, plan, run_jobs
+from nt_jax.inference.model import Model, ReferenceNoise, check_options
+from nt_jax.inference.report import compare
+from nt_jax.inference.tiles import Tile
+from nt_jax.models.parameters import Array
+from nt_jax.transfer import describe
+from nt_jax.webpage import pictures
+from nt_jax.webpage.sessions import Session
+
+# Matplotlib does not draw in two threads at once.
+_DRAWING = threading.Lock()
+
+
+@dataclass
+class Transfer:
+    """Transfers with one model.
+
+    Attributes:
+      model: the model.
+    """
+
+    model: Model
+
+    def __call__(
+        self,
+        session: Session,
+        progress: gr.Progress,
+        strength: float,
+        level: float,
+        blend: float,
+        seed: int,
+    ) -> Iterator[str]:
+        """Puts the noise of the session's noisy photo on its clean one.
+
+        Args:
+          session: with uploads `noisy`, `clean` and maybe `second`, another reference.
+          progress: is told how far it is.
+          strength: factor of the noise, 0 or more.
+          level: how far to shift the embedding along the level direction, 0 to 255 scale.
+          blend: weight of the second reference, 0 to 1.
+          seed: of the random maps.
+
+        Yields:
+          The result: numbers, pictures and a link to the file.
+
+        Raises:
+          InputError: a photo is missing or an argument is out of range.
+        """
+        references = [session.file("noisy", "noisy photo"), *session.files("second")]
+        clean = session.file("clean", "clean photo")
+        check_options(seed, strength)
+        [job] = plan(clean, session.fresh_folder("transferred"), references, seed)
+        model = self.model
+        progress((0, 3), desc="reading the noise")
+        photos = [read_photo(path) for path in references]
+        noises = [noise_of_photos(model, [photo]) for photo in photos]
+        embedding, gain = self.mix(noises, level, blend)
+        total = len(model.windows(*job.size))
+
+        def work(job: Job, pixels: np.ndarray) -> Iterable[Tile]:
+            tiles = model.transfer_tiles(
+                pixels, embedding, seed=job.seed, strength=strength, gain=gain
+            )
+            return progress.tqdm(tiles, desc="making noise", total=total, unit="tiles")
+
+        run_jobs([job], work, total=total)
+
+        progress((2, 3), desc="comparing")
+        result = read_photo(job.target)
+        read = [
+            (f"noisy: {path.name}", noise.reading)
+            for path, noise in zip(references, noises, strict=True)
+        ]
+        for name, photo in ((f"clean: {clean.name}", read_photo(clean)), ("result", result)):
+            read.append((name, noise_of_photos(model, [photo], calibrate=False).reading))
+        with _DRAWING:
+            _, comparison = compare(references[0], None, clean, job.target)
+        name = f"{clean.stem}-noisy{job.target.suffix}"
+        yield pictures.block(
+            pictures.lines(line for noise in noises for line in describe(noise)),
+            pictures.readings(read),
+            pictures.download(session.offer(job.target, name), name, job.target.stat().st_size),
+            pictures.preview(result, f"the result, reduced; {pictures.facts(job.target, result)}"),
+            comparison,
+        )
+
+    def mix(
+        self, noises: Sequence[ReferenceNoise], level: float, blend: float
+    ) -> tuple[Array, np.ndarray]:
+        """Embedding [E] and gain [3] between one or two noises, moved along the level direction.
+
+        Args:
+          noises: of the references.
+          level, blend: see above; `blend` counts where there are two.
+
+        Raises:
+          InputError: `level` is no finite number, or `blend` not from 0 to 1.
+        """
+        embedding, gain = noises[0].embedding, noises[0].gain
+        if len(noises) > 1:
+            embedding = self.model.interpolate(embedding, noises[1].embedding, blend)
+            gain = (1 - np.float32(blend)) * gain + np.float32(blend) * noises[1].gain
+        if level:
+            embedding = self.model.shift(embedding, self._direction, level)
+        return embedding, gain
+
+    @cached_property
+    def _direction(self) -> Array:
+        """The level direction, on photographs that come with scikit-image."""
+        from skimage import data
+
+        return self.model.level_direction([data.chelsea(), data.coffee()])
