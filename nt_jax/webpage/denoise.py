@@ -13,7 +13,7 @@ from nt_jax.checkpointing import CONFIG_FILE, MODEL_FILE
 from nt_jax.errors import InputError
 from nt_jax.images import Photo, read_photo, to_float
 from nt_jax.inference.denoiser import Denoiser
-from nt_jax.inference.files import Job, noise_of_photos, plan, run_jobs
+from nt_jax.inference.files import Job, noise_of_photos, pair_up, plan, run_jobs
 from nt_jax.inference.loading import load_denoiser
 from nt_jax.inference.model import Model
 from nt_jax.inference.tiles import Tile
@@ -59,7 +59,7 @@ class Denoise:
         """
         source = session.file("photo", "photo")
         denoiser = self._load(session, name)
-        [job] = plan(source, session.fresh_folder("denoised"))
+        [job] = plan(pair_up(source, session.fresh_folder("denoised")))
         total = len(denoiser.windows(*job.size))
 
         def work(job: Job, pixels: np.ndarray) -> Iterable[Tile]:

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from nt_jax.images import read_photo
-from nt_jax.inference.files import Job, noise_of_photos, plan, run_jobs
+from nt_jax.inference.files import Job, noise_of_photos, pair_up, plan, run_jobs
 from nt_jax.inference.model import Model, ReferenceNoise, check_options
 from nt_jax.inference.report import compare
 from nt_jax.inference.tiles import Tile
@@ -60,7 +60,8 @@ class Transfer:
         references = [session.file("noisy", "noisy photo"), *session.files("second")]
         clean = session.file("clean", "clean photo")
         check_options(seed, strength)
-        [job] = plan(clean, session.fresh_folder("transferred"), references, seed)
+        pairs = pair_up(clean, session.fresh_folder("transferred"))
+        [job] = plan(pairs, references, seed)
         model = self.model
         progress((0, 3), desc="reading the noise")
         photos = [read_photo(path) for path in references]
