@@ -66,7 +66,7 @@ def make_heldout(config: Any) -> HeldOut:
                 raise InputError(f"data.noise_kinds: unknown kind {kind!r}, known are {known}")
             kind_key = prng.fold_in(key, len(rows))
             rows += _synthetic_rows(kind, patches, others, config.data, kind_key)
-        if config.data.get("grey_fraction", 0.0):  # which configs of before do not have
+        if getattr(config.data, "grey_fraction", 0.0):  # which configs of before do not have
             rows += _grey_rows(patches, others, config.data, prng.fold_in(key, len(rows)))
     if config.eval.pairs:
         rows += _real_rows(sources.load_pairs(config.eval.pairs), size, count)
