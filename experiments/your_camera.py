@@ -113,7 +113,7 @@ def _adapted(yours: list[Pair], photos: int, pairs: int, work: Path, minutes: fl
 
 def _ceiling(yours: list[Pair], work: Path, minutes: float) -> Path:
     """A workdir of the bundled denoiser trained on true pairs, stopped on some of them."""
-    held_out = yours[:: len(yours) // _ONE_IN or 1][:_ONE_IN]
+    held_out = yours[::_ONE_IN]
     train = [pair for pair in yours if pair not in held_out] or yours
     for name, chosen in (("train", train), ("held_out", held_out)):
         _copied(chosen, work / name, ("gt", "noisy"))
