@@ -566,5 +566,5 @@ def find_images(folder: Path, output: Path, notes: list[str] | None = None) -> l
 
 
 def nothing_found(folder: str | os.PathLike) -> InputError:
-    """What to say of a folder without images."""
+    """Makes the error of a folder without images."""
     return InputError(f"{folder}: no image found, looked for {' '.join(sorted(EXTENSIONS))}")

@@ -29,7 +29,7 @@ from nt_jax.paths import expand
 
 
 class Arguments(NamedTuple):
-    """What the command line says; the last three are None where not given."""
+    """Reads the command line; the last three are None where not given."""
 
     config: Any
     workdir: pathlib.Path

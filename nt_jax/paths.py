@@ -53,7 +53,7 @@ def same_name(text: str) -> str:
 
 
 class Folder(NamedTuple):
-    """What lies below a folder.
+    """Contents of a folder, at any depth.
 
     Attributes:
       files: with one of the wanted extensions, sorted by path.

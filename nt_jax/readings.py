@@ -160,7 +160,7 @@ def decode(vectors: Array) -> Readings:
 
 
 class NoiseReading(NamedTuple):
-    """What the noise of one or N images is like, NumPy float32.
+    """Noise of one or N images in numbers, NumPy float32.
 
     Attributes:
       level: [..., 3], standard deviation of each channel, 0 to 255 scale.

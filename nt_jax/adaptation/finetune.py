@@ -20,7 +20,7 @@ _PSNR = "eval/psnr"
 
 
 class Outcome(NamedTuple):
-    """What training reached on the held-out patches.
+    """Scores that training reached on the held-out patches.
 
     Attributes:
       before, after: PSNR in dB of the denoiser it began with, and at the end.

@@ -16,7 +16,7 @@ def names() -> list[str]:
 
 
 def find_recipe(text: str) -> str:
-    """What --config names, as FILE.py[:ARG]: a file that exists, or a recipe of this package.
+    """Finds what --config names, as FILE.py[:ARG]: a file that exists, or a recipe of this package.
 
     `small` is `noisetransfer:small`; `denoiser:real` and `quickstart` are files here, which
     `nt_jax/configs/quickstart.py` and `configs/quickstart.py` name too where there is no checkout.

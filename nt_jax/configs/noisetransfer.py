@@ -47,7 +47,7 @@ def _official(config: ConfigDict) -> None:
 
 
 def _wide_world(config: ConfigDict) -> None:
-    """What makes a generator useful on cameras it never saw; not in the paper."""
+    """Makes a generator useful on cameras it never saw; not in the paper."""
     # With the paper's 0.999 the key encoder still resembles its random start after 1,000 steps.
     config.model.momentum = 0.99
     config.model.log_squares = True

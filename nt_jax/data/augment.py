@@ -18,7 +18,7 @@ from nt_jax.filters import gaussian_blur
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What `finish` does to a batch. Rows and fields of spec §4 are named in the config.
+    """Settings of `finish`. Rows and fields of spec §4 are named in the config.
 
     Attributes:
       kind_weights: weight of each of `noise.KINDS` among synthetic rows.

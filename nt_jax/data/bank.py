@@ -44,7 +44,7 @@ class ImageBank(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """What is known of an image before its pixels: size, and what changes when it does."""
+    """Knowledge of an image before its pixels: size, and what changes when it does."""
 
     height: int
     width: int

@@ -95,7 +95,7 @@ _TONE_RANGE = (0.0, 1.0)
 
 
 class Options(NamedTuple):
-    """What settings are drawn from; hashable.
+    """Ranges that settings are drawn from; hashable.
 
     Attributes:
       levels: (shot, read) of each measured camera and ISO; empty for the published distribution.

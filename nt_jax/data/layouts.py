@@ -114,7 +114,7 @@ def in_folders(files: Iterable[Path], folder: Path, role: str, prefix: str = "")
 
 
 def by_name(path: Path, root: Path) -> RoleFile | None:
-    """What a file's own name tells; None where it tells no role."""
+    """Reads the role off a file's own name; None where it tells none."""
     folder, stem = path.parent.relative_to(root), path.stem
     if sidd := _SIDD.fullmatch(stem):
         owner = folder if folder.name else Path(root.name)
@@ -202,7 +202,7 @@ def check_clean(root: Path) -> list[Path]:
 
 
 def clean_among(found: Folder, root: Path) -> list[Path]:
-    """What `check_clean` does with a folder that was looked through."""
+    """Does what `check_clean` does, with a folder that was looked through."""
     noisy = _noisy_among(found, root)
     if noisy:
         raise InputError(

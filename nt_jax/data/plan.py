@@ -1,4 +1,4 @@
-"""What both loaders need: the images, the augmentation, and the split over devices."""
+"""Needs of both loaders: the images, the augmentation, and the split over devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

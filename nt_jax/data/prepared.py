@@ -153,7 +153,7 @@ def write_index(folder: Path, **about: Any) -> None:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What `write_index` wrote.
+    """Reads what `write_index` wrote.
 
     Raises:
       InputError: it cannot be read.

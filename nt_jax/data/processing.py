@@ -1,4 +1,4 @@
-"""What cameras do to noise between the mosaic and the file: reduction, smoothing, sharpening.
+"""Cameras' processing of noise between the mosaic and the file: reduction, smoothing, sharpening.
 
 Each step is linear in the noise, which is in linear sRGB here, so that the tone curve acts on what
 they leave of it and no bias of its own is smoothed or amplified. Smoothing and sharpening are
@@ -48,7 +48,7 @@ _JPEG_SHARE, _JPEG_QUALITY, _SUBSAMPLED_SHARE = 0.4, (60.0, 98.0), 0.5
 
 
 class Processing(NamedTuple):
-    """What one camera does to its noise; pairs are luma and chroma.
+    """Processing of noise by one camera; pairs are luma and chroma.
 
     Attributes:
       mosaic: bool [], noise of a mosaic, else of each channel by itself.

@@ -16,7 +16,7 @@ from nt_jax.errors import InputError
 
 
 class Tables(NamedTuple):
-    """What a row's crops are drawn from. N images, photographs first; B rows in a batch.
+    """Tables that a row's crops are drawn from. N images, photographs first; B rows in a batch.
 
     Attributes:
       pixels: uint8 [pixels, 3].

@@ -1,4 +1,4 @@
-"""What a generator must beat: noise imitated from a noisy photograph by classical means.
+"""Baselines that a generator must beat: noise imitated from a noisy photograph by classical means.
 
 A baseline is a function (clean, reference, key) -> noisy, and so is anybody's own generator: one
 more row of the tables. `clean` and `reference` are uint8 [H, W, 3], the reference a noisy image of

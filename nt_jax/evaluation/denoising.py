@@ -71,7 +71,7 @@ class Noise(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What came out.
+    """Scores of an evaluation.
 
     Attributes:
       images: names, in order.
@@ -209,7 +209,7 @@ def table(evaluation: Evaluation) -> str:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """What results.json holds: the denoiser's numbers, and those of both rows."""
+    """Makes the content of results.json: the denoiser's numbers, and those of both rows."""
     rows = {row: report.as_json(values) for row, values in summarize(evaluation).items()}
     scores = evaluation.scores
     images = [

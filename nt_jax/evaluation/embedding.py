@@ -1,4 +1,4 @@
-"""What noise embeddings know: the camera and ISO, or the kind of noise, and the noise level."""
+"""Knowledge in noise embeddings: the camera and ISO, or the kind of noise, and the noise level."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -17,7 +17,7 @@ _FEWEST_VALUES = 200
 
 
 class Look:
-    """What one kind of noise looks like over a whole set of images, added up one by one."""
+    """Looks of one kind of noise over a whole set of images, added up one by one."""
 
     def __init__(self) -> None:
         """Starts with no image."""

@@ -57,7 +57,7 @@ def _floor(clean: jax.Array, noisy: jax.Array, key: jax.Array) -> jax.Array:
 
 
 class Evaluation(NamedTuple):
-    """What came out.
+    """Scores of an evaluation.
 
     Attributes:
       images: names, in order.
@@ -106,7 +106,7 @@ def rows_of(methods: Mapping[str, Method], with_baselines: bool) -> dict[str, Ge
 
 
 def from_files(images: Images, key: jax.Array) -> np.ndarray:
-    """What another program has made, as a row of the table."""
+    """Takes another program's images, as a row of the table."""
     assert images.generated is not None
     return images.generated
 
@@ -224,7 +224,7 @@ def table(evaluation: Evaluation) -> str:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """What results.json holds: the first row's numbers, and those of all rows."""
+    """Makes the content of results.json: the first row's numbers, and those of all rows."""
     rows = {name: report.as_json(values) for name, values in summarize(evaluation).items()}
     first, scores = next(iter(rows.values())), next(iter(evaluation.scores.values()))
     images = [

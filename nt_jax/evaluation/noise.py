@@ -1,4 +1,4 @@
-"""What a model reads off noisy photos: numbers of each, and how far they are off the truth.
+"""Readings of noisy photos: numbers of each, and how far they are off the truth.
 
 Levels are compared by the absolute difference of their logarithms, mean over channels: .10 is 10 %.
 """

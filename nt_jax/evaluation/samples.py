@@ -1,4 +1,4 @@
-"""What is evaluated: clean/noisy pairs, or folders of triples, cut into samples of bounded size.
+"""Samples to evaluate: clean/noisy pairs, or folders of triples, cut into samples of bounded size.
 
 An image of up to 512 pixels a side is one sample, whole, so that metrics are those of their
 definition. A larger one is cut into blocks of 256x256, as SIDD's validation images are: up to 4
@@ -82,7 +82,7 @@ class Images(NamedTuple):
 
 
 class Broken:
-    """What to do about an image that cannot be used: end on it, or name it and go on."""
+    """Policy for images that cannot be used: end on one, or name it and go on."""
 
     def __init__(self, skip: bool) -> None:
         """Args: whether to go on."""

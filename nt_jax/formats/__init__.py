@@ -1,1 +1,1 @@
-"""What `nt_jax.images` knows of single formats: TIFF, cameras' raw files, metadata."""
+"""Knowledge of single formats for `nt_jax.images`: TIFF, cameras' raw files, metadata."""

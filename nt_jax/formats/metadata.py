@@ -1,4 +1,4 @@
-"""What a file says about the shot: EXIF and resolution, kept from input to output.
+"""Metadata of a shot: EXIF and resolution, kept from input to output.
 
 Of EXIF goes what no longer holds: the orientation, as pixels are upright; the thumbnail, which
 shows the image before; and what describes the file and not the shot.
@@ -126,7 +126,7 @@ def with_resolution(exif: bytes | None, resolution: Resolution | None) -> bytes 
 def png_chunks(
     icc_profile: bytes | None, exif: bytes | None, resolution: Resolution | None
 ) -> bytes:
-    """What follows a PNG's header to keep the profile, EXIF and resolution."""
+    """Makes what follows a PNG's header to keep the profile, EXIF and resolution."""
     chunks = b""
     if icc_profile is not None:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile))

@@ -37,7 +37,7 @@ _STRIP = 2**22  # pixels converted at a time
 
 @dataclass(frozen=True)
 class Layout:
-    """What a page's samples are.
+    """Meaning of a page's samples.
 
     Attributes:
       page: the page.

@@ -11,7 +11,7 @@ _HEADER = 12
 
 
 class Container(NamedTuple):
-    """What a file says before its pixels.
+    """Header of a file, before its pixels.
 
     Attributes:
       height, width: in pixels.

@@ -152,7 +152,7 @@ def _known(folder: str) -> str | None:
 
 
 def _training_data(recipe: Mapping[str, Any]) -> tuple[str, str]:
-    """What the recipe trained on and under which terms, in words."""
+    """Says what the recipe trained on and under which terms."""
     if "data" not in recipe:
         return "not recorded", "not recorded"
     noise = recipe.get("denoiser", {}).get("noise", "")

@@ -123,7 +123,7 @@ class Denoiser:
         return [(row, column) for row in rows for column in columns]
 
     def _means(self, noisy: np.ndarray) -> tuple[Array, ...]:
-        """What attention averages, over the image or its crops."""
+        """Computes what attention averages, over the image or its crops."""
         height, width = noisy.shape[:2]
         rows, columns = [slice(0, height)], [slice(0, width)]
         if not _is_pooled_whole(height, width):

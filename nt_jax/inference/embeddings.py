@@ -34,7 +34,7 @@ def crop_of_trained(patch_size: int) -> int:
 
 
 def reference_crops(images: Any, side: int) -> list[Any]:
-    """What of a reference is embedded: pieces of [N, H, W, 3], or of one image [H, W, 3] or [H, W].
+    """Cuts a reference [N, H, W, 3], or one image [H, W, 3] or [H, W], into pieces to embed.
 
     Along an axis of up to `side` pixels there is one piece, less what is beyond a multiple of 4;
     along a longer one evenly spaced pieces of that side, which cover it up to 1024 pixels and of

@@ -88,7 +88,7 @@ def plan(
     skip_broken: bool = False,
     shard: Shard = WHOLE,
 ) -> list[Job]:
-    """What to do, one job an image; the i-th of all has seed + i, whichever shard it is in.
+    """Plans the work, one job per image; the i-th of all has seed + i, whichever shard it is in.
 
     Every image of the shard is decoded once, so that a broken one ends the command before anything
     is written.
@@ -132,7 +132,7 @@ def plan(
 
 
 def _target_name(name: Path) -> Path:
-    """What an image's result is called: as itself, but nothing is written as a raw file."""
+    """Names an image's result: as itself, but nothing is written as a raw file."""
     return name.with_suffix(".tif") if name.suffix.lower() in raw.EXTENSIONS else name
 
 

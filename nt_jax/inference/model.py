@@ -52,7 +52,7 @@ _CALIBRATED_ON = (1, 4, 16)
 
 
 class ReferenceNoise(NamedTuple):
-    """What a model knows of the noise of a reference.
+    """Noise of a reference, as a model knows it.
 
     Attributes:
       embedding: float32 [E].

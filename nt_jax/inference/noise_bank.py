@@ -39,7 +39,7 @@ _LOADING = threading.Lock()
 
 
 class Draw(NamedTuple):
-    """What a seed stands for.
+    """Draws that a seed stands for.
 
     Attributes:
       reference: number of the photo whose noise is made.

@@ -50,7 +50,7 @@ def record_of(
     model: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the images of all shards are made of, the same on every machine.
+    """Records what the images of all shards are made of, the same on every machine.
 
     Args:
       images: all images to be worked on, relative to their folder, in the order of seeds.

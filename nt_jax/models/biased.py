@@ -1,4 +1,4 @@
-"""What denoisers are made of: convolutions with bias and no norm, and their initialisation."""
+"""Parts of denoisers: convolutions with bias and no norm, and their initialisation."""
 
 import functools
 import math

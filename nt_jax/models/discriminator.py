@@ -26,7 +26,7 @@ from nt_jax.models.layers import (
 
 
 class NoiseOutputs(flax.struct.PyTreeNode):
-    """What the noise branch returns.
+    """Outputs of the noise branch.
 
     Attributes:
       features: m_noise of the three levels, [B, R, h, w, C] each.
@@ -40,7 +40,7 @@ class NoiseOutputs(flax.struct.PyTreeNode):
 
 
 class GanOutputs(flax.struct.PyTreeNode):
-    """What the gan branch returns.
+    """Outputs of the gan branch.
 
     Attributes:
       features: m_gan of the three levels, [B, R, h, w, C] each.

@@ -76,7 +76,7 @@ def embed(networks: Networks, params: Tree, images: Array) -> Array:
 
 
 def read(networks: Networks, params: Tree, embeddings: Array) -> Array:
-    """What the head reads off embeddings [..., E]: standardised vectors for `readings.decode`.
+    """Reads embeddings [..., E] with the head: standardised vectors for `readings.decode`.
 
     `params` are the encoder's, spectrally normalised.
     """

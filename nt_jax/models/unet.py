@@ -31,7 +31,7 @@ class UNet(nn.Module):
 
     @property
     def alignment(self) -> int:
-        """What height and width must be multiples of, and a tile's position too."""
+        """Tells what height and width must be multiples of, and a tile's position too."""
         return 2**LEVELS
 
     @property

@@ -35,7 +35,7 @@ _FRAME = 16
 
 
 class DenoiserState(flax.struct.PyTreeNode):
-    """What a denoiser's training carries from step to step.
+    """State that a denoiser's training carries from step to step.
 
     Attributes:
       step: int32 scalar, updates done.

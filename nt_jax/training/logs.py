@@ -1,4 +1,4 @@
-"""What a run writes for people: metrics.jsonl, TensorBoard, progress and sample pictures."""
+"""Files of a run for people: metrics.jsonl, TensorBoard, progress and sample pictures."""
 
 import importlib.util
 import json

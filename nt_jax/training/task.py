@@ -1,4 +1,4 @@
-"""What the training loop asks of the model it trains: a small interface, implemented twice."""
+"""Interface between the training loop and the model it trains, implemented twice."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -87,7 +87,7 @@ class Task(ABC):
 
 
 def task_class(config: Any) -> type[Task]:
-    """What a config trains: a denoiser if it has a section `denoiser`, else NoiseTransfer."""
+    """Names what a config trains: a denoiser if it has a section `denoiser`, else NoiseTransfer."""
     if "denoiser" in config:
         from nt_jax.training.denoiser import DenoiserTask
 

@@ -1,4 +1,4 @@
-"""What the page's third tab does: runs `nt_jax.adapt` on the session's photos.
+"""Third tab of the page: runs `nt_jax.adapt` on the session's photos.
 
 In a process of its own: training belongs to a main thread, and a process can be ended at any time.
 """
@@ -124,7 +124,7 @@ def cancel(session: Session) -> None:
 
 
 def _said(session: Session, folder: Path) -> str:
-    """What the process has printed so far."""
+    """Reads what the process has printed so far."""
     lines = (folder / _SAID).read_text(errors="replace").splitlines()
     return pictures.log(session.public(line) for line in lines)
 

@@ -1,4 +1,4 @@
-"""What the page's second tab does: the work of `nt_jax.denoise`, on one photo."""
+"""Second tab of the page: the work of `nt_jax.denoise`, on one photo."""
 
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: pictures, numbers, links, errors. All of it is inside the page."""
+"""Contents of the page as HTML: pictures, numbers, links, errors. All of it is inside the page."""
 
 import base64
 import html
@@ -40,7 +40,7 @@ def lines(texts: Iterable[str]) -> str:
 
 
 def log(texts: Iterable[str]) -> str:
-    """What a command has printed."""
+    """Shows what a command has printed."""
     return f"<pre>{html.escape(chr(10).join(texts))}</pre>"
 
 
@@ -60,7 +60,7 @@ def preview(photo: Photo, caption: str) -> str:
 
 
 def facts(path: Path, photo: Photo) -> str:
-    """What a photo's file is, in a line."""
+    """Describes a photo's file in a line."""
     height, width = photo.pixels.shape[:2]
     parts = [f"{width}x{height}", f"{8 * photo.pixels.itemsize} bits"]
     parts += ["grey"] * (photo.pixels.ndim == 2)

@@ -1,4 +1,4 @@
-"""What the page's first tab does: the work of `nt_jax.transfer`, on one photo."""
+"""First tab of the page: the work of `nt_jax.transfer`, on one photo."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence

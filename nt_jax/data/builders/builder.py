@@ -14,7 +14,7 @@ from nt_jax.errors import InputError
 
 
 class Plan(NamedTuple):
-    """What `prepare` hands to a builder: images checked and cut, and what to note beside them.
+    """Work that `prepare` hands to a builder: images checked and cut, and what to note beside them.
 
     Attributes:
       cut: sources with their splits, and the files of their tiles.

@@ -1,4 +1,4 @@
-"""What a data set's layout is read into: one `Source` an image, before anything is decoded."""
+"""Listing of a data set's layout: one `Source` per image, before anything is decoded."""
 
 import hashlib
 from collections import Counter
@@ -47,12 +47,12 @@ class Source(NamedTuple):
 
     @property
     def scene(self) -> str:
-        """What must not lie in two splits: the scene, or the image where it is not known."""
+        """Names what must not lie in two splits: the scene, or the image where it is not known."""
         return self.capture.scene or self.image or self.name
 
 
 class Listing(NamedTuple):
-    """What was found: usable images, and one line for each that is not."""
+    """Images found: the usable ones, and one line for each that is not."""
 
     sources: list[Source]
     broken: list[str]

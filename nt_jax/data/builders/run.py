@@ -37,7 +37,7 @@ def _fingerprint(listed: Iterable[Source], tile: int) -> str:
 
 
 def _check(source: Source) -> str:
-    """What is wrong with an image; "" if it decodes to its end."""
+    """Says what is wrong with an image; "" if it decodes to its end."""
     try:
         with tiles.room(source):
             tiles.read(source)
