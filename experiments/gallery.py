@@ -20,7 +20,7 @@ from skimage import data
 
 from nt_jax import metrics, prng, transfer
 from nt_jax.data import camera
-from nt_jax.data.processing import Processing
+from nt_jax.data.processing import plain_processing
 from nt_jax.errors import ArgumentParser, run_command
 from nt_jax.evaluation.oracles import to_bytes
 from nt_jax.evaluation.report import markdown_table
@@ -31,20 +31,6 @@ _SHOWN, _ZOOM = 96, 2  # pixels a side of a picture, and how large each of them 
 _GAIN = 4
 _GAP = 6
 _QUALITY = 90
-# A camera that does nothing to its noise, of each channel by itself.
-_PLAIN = {
-    "mosaic": False,
-    "scale": 1.0,
-    "narrow": (0.0, 0.0),
-    "wide": (4.0, 4.0),
-    "blotches": (0.0, 0.0),
-    "fine": (0.0, 0.0),
-    "sharpness": 0.0,
-    "stretch": 1.0,
-    "level": (1.0, 1.0),
-    "jpeg_quality": 0.0,
-    "subsampled": False,
-}
 
 
 class Noise(NamedTuple):
@@ -52,7 +38,7 @@ class Noise(NamedTuple):
 
     Attributes:
       level: of 255, of the reference's noise.
-      processing: where it differs from `_PLAIN`.
+      processing: where it differs from a camera without a mosaic that does nothing to its noise.
       malvar: 1 for Malvar's demosaicking, 0 for bilinear.
       reference, clean: crops of `_photos`.
       grey: whether both are grey.
@@ -109,11 +95,12 @@ def add_noise(noise: Noise, photos: Sequence[np.ndarray], seed: int) -> list[np.
 
     The first gets it at `noise.level`; the others as that camera would at the same setting.
     """
-    fields = {name: jnp.asarray(value) for name, value in (_PLAIN | noise.processing).items()}
     key = prng.key(seed)
     setting = camera.sample_setting(key, camera.Options(processed=True))
     setting = setting._replace(
-        processing=Processing(**fields), malvar=jnp.float32(noise.malvar), tone=jnp.float32(0.3)
+        processing=plain_processing(**{"mosaic": False} | noise.processing),
+        malvar=jnp.float32(noise.malvar),
+        tone=jnp.float32(0.3),
     )
     images = [jnp.asarray(photo, jnp.float32) / 255 for photo in photos]
     level = jnp.float32(noise.level / 255)

@@ -3,20 +3,16 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tiny_models import save_tiny
+from tiny_models import save_tiny, save_tiny_denoiser
 
 import nt_jax
 from nt_jax import adapt
 from nt_jax.adaptation.pairs import make_pairs
 from nt_jax.adaptation.survey import describe, survey
-from nt_jax.checkpointing import save_model
-from nt_jax.models.biased import init_biased
-from nt_jax.models.unet import UNet
 
 ISO = 0x8827
 
@@ -35,9 +31,7 @@ def folder(tmp_path_factory):
         photo = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
         photo.save(root / "noisy" / name, exif=exif)
     save_tiny(root / "model", reader=True)
-    params = init_biased(jax.random.key(0), UNet(16, 1))
-    metadata = {"kind": "unet", "model": {"features": 16, "blocks": 1}, "step": 7}
-    save_model(root / "denoiser", metadata, {"denoiser": params})
+    save_tiny_denoiser(root / "denoiser")
     return root
 
 

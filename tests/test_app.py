@@ -11,22 +11,18 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tiny_models import save_tiny
+from tiny_models import save_tiny, save_tiny_denoiser
 
 import nt_jax
 from nt_jax import app
 from nt_jax import denoise as denoise_command
 from nt_jax import transfer as transfer_command
-from nt_jax.checkpointing import save_model
 from nt_jax.images import Photo, read_photo, write_photo
 from nt_jax.inference.files import noise_of_photos
-from nt_jax.models.biased import init_biased
-from nt_jax.models.unet import UNet
 
 pytest.importorskip("gradio", reason="the extra `app` is not installed")
 
@@ -64,9 +60,7 @@ def folder(tmp_path_factory):
     write_photo(root / "clean photo.png", Photo(clean, exif=exif.tobytes()))
     (root / "broken.png").write_bytes((root / "noisy.png").read_bytes()[:4000])
     save_tiny(root / "model", reader=True)
-    params = init_biased(jax.random.key(0), UNet(16, 1))
-    metadata = {"kind": "unet", "model": {"features": 16, "blocks": 1}, "step": 7}
-    save_model(root / "denoiser", metadata, {"denoiser": params})
+    save_tiny_denoiser(root / "denoiser")
     return root
 
 

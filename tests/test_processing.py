@@ -17,24 +17,7 @@ WIDE = camera.Options(processed=True)
 filter_noise = jax.jit(processing.filter_noise)
 add_noise = jax.jit(camera.add_noise)
 sample = jax.jit(camera.sample_setting, static_argnums=1)
-
-
-def plain(**changes) -> processing.Processing:
-    """A camera that does nothing, but for the changes."""
-    values = {
-        "mosaic": True,
-        "scale": 1.0,
-        "narrow": (0.0, 0.0),
-        "wide": (1.0, 1.0),
-        "blotches": (0.0, 0.0),
-        "fine": (0.0, 0.0),
-        "sharpness": 0.0,
-        "stretch": 1.0,
-        "level": (1.0, 1.0),
-        "jpeg_quality": 0.0,
-        "subsampled": False,
-    } | changes
-    return processing.Processing(**{k: jnp.asarray(v) for k, v in values.items()})
+plain = processing.plain_processing
 
 
 @pytest.fixture(scope="module")

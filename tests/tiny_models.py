@@ -3,10 +3,13 @@
 from types import SimpleNamespace
 
 import flax
+import jax
 import numpy as np
 
 from nt_jax.checkpointing import save_model
+from nt_jax.models.biased import init_biased
 from nt_jax.models.networks import layouts, make_networks
+from nt_jax.models.unet import UNet
 
 WIDTH, EMBEDDING_SIZE, BLOCKS = 4, 8, (1, 1, 1)
 
@@ -40,4 +43,12 @@ def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False, reader=F
     if discriminator:
         variables["discriminator"] = draw(encoder)
     save_model(folder, {"kind": "noisetransfer", "model": model}, variables)
+    return folder
+
+
+def save_tiny_denoiser(folder):
+    """Writes a denoiser's folder: a U-Net of width 16 with one block."""
+    params = init_biased(jax.random.key(0), UNet(16, 1))
+    metadata = {"kind": "unet", "model": {"features": 16, "blocks": 1}, "step": 7}
+    save_model(folder, metadata, {"denoiser": params})
     return folder

@@ -1,4 +1,4 @@
-"""Needs of both loaders: the images, the augmentation, and the split over devices."""
+"""Plan that both loaders follow: the images, the augmentation, and the split over devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -8,7 +8,7 @@ range of its own.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,24 @@ class Processing(NamedTuple):
     level: jax.Array
     jpeg_quality: jax.Array
     subsampled: jax.Array
+
+
+def plain_processing(**changes: Any) -> Processing:
+    """Makes a camera with a mosaic that does nothing to its noise, but for the changes."""
+    values = {
+        "mosaic": True,
+        "scale": 1.0,
+        "narrow": (0.0, 0.0),
+        "wide": (1.0, 1.0),
+        "blotches": (0.0, 0.0),
+        "fine": (0.0, 0.0),
+        "sharpness": 0.0,
+        "stretch": 1.0,
+        "level": (1.0, 1.0),
+        "jpeg_quality": 0.0,
+        "subsampled": False,
+    } | changes
+    return Processing(**{name: jnp.asarray(value) for name, value in values.items()})
 
 
 def sample_processing(key: jax.Array) -> Processing:

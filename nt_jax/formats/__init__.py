@@ -1,1 +1,1 @@
-"""Knowledge of single formats for `nt_jax.images`: TIFF, cameras' raw files, metadata."""
+"""Single formats, for `nt_jax.images`: TIFF, cameras' raw files, metadata."""

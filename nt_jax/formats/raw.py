@@ -39,7 +39,7 @@ def can_develop() -> bool:
 
 
 def refusal(path: Path) -> InputError:
-    """Makes the error where it is not."""
+    """Makes the error of a raw file where `rawpy` is not installed."""
     return InputError(
         f"{path} is a camera's raw file: develop it to a 16-bit TIFF first (sRGB, white balance of "
         "the camera), or pip install 'nt_jax[raw]'"

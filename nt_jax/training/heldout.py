@@ -145,8 +145,11 @@ def _synthetic_rows(
 
 def _grey_rows(patches: np.ndarray, others: np.ndarray, data: Any, key: Array) -> list[tuple]:
     """Rows of kind "grey": photographs without colour, Gaussian noise common to the channels."""
-    grey = np.repeat(patches @ RGB_TO_YCC[0][:, None].astype(np.float32), 3, axis=-1)
-    one_noise = lambda image: np.repeat(image[..., 1:2], 3, axis=-1)  # noqa: E731
+    grey = np.repeat(patches @ RGB_TO_YCC[0][:, None], 3, axis=-1)
+
+    def one_noise(image: np.ndarray) -> np.ndarray:
+        return np.repeat(image[..., 1:2], 3, axis=-1)
+
     return [
         (clean, one_noise(noisy), other_clean, one_noise(reference), "grey", different)
         for clean, noisy, other_clean, reference, _, different in _synthetic_rows(

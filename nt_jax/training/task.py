@@ -87,7 +87,7 @@ class Task(ABC):
 
 
 def task_class(config: Any) -> type[Task]:
-    """Names what a config trains: a denoiser if it has a section `denoiser`, else NoiseTransfer."""
+    """Finds the task of a config: a denoiser if it has a section `denoiser`, else NoiseTransfer."""
     if "denoiser" in config:
         from nt_jax.training.denoiser import DenoiserTask
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nt_jax.checkpointing import CONFIG_FILE, MODEL_FILE
 from nt_jax.errors import InputError
-from nt_jax.images import Photo, read_photo, to_float
+from nt_jax.images import Photo, from_float, read_photo, to_float
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.files import Job, noise_of_photos, pair_up, plan, run_jobs
 from nt_jax.inference.loading import load_denoiser
@@ -100,7 +100,7 @@ def _close_up(before: Photo, after: Photo) -> Iterator[str]:
         (crops[1], "after"),
         (noise, f"what was taken away ×{_GAIN}"),
     ):
-        yield pictures.preview(Photo(np.rint(255 * image).astype(np.uint8)), caption)
+        yield pictures.preview(Photo(from_float(image, np.dtype(np.uint8), grey=False)), caption)
 
 
 def take_denoiser(session: Session, purpose: str, uploads: Sequence[Path]) -> Iterator[str]:

@@ -72,8 +72,6 @@ def room(source: Source) -> Iterator[None]:
 def read(source: Source) -> dict[str, np.ndarray]:
     """Decodes an image or a pair completely: "clean" and "noisy" uint8 [H, W, 3], as there are.
 
-    The noisy image is aligned where its source asks for it.
-
     Raises:
       InputError: a file cannot be read, or the two differ in size.
     """
@@ -85,8 +83,6 @@ def read(source: Source) -> dict[str, np.ndarray]:
             f"{source.files[-1]}: {w}x{h}, but its clean partner {source.files[0]} is"
             f" {width}x{height}"
         )
-    if source.align and len(images) == 2:
-        images["noisy"] = align_noisy(images["clean"], images["noisy"])
     return images
 
 
@@ -103,6 +99,8 @@ def work_name(source: Source, tile: int) -> str:
 
 def _write(path: Path, source: Source, tile: int) -> None:
     images = read(source)
+    if source.align and len(images) == 2:
+        images["noisy"] = align_noisy(images["clean"], images["noisy"])
     height, width = next(iter(images.values())).shape[:2]
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for y, x, h, w in windows(height, width, tile):
