@@ -24,13 +24,6 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# A processor for each worker: the threads of two compilers and of two Eigens on the same two
-# processors wait for each other.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-if _WORKER and hasattr(os, "sched_setaffinity"):
-    _PROCESSORS = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {_PROCESSORS[int(_WORKER.removeprefix("gw")) % len(_PROCESSORS)]})
-
 # Files with few tests that take minutes. They come first, or one worker would be busy with them
 # long after the others are done; the first ones compile what the next find compiled.
 _SLOW = ("test_survival", "test_steps", "test_processes", "test_notebooks", "test_training")
