@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import denoiser
-from nt_jax import prng
+from nt_jax import families, prng
 from nt_jax.checkpointing import CONFIG_FILE, read_config
 from nt_jax.data.sources import ImageFile
 from nt_jax.errors import ArgumentParser, InputError
@@ -172,7 +172,9 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     """Raises InputError if the workdir was begun with another config."""
     if not (workdir / CONFIG_FILE).exists():
         return
-    before, now = _flat(read_config(workdir)), _flat(json.loads(config.to_json()))
+    saved = read_config(workdir)
+    saved["family"] = families.name_of(saved)  # which runs of before do not say
+    before, now = _flat(saved), _flat(json.loads(config.to_json()))
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise InputError(

@@ -24,7 +24,7 @@ from nt_jax.compilation import use_compilation_cache
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.evaluation import denoising, report
 from nt_jax.images import read_rgb
-from nt_jax.inference.loading import load
+from nt_jax.inference.loading import load_noisetransfer
 from nt_jax.inference.model import Model
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     report.check_output(args.output, [])
     use_compilation_cache()
-    model = load(args.model)
+    model = load_noisetransfer(args.model)
     made = args.references is None
     references = default_references() if made else read_references(args.references)
     tools = run_tools(model, references, data.astronaut()[:_SIDE, 128 : 128 + _SIDE])

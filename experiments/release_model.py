@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from nt_jax import families
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, load_state, read_config, save_model
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.inference.workdir import load_workdir
 from nt_jax.training.logs import read_metrics
-from nt_jax.training.task import task_class
 
 _RELEASED = ("generator", "key_encoder", "denoiser")
 
@@ -55,7 +55,8 @@ def release_networks(workdir: Path, output: Path) -> None:
     config, step, state = load_state(workdir)
     if output.exists():
         raise InputError(f"{output} exists; choose another output or remove it")
-    networks = {name: state[name] for name in task_class(config).inherits.values()}
+    task = families.find(families.name_of(config)).task_class()
+    networks = {name: state[name] for name in task.inherits.values()}
     # What is bundled, so that who goes on starts where it stands.
     for network, average in (("generator", "generator_average"), ("params", "average")):
         if network in networks and state.get(average) is not None:

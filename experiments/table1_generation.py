@@ -5,9 +5,9 @@
 
 A table for each folder of --pairs, and for each kind of synthetic noise on --photos. Each generator
 is scored with two references: the scored image itself (`self`, as published) and another image with
-the same noise (`other`). --method=MODULE:FUNCTION adds a row of anybody's generator, see
-`nt_jax/evaluation/baselines.py`. Budgets: smoke scores 3 images of a set, the others all of them;
-nothing is trained.
+the same noise (`other`). --model takes models of any family, comma-separated; --method=
+MODULE:FUNCTION adds a row of anybody's generator, see `nt_jax/evaluation/baselines.py`. Budgets:
+smoke scores 3 images of a set, the others all of them; nothing is trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, model, folder or image.
     """
     parser = budget.make_parser("table1_generation", __doc__)
-    parser.add_argument("--model", help="bundled name, workdir or model folder")
+    parser.add_argument("--model", help="bundled name, workdir or model folder; or several, a,b")
     parser.add_argument("--pairs", default="", help="folders of pairs, comma-separated")
     parser.add_argument("--photos", type=Path, help="folder of clean images for synthetic noise")
     parser.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
@@ -189,10 +189,17 @@ def main(argv: list[str] | None = None) -> None:
 
     rows: dict[str, Generate] = {}
     asked: dict[str, Any] = {"model": args.model}
-    if args.model:
-        model = load(args.model)
-        rows[OURS] = generation.of_model(model)
-        asked["step"] = model.metadata.get("step")
+    told, steps = [], []
+    for name in args.model.split(",") if args.model else ():
+        model = load(name)
+        kind = str(model.metadata["kind"])
+        title = OURS if kind == "noisetransfer" else kind.rpartition(".")[2]
+        title = f"{title}, {name}" if title in rows else title
+        rows[title] = generation.of_model(model)
+        told.append(f"{title} is told {generation.told_by(model)}")
+        steps.append(model.metadata.get("step"))
+    if steps:
+        asked["step"] = steps[0] if len(steps) == 1 else steps
     rows |= generation.rows_of({spec: load_method(spec) for spec in args.method}, True)
 
     results = {}
@@ -212,7 +219,8 @@ def main(argv: list[str] | None = None) -> None:
     notes = [
         budget.describe(options),
         f"Generator: {args.model}"
-        + (f", step {asked['step']}." if asked.get("step") is not None else "."),
+        + (f", step {asked['step']}." if asked.get("step") is not None else ".")
+        + (f" {'; '.join(told)}." if told else ""),
         *(
             f"{name}: {len(result['self']['images'])} images; with `other` "
             f"{len(result['other']['images'])}, as the rest have no other image of their camera and"

@@ -32,6 +32,7 @@ from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import Broken, usable_pairs
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.images import read_rgb
+from nt_jax.inference.loading import load
 
 TRUE = "real"
 # Rows whose noise the training step makes, by name of the recipe.
@@ -111,6 +112,8 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
     titles, workdirs = {}, {}
     for name in names:
         titles[name] = methods[name][0] if name in methods else RECIPES[name]
+        if name == "generated" and (kind := load(args.model).metadata["kind"]) != "noisetransfer":
+            titles[name] = kind.rpartition(".")[2]
         folder_name = name.replace(":", ".")
         workdirs[name] = [
             options.runs / f"real-{folder_name}-{options.name}-seed{seed}" for seed in options.seeds

@@ -24,7 +24,7 @@ from nt_jax.errors import ArgumentParser, run_command
 from nt_jax.evaluation import report
 from nt_jax.evaluation.oracles import to_bytes
 from nt_jax.evaluation.samples import Images
-from nt_jax.inference.loading import load
+from nt_jax.inference.loading import load_noisetransfer
 from nt_jax.inference.model import Model
 
 SEED = 0
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     report.check_output(args.output, [])
     use_compilation_cache()
-    model = load(args.model)
+    model = load_noisetransfer(args.model)
     clean, photo = data.astronaut()[:_SIDE, 128 : 128 + _SIDE], data.coffee()[:_SIDE, :_SIDE]
     found = transfer_all(model, clean, photo)
     scores = {name: errors(*pair) for name, pair in found.items()}

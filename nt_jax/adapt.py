@@ -129,12 +129,12 @@ def main(argv: list[str] | None = None) -> None:
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.devices import check_devices
     from nt_jax.evaluation.report import progress
-    from nt_jax.inference.loading import load, load_denoiser
+    from nt_jax.inference.loading import load_denoiser, load_noisetransfer
     from nt_jax.inference.workdir import load_workdir
 
     use_compilation_cache()
     check_devices()
-    model, start = load(args.model), load_denoiser(args.denoiser)
+    model, start = load_noisetransfer(args.model), load_denoiser(args.denoiser)
     if not model.can_read:
         raise InputError(f"--model={args.model} cannot read noise off a photo; choose another")
     # Before anything is written: a photo may be broken.

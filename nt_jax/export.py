@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--format=safetensors takes a --denoiser, and no --size: it runs on any")
 
     from nt_jax.inference import darktable, spandrel
-    from nt_jax.inference.export import export, export_denoiser
+    from nt_jax.inference.export import export_denoiser, export_generator
     from nt_jax.inference.loading import load, load_denoiser
 
     if args.format == "dtmodel":
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         denoiser = load_denoiser(args.denoiser)
         written = [export_denoiser(denoiser, args.output, args.format, args.size)]
     else:
-        written = list(export(load(args.model), args.output, args.format, args.size))
+        written = export_generator(load(args.model), args.output, args.format, args.size)
     for path in written:
         print(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
 

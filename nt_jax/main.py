@@ -150,18 +150,19 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
+    from nt_jax import families
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.devices import check_devices
     from nt_jax.training.cluster import join_cluster
     from nt_jax.training.loop import train_and_evaluate
-    from nt_jax.training.task import task_class
 
     use_compilation_cache()
     join_cluster(arguments.coordinator, arguments.num_processes, arguments.process_id)
     check_devices()
     summary = train_and_evaluate(arguments.config, arguments.workdir)
     if jax.process_index() == 0:
-        print_summary(summary, arguments.workdir, task_class(arguments.config).titles)
+        task = families.find(families.name_of(arguments.config)).task_class()
+        print_summary(summary, arguments.workdir, task.titles)
 
 
 def print_summary(summary: dict[str, Any], workdir: pathlib.Path, titles: dict[str, str]) -> None:

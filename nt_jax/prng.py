@@ -85,6 +85,11 @@ def normal(key: Array, shape: Sequence[int] = ()) -> Array:
         return jax.random.normal(key, shape, jnp.float32)
 
 
+def of_words(words: ArrayLike) -> Array:
+    """Makes the key that has these words, uint32 [2]: the other way of `words`."""
+    return jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32), impl=IMPLEMENTATION)
+
+
 def words(key: Array) -> np.ndarray:
     """The key's own words, uint32, to seed another generator with."""
     return np.asarray(jax.random.key_data(key))

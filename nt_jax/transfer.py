@@ -137,12 +137,12 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--reference_clean is for the report: give --report=FILE.html too")
 
     from nt_jax.compilation import use_compilation_cache
-    from nt_jax.inference.loading import load
+    from nt_jax.inference.loading import load_noisetransfer
     from nt_jax.inference.model import check_options
 
     check_options(args.seed, args.strength, len(pairs))
     use_compilation_cache()
-    model = load(args.model)
+    model = load_noisetransfer(args.model)
     noise = noise_of_photos(model, photos, args.calibrate)
     photos.clear()
     for line in describe(noise):

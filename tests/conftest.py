@@ -37,9 +37,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="module")
 def steps_traced_once():
     """Runs of one process that differ in nothing a step sees share the compiled step."""
-    from nt_jax.training import noisetransfer
+    from nt_jax.families.noisetransfer import task
 
-    jit_train_step, steps = noisetransfer.jit_train_step, {}
+    jit_train_step, steps = task.jit_train_step, {}
 
     def shared(config, networks, mesh):
         seen = json.loads(config.to_json())
@@ -51,5 +51,5 @@ def steps_traced_once():
             steps[key] = jit_train_step(config, networks, mesh)
         return steps[key]
 
-    with mock.patch.object(noisetransfer, "jit_train_step", shared):
+    with mock.patch.object(task, "jit_train_step", shared):
         yield

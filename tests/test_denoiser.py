@@ -1,8 +1,10 @@
 """Training of the denoiser: loss, schedule, step, generated noise, and runs end to end."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
+from functools import partial
 from unittest import mock
 
 import jax
@@ -19,14 +21,18 @@ from configs.denoiser import get_config
 from nt_jax.checkpointing import load_state
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
+from nt_jax.families.denoiser import state as denoiser_state
+from nt_jax.families.denoiser import step as denoiser_step
+from nt_jax.families.denoiser import task as denoiser_task
 from nt_jax.images import Photo, write_photo
 from nt_jax.main import print_summary
-from nt_jax.models.denoisers import make_denoiser
+from nt_jax.models.denoisers import layout_of, make_denoiser
 from nt_jax.models.parameters import unstack
 from nt_jax.models.ridnet import RIDNet
 from nt_jax.models.unet import UNet
-from nt_jax.training import denoiser, loop
+from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
+from nt_jax.training.optimizer import learning_rate
 
 
 def mesh_of(devices: int) -> Mesh:
@@ -60,7 +66,7 @@ def lines(workdir: pathlib.Path) -> list[dict]:
 def test_loss_by_hand():
     denoised = jnp.array([[0.5, 0.25], [1.5, -0.25]])
     clean = jnp.array([[0.25, 0.5], [1.0, 0.0]])
-    assert denoiser.l1_loss(denoised, clean) == (0.25 + 0.25 + 0.5 + 0.25) / 4
+    assert denoiser_step.l1_loss(denoised, clean) == (0.25 + 0.25 + 0.5 + 0.25) / 4
 
 
 @pytest.mark.parametrize(
@@ -76,20 +82,20 @@ def test_loss_by_hand():
     ],
 )
 def test_learning_rate_is_halved_after_epochs_150_170_190(done, expected):
-    assert denoiser.learning_rate(get_config("real").train)(done) == pytest.approx(expected)
+    assert learning_rate(get_config("real").train)(done) == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")
 def stepped():
     """(config, network, batch, states before and after two steps, metrics of the second)."""
     config = smoke(batch_size=2, l2=1e-2, halve_at=(1,))
-    network = denoiser.make_network(config)
+    network = denoiser_state.make_network(config)
     rng = np.random.default_rng(0)
     clean = rng.random((2, 24, 24, 3), np.float32)
     noisy = clean + rng.normal(0, 0.1, clean.shape).astype(np.float32)
     batch = {"clean": jnp.asarray(clean), "noisy": jnp.asarray(noisy)}
-    step = denoiser.jit_train_step(config, network, None, mesh_of(1))
-    states = [denoiser.init_state(config, network, jax.random.key(3))]
+    step = denoiser_step.jit_train_step(config, network, None, mesh_of(1))
+    states = [denoiser_state.init_state(config, network, jax.random.key(3))]
     for number in range(2):
         before = jax.tree.map(jnp.copy, states[-1])
         state, metrics = step(before, batch, jax.random.key(number))
@@ -99,7 +105,7 @@ def stepped():
 
 def test_steps_are_those_written_plainly(stepped):
     _, network, batch, states, metrics = stepped
-    layout = denoiser.layout_of(network)
+    layout = layout_of(network)
     clean, noisy = (batch[name][:, 4:20, 4:20] for name in ("clean", "noisy"))
 
     @jax.jit
@@ -142,7 +148,7 @@ def test_steps_are_those_written_plainly(stepped):
 
 def test_two_devices_do_what_one_does(stepped):
     config, network, batch, states, _ = stepped
-    step = denoiser.jit_train_step(config, network, None, mesh_of(2))
+    step = denoiser_step.jit_train_step(config, network, None, mesh_of(2))
     state, _ = step(jax.tree.map(np.asarray, states[0]), batch, jax.random.key(0))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, states[1].params
@@ -152,12 +158,12 @@ def test_two_devices_do_what_one_does(stepped):
 def test_bfloat16_is_of_the_convolutions_only(stepped, noise_model):
     config = smoke("generated")
     config.denoiser.model, config.model.dtype = str(noise_model), "bfloat16"
-    network, model = denoiser.make_network(config), denoiser._load_model(config)
+    network, model = denoiser_state.make_network(config), denoiser_task._load_generator(config)
     batch = {name: jnp.zeros((2, 24, 24, 3)) for name in ("clean", "reference")}
     before = stepped[3][0]
     trace = jax.make_jaxpr(
-        lambda state, batch: denoiser.train_step(
-            config, network, state, model, batch, jax.random.key(0)
+        lambda state, batch: denoiser_step.train_step(
+            config, network, state, model, model.params, batch, jax.random.key(0)
         ),
         return_shape=True,
     )
@@ -171,23 +177,28 @@ def test_bfloat16_is_of_the_convolutions_only(stepped, noise_model):
 
 def test_a_cosine_falls_from_the_rate_to_0():
     train = get_config("blind").train
-    rates = [float(denoiser.learning_rate(train)(train.steps * part)) for part in (0, 0.5, 1)]
+    rates = [float(learning_rate(train)(train.steps * part)) for part in (0, 0.5, 1)]
     np.testing.assert_allclose(rates, [5e-4, 2.5e-4, 0], atol=1e-9)
 
 
 # --- Generated noise -----------------------------------------------------------------------------
 
 
+def generated(model, batch, key):
+    make = jax.jit(partial(denoiser_step.generate, model))
+    return make(model.params, batch, key)
+
+
 def test_generated_noise_is_the_models(noise_model):
     config = smoke("generated")
     config.denoiser.model = str(noise_model)
-    task = denoiser.DenoiserTask(config)
+    task = denoiser_task.DenoiserTask(config)
     assert task.inputs == ("clean", "reference")  # true noisy images are not looked at
     clean = np.stack([data.astronaut()[:24, :24], data.rocket()[:24, :24]]) / np.float32(255)
     reference = data.coffee()[40:64, :48].reshape(2, 24, 24, 3) / np.float32(255)
     key = jax.random.key(7)
     batch = {"clean": jnp.asarray(clean), "reference": jnp.asarray(reference)}
-    found = jax.jit(denoiser.generate)(task._model, batch, key)
+    found = generated(task._generator, batch, key)
     model = nt_jax.load(noise_model)
     # On patches reflected by 16 pixels, so that the generator's frame is cut off.
     padded = np.pad(clean, ((0, 0), (16, 16), (16, 16), (0, 0)), mode="reflect")
@@ -199,7 +210,7 @@ def test_generated_noise_is_the_models(noise_model):
     assert np.abs(found - clean).max() > 0.01
 
     state = jax.jit(task.init)(jax.random.key(0))
-    params = unstack(state.params, denoiser.layout_of(task._network))
+    params = unstack(state.params, layout_of(task._network))
     denoised = jax.jit(task._network.apply)({"params": params}, expected[:, 4:20, 4:20])
     _, metrics = task.make_step(mesh_of(1))(state, batch, key)
     loss = np.abs(denoised - clean[:, 4:20, 4:20]).mean()
@@ -210,18 +221,19 @@ def test_generated_noise_is_calibrated_where_the_model_can_read(tmp_path):
     folder = save_tiny(tmp_path / "reads", reader=True)
     config = smoke("generated")
     config.denoiser.model = str(folder)
-    noise_model = denoiser.DenoiserTask(config)._model
+    noise_model = denoiser_task.DenoiserTask(config)._generator
     clean = np.full((1, 24, 24, 3), 0.5, np.float32)
     reference = data.coffee()[None, 40:64, :24] / np.float32(255)
     batch = {"clean": jnp.asarray(clean), "reference": jnp.asarray(reference)}
     key = jax.random.key(7)
-    found = jax.jit(denoiser.generate)(noise_model, batch, key) - clean
-    off = noise_model.replace(
+    found = generated(noise_model, batch, key) - clean
+    off = dataclasses.replace(
+        noise_model,
         networks=noise_model.networks._replace(
             discriminator=noise_model.networks.discriminator.clone(readings=0)
-        )
+        ),
     )
-    raw = jax.jit(denoiser.generate)(off, batch, key) - clean
+    raw = generated(off, batch, key) - clean
     inside = (jnp.abs(found) < 0.49) & (jnp.abs(raw) < 0.49)
     ratio = jnp.where(inside, found, 0).std((1, 2)) / jnp.where(inside, raw, 0).std((1, 2))
     model = nt_jax.load(folder)
@@ -287,7 +299,7 @@ def test_a_run_leaves_its_files(finished, capsys):
         "curves.png",
         *(f"step_{step:07d}.png" for step in range(0, 41, 10)),
     }
-    print_summary(summary, workdir, denoiser.DenoiserTask.titles)
+    print_summary(summary, workdir, denoiser_task.DenoiserTask.titles)
     assert "PSNR of the denoised, dB" in capsys.readouterr().out
 
 
@@ -305,7 +317,7 @@ def test_the_workdir_loads_as_a_denoiser(finished):
     loaded = nt_jax.load_denoiser(workdir)
     assert loaded.network == RIDNet(16, 1)
     assert loaded.metadata["step"] == 40
-    task = denoiser.DenoiserTask(learning())
+    task = denoiser_task.DenoiserTask(learning())
     held_out = task._held_out
     scores = nt_jax.metrics.psnr(held_out.clean, loaded(held_out.noisy))
     assert np.mean(scores) == pytest.approx(summary["end"]["eval/psnr"], abs=1e-3)

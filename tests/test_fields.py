@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from nt_jax import fields
 from nt_jax.configs import denoiser, noisetransfer, quickstart
 from nt_jax.errors import InputError
-from nt_jax.training import fields, loop, moco
+from nt_jax.families.noisetransfer import moco
+from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -88,7 +90,7 @@ def test_what_may_change_when_a_run_resumes(recipe, name):
     section, _, field = name.rpartition(".")
     other = json.loads(json.dumps(saved))
     (other[section] if section else other)[field] = "another"
-    if section in ("model", "variant", "denoiser") or name == "train.batch_size":
+    if section in ("model", "variant", "denoiser") or name in ("family", "train.batch_size"):
         with pytest.raises(InputError, match=f"step 7 has config.{name}="):
             fields.check_resume(7, saved, other)
     else:

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nt_jax.families.noisetransfer import losses
+from nt_jax.families.noisetransfer.step import effective, joint_losses
 from nt_jax.inference import torch_format
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import embed, layouts, make_networks
 from nt_jax.models.ridnet import RIDNet
 from nt_jax.models.spectral import SpectralVectors
-from nt_jax.training import losses
-from nt_jax.training.steps import effective, joint_losses
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FORWARD, GRADIENT = 1e-4, 1e-3

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from configs.noisetransfer import get_config
-from nt_jax.training import heldout
+from nt_jax.evaluation import heldout
 
 SIZE = 32
 GROUPS = ("S6_00100", "S6_00100", "S6_00800")  # the last is alone
@@ -31,10 +31,10 @@ def names_of(groups):
 def evaluate(held_out):
     """Scores with a generator that copies the reference's noise."""
 
-    def generate(state, clean, reference, key):
-        return jnp.clip(clean + 0.1 * (reference - 0.5), 0, 1)
+    def generate(batch, key):
+        return jnp.clip(batch["clean"] + 0.1 * (batch["reference"] - 0.5), 0, 1)
 
-    return heldout.evaluate(generate, None, held_out, jax.random.key(0))[0]
+    return heldout.evaluate(generate, held_out, jax.random.key(0))[0]
 
 
 def test_a_pair_alone_in_its_group_has_no_part_in_the_other_scores(tmp_path):

@@ -12,8 +12,8 @@ from jax.test_util import check_grads
 from scipy import ndimage, stats
 
 from nt_jax.errors import InputError
-from nt_jax.training import losses, moco
-from nt_jax.training.state import make_optimizer
+from nt_jax.families.noisetransfer import losses, moco
+from nt_jax.training.optimizer import make_optimizer, moving_average
 
 
 def random(seed: int, *shape: int) -> jnp.ndarray:
@@ -231,7 +231,7 @@ def test_queue_length_is_a_multiple_of_the_batch():
 
 
 def test_moving_average():
-    average = moco.moving_average({"a": jnp.array(1.0)}, {"a": jnp.array(3.0)}, 0.75)
+    average = moving_average({"a": jnp.array(1.0)}, {"a": jnp.array(3.0)}, 0.75)
     assert average["a"] == 1.5
 
 

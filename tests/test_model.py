@@ -17,13 +17,13 @@ import nt_jax
 from configs.noisetransfer import get_config
 from nt_jax import prng
 from nt_jax.checkpointing import Checkpointer, save_model
+from nt_jax.families.noisetransfer.state import init_state
 from nt_jax.inference import tiles
 from nt_jax.inference.embeddings import embed_by_crops, reference_crops
 from nt_jax.models.biased import init_biased
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import embed, make_networks
 from nt_jax.models.ridnet import RIDNet
-from nt_jax.training.state import init_state
 
 CLEAN = data.coffee()[:98, :131]  # no multiples of 4
 REFERENCE = data.chelsea()[:64, :64]

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from nt_jax import readings
-from nt_jax.training import losses
+from nt_jax.families.noisetransfer import losses
 
 SHAPE = (2, 48, 48, 3)
 

@@ -12,9 +12,9 @@ from configs.noisetransfer import get_config
 from experiments.release_model import release, release_networks
 from nt_jax.checkpointing import Checkpointer, load_state
 from nt_jax.errors import InputError
+from nt_jax.families.noisetransfer.state import init_state
 from nt_jax.inference.loading import PRETRAINED
 from nt_jax.models.networks import make_networks
-from nt_jax.training.state import init_state
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import pytest
 from jax.sharding import Mesh
 
 from configs.noisetransfer import get_config
+from nt_jax.families.noisetransfer import losses
+from nt_jax.families.noisetransfer.state import init_state
+from nt_jax.families.noisetransfer.step import effective, jit_train_step, joint_losses, train_step
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import embed, layouts, make_networks
 from nt_jax.models.spectral import update_spectral
-from nt_jax.training import losses
-from nt_jax.training.state import init_state
-from nt_jax.training.steps import effective, jit_train_step, joint_losses, train_step
 
 BATCH, SIZE, QUEUE, STEPS = 8, 16, 24, 5
 

@@ -16,11 +16,15 @@ from configs import denoiser, noisetransfer
 from nt_jax import metrics, prng
 from nt_jax.data import augment, camera, noise
 from nt_jax.evaluation import c2st
+from nt_jax.families.denoiser import state as denoiser_state
+from nt_jax.families.denoiser import step as denoiser_step
+from nt_jax.families.denoiser.task import make_denoise
+from nt_jax.families.noisetransfer import state, step
+from nt_jax.families.noisetransfer.task import make_generate
+from nt_jax.inference.model import Model
 from nt_jax.models.biased import init_biased
 from nt_jax.models.networks import make_networks
 from nt_jax.models.ridnet import RIDNet
-from nt_jax.training import denoiser as denoising
-from nt_jax.training import heldout, state, steps
 
 PACKAGE = pathlib.Path(nt_jax.__file__).parent
 SIDE = 16
@@ -116,38 +120,39 @@ def test_steps_of_the_generator(name):
 
     trace(start, key)
     first = jax.eval_shape(start, key)
-    trace(lambda s, b, k: steps.train_step(config, networks, s, b, k), first, batch, key)
-    make = heldout.make_generate(networks, SIDE)
+    trace(lambda s, b, k: step.train_step(config, networks, s, b, k), first, batch, key)
+    make = make_generate(networks, SIDE)
     trace(lambda s, x, k: make(s, x, x, k), first, images, key)
 
 
 def test_steps_of_the_denoiser():
     config = denoiser.get_config("generated-smoke")
-    network = denoising.make_network(config)
+    network = denoiser_state.make_network(config)
     with_reader = config_of(**{"model.reader": True, "model.log_squares": True})
     networks = make_networks(with_reader.model)
     key = prng.key(0)
 
     def start(key):
-        return denoising.init_state(config, network, key)
+        return denoiser_state.init_state(config, network, key)
 
     trace(start, key)
     params = jax.eval_shape(lambda key: state.init_state(with_reader, networks, key), key)
 
     def effective(params):
-        layouts = steps.layouts(networks)
-        generator = steps.effective(params.generator, params.generator_spectral, layouts[0])
-        encoder = steps.effective(params.key_encoder, params.key_spectral, layouts[1])
-        return denoising.NoiseModel(networks, SIDE, generator, encoder)
+        layouts = step.layouts(networks)
+        generator = step.effective(params.generator, params.generator_spectral, layouts[0])
+        encoder = step.effective(params.key_encoder, params.key_spectral, layouts[1])
+        return {"generator": generator, "key_encoder": encoder}
 
     images = jax.ShapeDtypeStruct((4, 2 * SIDE, 2 * SIDE, 3), jnp.float32)
-    for model in (None, jax.eval_shape(effective, params)):
+    trained = jax.eval_shape(effective, params)
+    for model in (None, Model(networks, trained, {"reference_crop": SIDE})):
         batch = {"clean": images, "reference" if model else "noisy": images}
         trace(
-            lambda s, m, b, k: denoising.train_step(config, network, s, m, b, k),
-            *(jax.eval_shape(start, key), model, batch, key),
+            lambda s, p, b, k, m=model: denoiser_step.train_step(config, network, s, m, p, b, k),
+            *(jax.eval_shape(start, key), trained if model else None, batch, key),
         )
-    trace(denoising.make_denoise(network), jax.eval_shape(start, key), images)
+    trace(make_denoise(network), jax.eval_shape(start, key), images)
 
 
 # --- The same numbers ----------------------------------------------------------------------------

@@ -20,10 +20,10 @@ from jax.sharding import Mesh
 from experiments.soak.kill_resume import differences, run_killed
 from nt_jax.checkpointing import checkpoint_steps, load_state
 from nt_jax.errors import DivergedError, InputError, PreemptedError
+from nt_jax.families.noisetransfer.task import NoiseTransferTask
 from nt_jax.main import parse
 from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
-from nt_jax.training.noisetransfer import NoiseTransferTask
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 LIGHT = [sys.executable, "-u", str(pathlib.Path(__file__).with_name("light_main.py"))]

@@ -19,10 +19,10 @@ import numpy as np
 from experiments.bench import measure
 from experiments.bench.random_model import random_model
 from nt_jax import prng
+from nt_jax.families.noisetransfer.state import init_state
+from nt_jax.families.noisetransfer.step import jit_train_step
 from nt_jax.models.networks import make_networks
 from nt_jax.training.loop import data_mesh
-from nt_jax.training.state import init_state
-from nt_jax.training.steps import jit_train_step
 
 
 def main() -> None:

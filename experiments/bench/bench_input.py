@@ -22,10 +22,10 @@ import jax
 from experiments.bench import measure
 from nt_jax import prng
 from nt_jax.data.pipeline import make_loader
+from nt_jax.families.noisetransfer.state import init_state
+from nt_jax.families.noisetransfer.step import jit_train_step
 from nt_jax.models.networks import make_networks
 from nt_jax.training.loop import data_mesh
-from nt_jax.training.state import init_state
-from nt_jax.training.steps import jit_train_step
 
 _IMAGES = ("clean", "noisy", "reference")
 

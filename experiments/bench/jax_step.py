@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nt_jax import prng
+from nt_jax.families.noisetransfer.state import init_state
+from nt_jax.families.noisetransfer.step import jit_train_step
 from nt_jax.models.networks import make_networks
-from nt_jax.training.state import init_state
-from nt_jax.training.steps import jit_train_step
 
 
 class JaxStep(NamedTuple):

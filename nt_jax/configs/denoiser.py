@@ -49,6 +49,7 @@ def get_config(arg: str = "generated") -> ConfigDict:
 
 def _paper(noise: str) -> ConfigDict:
     config = base_config()
+    config.family = "denoiser"
     # The generator's and the discriminator's.
     del config.variant, config.losses
 

@@ -137,9 +137,9 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     report.check_output(output, [pairs])
     broken = Broken(skip_broken)
     found = usable_pairs(pairs, broken)
-    from nt_jax.inference.loading import load
+    from nt_jax.inference.loading import load_noisetransfer
 
-    embedded = embed_pairs(load(model_name), found, broken)
+    embedded = embed_pairs(load_noisetransfer(model_name), found, broken)
     distance = distances(embedded.embeddings)
     answers = retrieval(distance, embedded.groups, embedded.photographs)
     estimates = {

@@ -28,6 +28,7 @@ from nt_jax.evaluation.samples import (
     usable_pairs,
 )
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.families import TOLD, Generator
 
 # Title and digits of each metric's column.
 COLUMNS = {
@@ -84,12 +85,16 @@ def by_reference(method: Method) -> Generate:
     """
 
     def generate(images: Images, key: jax.Array) -> np.ndarray:
-        noisy = np.asarray(method(images.clean, images.reference, key))
-        if noisy.shape != images.clean.shape:
-            raise InputError(f"a method gave {noisy.shape} for an image of {images.clean.shape}")
-        return noisy if noisy.dtype == np.uint8 else np.clip(noisy.astype(np.float32), 0, 1)
+        return _checked(method(images.clean, images.reference, key), images)
 
     return generate
+
+
+def _checked(made: Any, images: Images) -> np.ndarray:
+    noisy = np.asarray(made)
+    if noisy.shape != images.clean.shape:
+        raise InputError(f"a method gave {noisy.shape} for an image of {images.clean.shape}")
+    return noisy if noisy.dtype == np.uint8 else np.clip(noisy.astype(np.float32), 0, 1)
 
 
 def as_file(image: np.ndarray) -> np.ndarray:
@@ -111,14 +116,19 @@ def from_files(images: Images, key: jax.Array) -> np.ndarray:
     return images.generated
 
 
-def of_model(model: Any) -> Generate:
-    """A loaded NoiseTransfer model as a row of the table."""
+def of_model(model: Generator) -> Generate:
+    """Makes a row of the table of a loaded model, which is told what its family asks for."""
 
-    def method(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-        seed = int(prng.bits(key))
-        return model.transfer(clean, reference=reference, seed=seed)
+    def generate(images: Images, key: jax.Array) -> np.ndarray:
+        told = {name: getattr(images, name) for name in model.told}
+        return _checked(model.transfer(images.clean, seed=int(prng.bits(key)), **told), images)
 
-    return by_reference(method)
+    return generate
+
+
+def told_by(model: Generator) -> str:
+    """Says what a model knows of the noise that it makes, for the lines below a table."""
+    return " and ".join(TOLD[name] for name in model.told) or "nothing"
 
 
 def evaluate(
@@ -248,7 +258,7 @@ def run_pairs(
     """`eval generation` of generators on pairs; returns the table.
 
     Args:
-      model_name: NoiseTransfer model; None for none.
+      model_name: a model of any family; None for none.
       reference: `self`, the scored noisy image itself, as published tables have it; or `other`,
         a noisy image of another photograph of the same camera and ISO; images that have none are
         left out, and named.

@@ -101,9 +101,9 @@ def run(
         files = [(pair.name, pair.noisy, pair.clean) for pair in usable_pairs(pairs, broken)]
     else:
         files = [(path.stem, path, None) for path in usable_images(folder, broken)]
-    from nt_jax.inference.loading import load
+    from nt_jax.inference.loading import load_noisetransfer
 
-    model = load(model_name)
+    model = load_noisetransfer(model_name)
     if not model.can_read:
         raise InputError(f"{model_name} cannot read noise: it was trained without a head for it")
     found = []

@@ -19,7 +19,14 @@ from typing import NamedTuple
 import numpy as np
 
 from nt_jax.data.references import photograph
-from nt_jax.data.sources import ImageFile, Pair, find_pairs, find_photos, list_pairs
+from nt_jax.data.sources import (
+    ImageFile,
+    Pair,
+    find_pairs,
+    find_photos,
+    list_pairs,
+    parse_capture,
+)
 from nt_jax.errors import InputError
 from nt_jax.images import image_size, list_images, nothing_found, read_rgb
 from nt_jax.paths import expand, same_name
@@ -73,12 +80,16 @@ class Images(NamedTuple):
       clean, noisy: the scored pair.
       reference: noisy image that a generator may look at; of any size.
       generated: clean image with generated noise; None where it is still to be made.
+      reference_clean: the reference's clean image; None where it is not known.
+      camera: camera and ISO such as "S6_3200"; "" where they are not known.
     """
 
     clean: np.ndarray
     noisy: np.ndarray
     reference: np.ndarray
     generated: np.ndarray | None = None
+    reference_clean: np.ndarray | None = None
+    camera: str = ""
 
 
 class Broken:
@@ -320,7 +331,7 @@ def _photograph(sample: Sample) -> str:
 
 
 def read_images(sample: Sample, reference: Sample | None = None) -> Images:
-    """Reads a sample and the noisy image of its reference; None: it is its own reference.
+    """Reads a sample and its reference; None: it is its own reference.
 
     Raises:
       InputError: a file is no readable image.
@@ -329,10 +340,12 @@ def read_images(sample: Sample, reference: Sample | None = None) -> Images:
     def part(path: ImageFile, of: Sample) -> np.ndarray:
         return _read(path)[of.rows, of.columns]
 
-    noisy = part(sample.noisy, sample)
+    clean, noisy = part(sample.clean, sample), part(sample.noisy, sample)
     return Images(
-        clean=part(sample.clean, sample),
+        clean=clean,
         noisy=noisy,
         reference=noisy if reference is None else part(reference.noisy, reference),
         generated=None if sample.generated is None else part(sample.generated, sample),
+        reference_clean=clean if reference is None else part(reference.clean, reference),
+        camera=parse_capture(sample.image).group,
     )

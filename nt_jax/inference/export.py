@@ -21,24 +21,40 @@ denoiser: images in [0, 1] -> images, clipped to [0, 1]; in StableHLO [B, H, W, 
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from nt_jax import prng
 from nt_jax.errors import InputError
+from nt_jax.families import Generator
 from nt_jax.images import SMALLEST_SIDE
+from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.tiles import ALIGNMENT, receptive_radius, round_up
 from nt_jax.models.generator import map_shapes
 from nt_jax.models.layers import Array
-from nt_jax.models.networks import embed
+from nt_jax.models.networks import Networks, embed
+from nt_jax.models.parameters import Tree
 from nt_jax.outputs import replacing
 
-if TYPE_CHECKING:
-    from nt_jax.inference.denoiser import Denoiser
-    from nt_jax.inference.model import Model
+
+class Exported(Protocol):
+    """What of a NoiseTransfer model is written; see `inference.model.Model`."""
+
+    @property
+    def networks(self) -> Networks: ...
+    @property
+    def params(self) -> Mapping[str, Tree]: ...
+    @property
+    def blocks(self) -> tuple[int, int, int]: ...
+    @property
+    def embedding_size(self) -> int: ...
+    @property
+    def reference_crop(self) -> int: ...
+
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FORMATS = ("stablehlo", "onnx")
@@ -47,7 +63,7 @@ OPSET = 20
 Size = tuple[int, int]
 
 
-def export(model: "Model", path: Path, format: str, size: Size | None = None) -> tuple[Path, Path]:
+def export(model: Exported, path: Path, format: str, size: Size | None = None) -> tuple[Path, Path]:
     """Writes `path` (the generator) and its neighbour `NAME_embed.EXT` (the embedding network).
 
     Args:
@@ -69,9 +85,36 @@ def export(model: "Model", path: Path, format: str, size: Size | None = None) ->
     return path, encoder_path
 
 
-def export_denoiser(
-    denoiser: "Denoiser", path: Path, format: str, size: Size | None = None
-) -> Path:
+def export_generator(model: Generator, path: Path, format: str, size: Size | None) -> list[Path]:
+    """Writes a model of any family: as it does itself, else what it computes, as StableHLO.
+
+    That is a function (clean [1, H, W, 3], what `told` names likewise, key uint32 [2]) -> unclipped
+    noise [1, H, W, 3].
+
+    Raises:
+      InputError: as of `export`; no size is given, or another format is asked for.
+    """
+    if hasattr(model, "export"):
+        return list(model.export(path, format, size))
+    _check(format, size, 1)
+    if format != "stablehlo" or not size:
+        raise InputError(
+            f"a model of kind {model.metadata.get('kind')} is written with --format=stablehlo"
+            " and --size"
+        )
+
+    def noise(clean: Array, *told: Array) -> Array:
+        batch = {"clean": clean} | dict(zip(model.told, told[:-1], strict=True))
+        return model.noise(model.params, batch, prng.of_words(told[-1]))
+
+    images = [_spec(1, *size, 3)] * (1 + len(model.told))
+    with replacing(path) as temporary:
+        key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+        temporary.write_bytes(_serialized(noise, *images, key))
+    return [path]
+
+
+def export_denoiser(denoiser: Denoiser, path: Path, format: str, size: Size | None = None) -> Path:
     """Writes a denoiser; arguments, result and errors as of `export`."""
     _check(format, size, denoiser.network.alignment)
     write = {"stablehlo": _stablehlo_denoiser, "onnx": denoiser_onnx}[format]
@@ -91,7 +134,7 @@ def _check(format: str, size: Size | None, alignment: int) -> None:
         )
 
 
-def _functions(model: "Model") -> tuple[Callable[..., Array], Callable[[Array], Array]]:
+def _functions(model: Exported) -> tuple[Callable[..., Array], Callable[[Array], Array]]:
     def generate(clean: Array, embedding: Array, maps: tuple[Array, ...]) -> Any:
         params = {"params": model.params["generator"]}
         with jax.default_matmul_precision("float32"):
@@ -104,7 +147,7 @@ def _functions(model: "Model") -> tuple[Callable[..., Array], Callable[[Array], 
     return generate, encode
 
 
-def _denoise(denoiser: "Denoiser") -> Callable[[Array], Array]:
+def _denoise(denoiser: Denoiser) -> Callable[[Array], Array]:
     def denoise(images: Array) -> Array:
         with jax.default_matmul_precision("float32"):
             clean = denoiser.network.apply({"params": denoiser.params}, images)
@@ -129,7 +172,7 @@ def _serialized(function: Callable[..., Any], *specs: Any) -> bytes:
     return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(*specs).serialize())
 
 
-def _stablehlo(model: "Model", size: Size | None) -> tuple[bytes, bytes]:
+def _stablehlo(model: Exported, size: Size | None) -> tuple[bytes, bytes]:
     generate, encode = _functions(model)
     batch, height, width = (1, *size) if size else _symbolic_size(ALIGNMENT)
     maps = tuple(_spec(*shape) for shape in map_shapes(batch, height, width, model.blocks))
@@ -140,7 +183,7 @@ def _stablehlo(model: "Model", size: Size | None) -> tuple[bytes, bytes]:
     )
 
 
-def _stablehlo_denoiser(denoiser: "Denoiser", size: Size | None) -> bytes:
+def _stablehlo_denoiser(denoiser: Denoiser, size: Size | None) -> bytes:
     shape = (1, *size) if size else _symbolic_size(denoiser.network.alignment)
     return _serialized(_denoise(denoiser), _spec(*shape, 3))
 
@@ -148,7 +191,7 @@ def _stablehlo_denoiser(denoiser: "Denoiser", size: Size | None) -> bytes:
 # --- ONNX ----------------------------------------------------------------------------------------
 
 
-def _onnx(model: "Model", size: Size | None) -> tuple[bytes, bytes]:
+def _onnx(model: Exported, size: Size | None) -> tuple[bytes, bytes]:
     generate, encode = _functions(model)
     scales = [shape[1] for shape in map_shapes(1, 4, 4, model.blocks)]  # 4 where full size
     sides: dict[int, tuple[Any, Any]]
@@ -187,7 +230,7 @@ def _onnx(model: "Model", size: Size | None) -> tuple[bytes, bytes]:
     return generator.SerializeToString(), encoder.SerializeToString()
 
 
-def denoiser_onnx(denoiser: "Denoiser", size: Size | None) -> bytes:
+def denoiser_onnx(denoiser: Denoiser, size: Size | None) -> bytes:
     """A denoiser as ONNX, see the module: `input` [1, 3, H, W] of that size, or any -> `output`.
 
     Raises:

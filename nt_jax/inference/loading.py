@@ -3,47 +3,59 @@
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import jax
-
+from nt_jax import families
 from nt_jax.devices import check_devices
 from nt_jax.errors import InputError
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
 from nt_jax.inference.processes import note_start
-from nt_jax.models.denoisers import KINDS, make_denoiser
-from nt_jax.models.networks import make_networks
+from nt_jax.models.denoisers import KINDS as DENOISERS
 from nt_jax.models.parameters import Tree
 from nt_jax.paths import expand
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
-def load(name: str | os.PathLike = "small") -> Model:
+def load(name: str | os.PathLike = "small", dtype: str = "float32") -> Any:
     """Loads a model: a bundled name, a training workdir, or a model folder (see `convert`).
 
     A bundled name comes first: write `./small` for a folder of that name.
+
+    Args:
+      name: of the model.
+      dtype: compute type of its convolutions, `float32` or `bfloat16`.
+
+    Returns:
+      A `families.Generator`, as its family loads it; NoiseTransfer's is `Model`.
 
     Raises:
       InputError: there is no such model, or it is of another kind or damaged.
     """
     metadata, variables = _read(name)
-    if metadata.get("kind") != "noisetransfer":
+    kind = metadata.get("kind")
+    if not isinstance(kind, str) or kind in DENOISERS:
         raise InputError(
-            f"{name} is of kind {metadata.get('kind')}, not a noise transfer model; "
+            f"{name} is of kind {kind}, not a noise transfer model; "
             "load a denoiser with load_denoiser (--denoiser)"
         )
-    try:
-        networks = make_networks(SimpleNamespace(**metadata["model"]))
-        params = {key: variables[key] for key in ("generator", "key_encoder")}
-    except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
-    if "discriminator" in variables:
-        params["discriminator"] = variables["discriminator"]
-    note_start()
-    return Model(networks, jax.device_put(params), metadata)
+    return _built(name, families.find(kind), metadata, variables, dtype)
+
+
+def load_noisetransfer(name: str | os.PathLike = "small") -> Model:
+    """Loads a NoiseTransfer model, for what needs its embedding; as `load`.
+
+    Raises:
+      InputError: as there, or the model is of another family.
+    """
+    model = load(name)
+    if not isinstance(model, Model):
+        raise InputError(
+            f"{name} is of kind {model.metadata.get('kind')}, which has no noise embedding; give a"
+            " NoiseTransfer model"
+        )
+    return model
 
 
 def load_denoiser(name: str | os.PathLike = "small-denoiser") -> Denoiser:
@@ -55,18 +67,27 @@ def load_denoiser(name: str | os.PathLike = "small-denoiser") -> Denoiser:
     nested = expand(name) / "denoiser"
     is_converted = os.fspath(name) not in _bundled() and nested.is_dir()
     metadata, variables = _read(nested if is_converted else name)
-    if metadata.get("kind") not in KINDS:
+    if metadata.get("kind") not in DENOISERS:
         raise InputError(
             f"{name} is of kind {metadata.get('kind')}, not a denoiser; load a model with load "
             "(--model)"
         )
+    return _built(name, families.find("denoiser"), metadata, variables, "float32")
+
+
+def _built(
+    name: str | os.PathLike,
+    family: families.Family,
+    metadata: dict[str, Any],
+    variables: dict[str, Tree],
+    dtype: str,
+) -> Any:
     try:
-        network = make_denoiser(metadata["kind"], **metadata["model"])
-        params = variables["denoiser"]
-    except (KeyError, TypeError) as error:
+        model = family.load(metadata, variables, dtype)
+    except (KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{name} is damaged, it lacks {error}; make it again") from error
     note_start()
-    return Denoiser(network, jax.device_put(params), metadata)
+    return model
 
 
 def bundled_denoisers() -> list[str]:
@@ -75,7 +96,7 @@ def bundled_denoisers() -> list[str]:
         name: json.loads((PRETRAINED / name / "model.json").read_text())["kind"]
         for name in _bundled()
     }
-    return [name for name, kind in kinds.items() if kind in KINDS]
+    return [name for name, kind in kinds.items() if kind in DENOISERS]
 
 
 def _bundled() -> list[str]:

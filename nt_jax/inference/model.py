@@ -36,12 +36,14 @@ from nt_jax.inference.tiles import (
 )
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
-from nt_jax.models.networks import Networks, embed, read
+from nt_jax.models.networks import Networks, embed, generate_noise, read
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.paths import expand
 from nt_jax.readings import NoiseReading, Readings, decode, summarize
 
 _SEEDS = 2**32
+# Pixels that zero padding changes visibly; those beyond, up to the receptive field, it hardly does.
+_FRAME = 16
 
 # Of converted models: the size published figures are measured on.
 _DEFAULT_REFERENCE_CROP = 256
@@ -445,6 +447,40 @@ class Model:
     @property
     def _halo(self) -> int:
         return round_up(receptive_radius(self.blocks))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a noise is made of: see `families.Generator`."""
+        return ("reference",)
+
+    def noise(self, params: Mapping[str, Tree], batch: Mapping[str, Array], key: Array) -> Array:
+        """Makes noise inside `jit`: G(X, Dk(Yr), z), [B, H, W, 3], unclipped (section 4.3).
+
+        Noise of a model that can read is calibrated (calibration.py). Patches are reflected around
+        their edges while noise is generated, so that it has no frame.
+
+        Args:
+          params: `self.params`.
+          batch: `clean` X and `reference` Yr, [B, H, W, 3] in [0, 1], sides multiples of 4.
+          key: PRNG key of the random maps z.
+        """
+        around = ((0, 0), (_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0))
+        clean = jnp.pad(batch["clean"], around, mode="reflect")
+        count, height, width, _ = clean.shape
+        encoder, generator = params["key_encoder"], params["generator"]
+        patches, each = embeddings_of.embed_each_crop(
+            self.networks, encoder, batch["reference"], self.reference_crop
+        )
+        embedding = self.average(each)
+        map_key, calibration_key = prng.split(key)
+        maps = sample_maps(map_key, count, height, width, self.blocks)
+        noise = generate_noise(self.networks, generator, clean, embedding, maps)
+        if self.can_read:
+            gain = calibrate_noise(
+                self.networks, encoder, generator, patches, each, embedding, calibration_key
+            ).gain
+            noise *= gain[:, None, None]
+        return noise[:, _FRAME:-_FRAME, _FRAME:-_FRAME]
 
     def sample_maps(self, key: Array, shape: tuple[int, int, int]) -> tuple[Array, ...]:
         """Random maps N(0, 1) for `generate_noise`, in call order, [B, h, w, 1] each.

@@ -91,13 +91,13 @@ class NoiseBank:
           InputError: no folder, no image in it or a broken one; no such model.
         """
         from nt_jax.inference.files import noise_of_photos
-        from nt_jax.inference.loading import load
+        from nt_jax.inference.loading import load_noisetransfer
 
         root = expand(folder)
         paths = list_images(root)
         if not paths:
             raise nothing_found(root)
-        loaded = load(model)
+        loaded = load_noisetransfer(model)
         noises = [noise_of_photos(loaded, [read_photo(path)]) for path in paths]
         readings = None
         if loaded.can_read:
@@ -231,9 +231,9 @@ class NoiseBank:
     def _loaded_model(self) -> "Model":
         with _LOADING:
             if self._loaded is None:
-                from nt_jax.inference.loading import load
+                from nt_jax.inference.loading import load_noisetransfer
 
-                model = load(self.model)
+                model = load_noisetransfer(self.model)
                 seen = _weights(model)
                 if seen.shape != self.weights.shape or not np.allclose(
                     seen, self.weights, rtol=_SAME_WEIGHTS, atol=1e-6

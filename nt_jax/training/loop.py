@@ -17,15 +17,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nt_jax import prng
+from nt_jax import families, prng
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
+from nt_jax.fields import check_resume
 from nt_jax.training import logs
 from nt_jax.training.cluster import failing_alone
-from nt_jax.training.fields import check_resume
 from nt_jax.training.interrupts import Interrupts
-from nt_jax.training.task import Task, check_common, task_class
+from nt_jax.training.task import Task, check_common
 
 SUMMARY_FILE = "summary.json"
 
@@ -39,8 +39,8 @@ def train_and_evaluate(
     """Trains until `config.train.steps`, resuming from the workdir's newest checkpoint.
 
     Args:
-      config: a training config (`configs/common.py` tells every field); what it trains is
-        `task.task_class(config)`.
+      config: a training config (`configs/common.py` tells every field); `config.family` says
+        what it trains.
       workdir: folder of the run; see `docs` of its files in README.
       enough: asked after each evaluation but that of the start; for a single process.
 
@@ -56,7 +56,7 @@ def train_and_evaluate(
         with interrupts.leaving_loses_nothing():
             mesh = data_mesh()
             check_common(config, mesh)
-            task = task_class(config)(config)
+            task = families.find(families.name_of(config)).task_class()(config)
             loader = make_loader(
                 config.data,
                 batch_size=config.train.batch_size,
@@ -293,12 +293,6 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     changed: list[str] = []
 
     def check(step: int, saved: dict[str, Any]) -> None:
-        missing = [section for section in task.sections if section not in saved]
-        if missing:
-            raise InputError(
-                f"the checkpoint of step {step} is of another kind of model: its config has no"
-                f" section {missing[0]}; choose another workdir"
-            )
         changed[:] = check_resume(step, saved, json.loads(config.to_json()))
 
     abstract = jax.tree.map(

@@ -1,33 +1,26 @@
-"""Interface between the training loop and the model it trains, implemented twice."""
+"""Interface between the training loop and the model it trains."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from jax.sharding import Mesh
 
 from nt_jax.checkpointing import load_state
 from nt_jax.errors import InputError
+from nt_jax.evaluation import heldout
+from nt_jax.evaluation.heldout import Scores
+from nt_jax.fields import check_fields
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.training.fields import check_fields
+from nt_jax.training import logs
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
 # (state, batch, key) -> (state after the step, {name: float32 scalar})
 Step = Callable[[Any, Batch, Array], tuple[Any, Metrics]]
 
-
-class Evaluation(NamedTuple):
-    """Scores of a state on held-out patches, and sample pictures.
-
-    Attributes:
-      results: {name: number}, names begin with `eval/`.
-      pictures: {title: images [N, P, P, 3]}, columns of one picture.
-    """
-
-    results: dict[str, float]
-    pictures: dict[str, np.ndarray]
+_SAMPLES_OF_KIND = 2
 
 
 class Task(ABC):
@@ -42,17 +35,15 @@ class Task(ABC):
       picture: the column of the sample pictures that TensorBoard shows.
       shown: numbers of a step for the progress line.
       inputs: entries of a batch that a step takes.
-      sections: of the config, that a checkpoint's must have to be of this kind.
       inherits: {field of the state: field of another run's state that `train.init_from` starts it
         with}.
     """
 
     titles: ClassVar[dict[str, str]]
     headline: ClassVar[tuple[str, ...]]
-    curves: ClassVar[tuple[str, ...]]
+    curves: ClassVar[tuple[str, ...]] = ()
     picture: ClassVar[str]
-    shown: ClassVar[tuple[str, ...]]
-    sections: ClassVar[tuple[str, ...]]
+    shown: ClassVar[tuple[str, ...]] = ()
     inherits: ClassVar[dict[str, str]]
     inputs: tuple[str, ...]
 
@@ -62,11 +53,11 @@ class Task(ABC):
 
     @abstractmethod
     def init(self, key: Array) -> Any:
-        """State before the first step."""
+        """Makes the state before the first step."""
 
     @abstractmethod
     def parameters(self, state: Any) -> dict[str, Tree]:
-        """Trained parameters by network name."""
+        """Gives the trained parameters by network name."""
 
     def networks_of(self, source: str) -> tuple[int, dict[str, Any]]:
         """Reads what `train.init_from` names: (step, state as nested dicts), as `inherits` has it.
@@ -79,22 +70,71 @@ class Task(ABC):
 
     @abstractmethod
     def make_step(self, mesh: Mesh) -> Step:
-        """The compiled step, batches split over the mesh's `data` axis, the state donated."""
+        """Compiles the step, batches split over the mesh's `data` axis, the state donated."""
 
     @abstractmethod
-    def evaluate(self, state: Any, key: Array) -> Evaluation:
+    def evaluate(self, state: Any, key: Array) -> Scores:
         """Scores the state on the held-out patches."""
 
 
-def task_class(config: Any) -> type[Task]:
-    """Finds the task of a config: a denoiser if it has a section `denoiser`, else NoiseTransfer."""
-    if "denoiser" in config:
-        from nt_jax.training.denoiser import DenoiserTask
+class GeneratorTask(Task):
+    """A generator of noise: scored on held-out patches as all generators are."""
 
-        return DenoiserTask
-    from nt_jax.training.noisetransfer import NoiseTransferTask
+    titles: ClassVar = {
+        "akld": "AKLD (reference: itself)",
+        "ks": "KS (reference: itself)",
+        "level_correlation": "noise-level correlation (reference: itself)",
+        "akld_other": "AKLD (reference: another image)",
+        "ks_other": "KS (reference: another image)",
+        "level_correlation_other": "noise-level correlation (reference: another image)",
+    }
+    headline = ("akld", "ks", "level_correlation", "akld_other", "level_correlation_other")
+    picture = "generated"
 
-    return NoiseTransferTask
+    def __init__(self, config: Any) -> None:
+        """Reads the held-out patches; raises InputError."""
+        self.config = config
+        self.inputs = ("clean", "noisy", "reference")
+        self._held_out = held_out = heldout.make_heldout(config)
+        if not held_out.has_other.all():
+            count, total = int(held_out.has_other.sum()), len(held_out.has_other)
+            logs.say(
+                f"held-out patches: {count} of {total} have another photograph with the same noise"
+                " for a reference; scores that end in _other are of these"
+            )
+
+    @abstractmethod
+    def generate(self, state: Any, batch: Batch, key: Array) -> Array:
+        """Makes noisy versions of clean patches, as the released model would.
+
+        Args:
+          state: as `evaluate` has it; jit this function's work once, not in each call.
+          batch: `clean`, `reference`, `reference_clean`, [N, P, P, 3] float32 in [0, 1].
+          key: PRNG key.
+
+        Returns:
+          [N, P, P, 3] in [0, 1].
+        """
+
+    def evaluate(self, state: Any, key: Array) -> Scores:
+        """Scores the state's generator, and draws the strongest noise of each kind."""
+
+        def generate(batch: Batch, key: Array) -> Array:
+            return self.generate(state, batch, key)
+
+        held_out = self._held_out
+        results, images = heldout.evaluate(generate, held_out, key)
+        rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
+        clean, noisy, generated = held_out.clean[rows], held_out.noisy[rows], images["other"][rows]
+        pictures = {
+            "reference": held_out.reference[rows],
+            "clean": clean,
+            self.picture: np.clip(generated, 0, 1),
+            "true noisy": noisy,
+            "generated noise x4": 0.5 + 4 * (generated - clean),
+            "true noise x4": 0.5 + 4 * (noisy - clean),
+        }
+        return Scores(results, pictures)
 
 
 def check_common(config: Any, mesh: Mesh) -> None:

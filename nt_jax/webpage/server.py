@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from nt_jax.errors import InputError
-from nt_jax.inference.loading import load
+from nt_jax.inference.loading import load_noisetransfer
 from nt_jax.webpage import UPLOADS, pictures
 from nt_jax.webpage.adapt import Adapt
 from nt_jax.webpage.denoise import Denoise
@@ -48,7 +48,7 @@ def serve(port: int, model: str, denoisers: Sequence[str]) -> None:
         listening = socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
         raise InputError(f"--port={port} cannot be used: {error}; choose another") from error
-    transfer = Transfer(load(model))
+    transfer = Transfer(load_noisetransfer(model))
     denoise = Denoise(transfer.model, denoisers)
     before, root = Path.cwd(), Path(tempfile.mkdtemp(prefix="nt_jax."))
     sessions = Sessions(root)

@@ -17,15 +17,24 @@ from nt_jax.data import camera, noise, sources
 from nt_jax.data.jpeg import RGB_TO_YCC
 from nt_jax.data.references import next_other, photograph
 from nt_jax.errors import InputError
-from nt_jax.inference.embeddings import embed_by_crops
-from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, generate_noise, layouts
-from nt_jax.models.parameters import Array, Stacks
-from nt_jax.models.spectral import SpectralVectors
-from nt_jax.training.state import TrainState
-from nt_jax.training.steps import effective
+from nt_jax.models.parameters import Array
 
 _BATCH = 8
+
+# (batch, key) -> images.
+Generate = Callable[[dict[str, Any], Array], Array]
+
+
+class Scores(NamedTuple):
+    """Scores of a state on held-out patches, and sample pictures.
+
+    Attributes:
+      results: {name: number}, names begin with `eval/`.
+      pictures: {title: images [N, P, P, 3]}, columns of one picture.
+    """
+
+    results: dict[str, float]
+    pictures: dict[str, np.ndarray]
 
 
 class HeldOut(NamedTuple):
@@ -185,49 +194,16 @@ def last_of_each_kind(heldout: HeldOut, count: int) -> np.ndarray:
     return np.concatenate([np.flatnonzero(kinds == k)[-count:] for k in dict.fromkeys(kinds)])
 
 
-def make_generate(
-    networks: Networks, reference_crop: int
-) -> Callable[[TrainState, Array, Array, Array], Array]:
-    """Jitted (state, clean, reference, key) -> generated images in [0, 1], all [N, P, P, 3].
-
-    The generator is the state's moving average where it keeps one. References are embedded by crops
-    of `reference_crop` pixels a side, as by the model that is released.
-    """
-    generator_layout, discriminator_layout = layouts(networks)
-
-    @jax.jit
-    def generate(
-        generator: tuple[Stacks, SpectralVectors],
-        key_encoder: tuple[Stacks, SpectralVectors],
-        clean: Array,
-        reference: Array,
-        key: Array,
-    ) -> Array:
-        encoder = effective(*key_encoder, discriminator_layout)
-        embedding = embed_by_crops(networks, encoder, reference, reference_crop)
-        count, height, width, _ = clean.shape
-        maps = sample_maps(key, count, height, width, networks.generator.blocks)
-        params = effective(*generator, generator_layout)
-        return jnp.clip(clean + generate_noise(networks, params, clean, embedding, maps), 0, 1)
-
-    def of_state(state: TrainState, clean: Array, reference: Array, key: Array) -> Array:
-        average = state.generator_average
-        params = state.generator if average is None else average
-        return generate(
-            (params, state.generator_spectral),
-            (state.key_encoder, state.key_spectral),
-            clean,
-            reference,
-            key,
-        )
-
-    return of_state
-
-
 def evaluate(
-    generate: Callable[..., Array], state: TrainState, heldout: HeldOut, key: Array
+    generate: Generate, heldout: HeldOut, key: Array
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Scores the state's generator, its moving average where it keeps one.
+    """Scores a generator.
+
+    Args:
+      generate: (batch, key) -> generated images [N, P, P, 3] in [0, 1]; the batch has `clean`,
+        `reference` and `reference_clean`.
+      heldout: the patches.
+      key: PRNG key.
 
     Returns:
       ({name: number}, {"self" | "other": generated images [N, P, P, 3]}). Names are `eval/akld`,
@@ -245,8 +221,12 @@ def evaluate(
         for start in range(0, len(reference), _BATCH):
             rows = np.arange(start, start + _BATCH) % len(reference)
             part_key = prng.fold_in(key, start)
-            part = generate(state, heldout.clean[rows], reference[rows], part_key)
-            parts.append(np.asarray(part))
+            batch = {
+                "clean": heldout.clean[rows],
+                "reference": reference[rows],
+                "reference_clean": reference_clean[rows],
+            }
+            parts.append(np.asarray(generate(batch, part_key)))
         generated = np.concatenate(parts)[: len(reference)]
         images[mode] = generated
         akld = np.asarray(metrics.akld(heldout.clean, heldout.noisy, generated))

@@ -6,16 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from nt_jax import readings
+from nt_jax.families.noisetransfer import losses, moco
+from nt_jax.families.noisetransfer.state import TrainState
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, layouts
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize, update_spectral
-from nt_jax.training import losses, moco
-from nt_jax.training.state import TrainState, make_optimizer
+from nt_jax.training.optimizer import early_decay, jit_step, make_optimizer, moving_average
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -191,13 +191,13 @@ def train_step(
     queue, queue_pointer = moco.enqueue(state.queue, state.queue_pointer, keys)
     average = state.generator_average
     if average is not None:
-        decay = moco.early_decay(config.train.ema_decay, state.step)
-        average = moco.moving_average(average, generator, decay)
+        decay = early_decay(config.train.ema_decay, state.step)
+        average = moving_average(average, generator, decay)
     state = TrainState(
         step=state.step + 1,
         generator=generator,
         discriminator=discriminator,
-        key_encoder=moco.moving_average(state.key_encoder, discriminator, config.model.momentum),
+        key_encoder=moving_average(state.key_encoder, discriminator, config.model.momentum),
         generator_spectral=generator_spectral,
         discriminator_spectral=discriminator_spectral,
         key_spectral=key_spectral,
@@ -216,16 +216,9 @@ def effective(stacks: Stacks, vectors: SpectralVectors, layout: Layout) -> Tree:
 
 
 def jit_train_step(config: Any, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
-    """`train_step` jitted over the mesh's `data` axis, the state donated and replicated."""
-    everywhere = NamedSharding(mesh, P())
-    by_example = NamedSharding(mesh, P("data"))
+    """Compiles `train_step` over the mesh's `data` axis, the state donated and replicated."""
 
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         return train_step(config, networks, state, batch, key)
 
-    return jax.jit(
-        step,
-        in_shardings=(everywhere, by_example, everywhere),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
+    return jit_step(step, mesh)

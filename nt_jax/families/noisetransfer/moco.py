@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from nt_jax import prng
 from nt_jax.errors import InputError
-from nt_jax.models.parameters import Array, Tree
+from nt_jax.models.parameters import Array
 
 
 def init_queue(key: Array, length: int, embedding_size: int) -> Array:
@@ -33,13 +33,3 @@ def enqueue(queue: Array, pointer: Array, keys: Array) -> tuple[Array, Array]:
     pointer -= pointer % keys.shape[0]
     queue = jax.lax.dynamic_update_slice_in_dim(queue, keys, pointer, axis=0)
     return queue, (pointer + keys.shape[0]) % queue.shape[0]
-
-
-def early_decay(decay: float, step: Array) -> Array:
-    """min(decay, (1 + step) / (10 + step)): a young average forgets its random start quickly."""
-    return jnp.minimum(decay, (1 + step) / (10 + step))
-
-
-def moving_average(average: Tree, params: Tree, decay: float | Array) -> Tree:
-    """decay * average + (1 - decay) * params, leaf by leaf."""
-    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)

@@ -5,16 +5,13 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from jax.typing import ArrayLike
 
 from nt_jax import prng
-from nt_jax.adam import scale_by_adam
+from nt_jax.families.noisetransfer import moco
 from nt_jax.models.networks import Networks, init_networks
 from nt_jax.models.parameters import Array, Stacks
 from nt_jax.models.spectral import SpectralVectors
-from nt_jax.training import moco
+from nt_jax.training.optimizer import make_optimizer
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -42,33 +39,6 @@ class TrainState(flax.struct.PyTreeNode):
     queue: Array
     queue_pointer: Array
     generator_average: Stacks | None
-
-
-def learning_rate(train: Any) -> optax.Schedule:
-    """Returns the rate by updates done: halved at each step of `train.halve_at`, or a cosine.
-
-    float32; a cosine ends with 0 after `train.steps`.
-    """
-
-    def rate(step: ArrayLike) -> Array:
-        value = jnp.float32(train.learning_rate)
-        if train.decay == "cosine":
-            done = jnp.minimum(jnp.asarray(step, jnp.float32) / train.steps, 1)
-            return value * (0.5 + 0.5 * jnp.cos(np.float32(np.pi) * done))
-        for halved in train.halve_at:
-            value = jnp.where(jnp.asarray(step, jnp.int32) >= halved, value / 2, value)
-        return value
-
-    return rate
-
-
-def make_optimizer(train: Any) -> optax.GradientTransformation:
-    """Adam as PyTorch's: L2 regularisation joins the gradient before the moments (section 4.1)."""
-    return optax.chain(
-        optax.add_decayed_weights(train.l2),
-        scale_by_adam(train.adam_b1, train.adam_b2),
-        optax.scale_by_learning_rate(learning_rate(train)),
-    )
 
 
 def init_state(config: Any, networks: Networks, key: Array) -> TrainState:

@@ -10,9 +10,9 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from nt_jax import families
 from nt_jax.data import noise
 from nt_jax.errors import InputError
-from nt_jax.models.denoisers import KINDS as DENOISERS
 
 _LARGEST = 2**31 - 1
 
@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     takes: Callable[[Any], bool]
 
 
-def _integer(low: int, high: int = _LARGEST, step: int = 1) -> Kind:
+def integer(low: int, high: int = _LARGEST, step: int = 1) -> Kind:
     def takes(value: Any) -> bool:
         return _is_integer(value) and low <= value <= high and value % step == 0
 
@@ -33,9 +33,7 @@ def _integer(low: int, high: int = _LARGEST, step: int = 1) -> Kind:
     return Kind(f"must be a whole number, at least {low}{limit}{multiple}", takes)
 
 
-def _number(
-    low: float, high: float = math.inf, *, above: bool = False, below: bool = False
-) -> Kind:
+def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Kind:
     """From `low` to `high`; `above`, `below`: less these bounds themselves."""
 
     def takes(value: Any) -> bool:
@@ -51,14 +49,14 @@ def _number(
     return Kind(words, takes)
 
 
-def _choice(*allowed: str) -> Kind:
+def choice(*allowed: str) -> Kind:
     def takes(value: Any) -> bool:
         return isinstance(value, str) and value in allowed
 
     return Kind(f"choose from {', '.join(allowed)}", takes)
 
 
-def _several(kind: Kind, count: int | None = None) -> Kind:
+def several(kind: Kind, count: int | None = None) -> Kind:
     def takes(value: Any) -> bool:
         if isinstance(value, str) or not isinstance(value, Sequence):
             return False
@@ -76,97 +74,60 @@ def _is_number(value: Any) -> bool:
     return real and math.isfinite(value)
 
 
-_COUNT = _integer(1)
-_FLAG = Kind("must be True or False", lambda value: isinstance(value, bool))
-_TEXT = Kind("must be text", lambda value: isinstance(value, str))
-_SHARE = _number(0, 1)
-_WEIGHT = _number(0)
-_DECAY = _number(0, 1, below=True)
+COUNT = integer(1)
+FLAG = Kind("must be True or False", lambda value: isinstance(value, bool))
+TEXT = Kind("must be text", lambda value: isinstance(value, str))
+SHARE = number(0, 1)
+WEIGHT = number(0)
+DECAY = number(0, 1, below=True)
 # The blur of the losses reflects 10 pixels, and the generator's third level is a quarter of a side.
-_PATCH = _integer(12, step=4)
+PATCH = integer(12, step=4)
 _KINDS = tuple(name for name in noise.KINDS if name != "real")
-_DTYPE = _choice("float32", "bfloat16")
+DTYPE = choice("float32", "bfloat16")
 
+# What every family has; its own FIELDS come beside.
 COMMON = {
-    "seed": _integer(0, 2**32 - 1),
-    "data.loader": _choice("tfdata", "device"),
-    "data.patch_size": _PATCH,
-    "data.photos": _TEXT,
-    "data.pairs": _TEXT,
-    "data.cache": _TEXT,
-    "data.real_fraction": _SHARE,
-    "data.mixing": _choice("fixed", "uniform"),
-    "data.noise_kinds": _several(_choice(*_KINDS)),
-    "data.noise_kind_weights": _several(_WEIGHT),
-    "data.sigma_range": _several(_number(0, 1e4), 2),
-    "data.lam_range": _several(_number(0, 1e6, above=True), 2),
-    "data.camera_levels": _TEXT,
-    "data.camera_jpeg_quality": _several(_number(0, 100), 2),
-    "data.camera_processing": _FLAG,
-    "data.grey_fraction": _SHARE,
-    "data.real_reference": _choice("same_image", "same_iso", "same_group", "other_image", "none"),
-    "data.pair_clean_fraction": _number(-1, 1),
-    "data.blur_pair_clean": _FLAG,
-    "data.blend_probability": _SHARE,
-    "data.cutmix_probability": _SHARE,
-    "data.dequantise": _FLAG,
-    "train.steps": _COUNT,
-    "train.init_from": _TEXT,
-    "train.batch_size": _COUNT,
-    "train.learning_rate": _WEIGHT,
-    "train.decay": _choice("halve", "cosine"),
-    "train.halve_at": _several(_COUNT),
-    "train.adam_b1": _DECAY,
-    "train.adam_b2": _DECAY,
-    "train.l2": _WEIGHT,
-    "train.ema_decay": _DECAY,
-    "train.checkpoint_every": _COUNT,
-    "train.keep_checkpoints": _COUNT,
-    "train.log_every": _COUNT,
-    "eval.photos": _TEXT,
-    "eval.pairs": _TEXT,
-    "eval.every": _COUNT,
-    "eval.patches": _COUNT,
-    "eval.patch_size": _PATCH,
-}
-
-NOISETRANSFER = COMMON | {
-    "model.width": _COUNT,
-    "model.blocks": _several(_COUNT, 3),
-    "model.discriminator_blocks": _several(_COUNT, 3),
-    "model.embedding_size": _COUNT,
-    "model.embedding_bound": _choice("tanh", "l2"),
-    "model.gan_trunk": _choice("block", "head"),
-    "model.reader": _FLAG,
-    "model.log_squares": _FLAG,
-    "model.queue_length": _COUNT,
-    "model.momentum": _SHARE,
-    "model.dtype": _DTYPE,
-    "variant.batch_negatives": _FLAG,
-    "variant.halved_gan_d": _FLAG,
-    "variant.power_iterations": _COUNT,
-    "losses.noise_d": _WEIGHT,
-    "losses.gan_d": _WEIGHT,
-    "losses.noise_g": _WEIGHT,
-    "losses.gan_g": _WEIGHT,
-    "losses.noise_fm": _WEIGHT,
-    "losses.gan_fm": _WEIGHT,
-    "losses.recon": _WEIGHT,
-    "losses.noise_level": _WEIGHT,
-    "losses.wasserstein": _WEIGHT,
-    "losses.reading": _WEIGHT,
-    "losses.autocorrelation": _WEIGHT,
-    "losses.temperature": _number(0, above=True),
-}
-
-DENOISER = COMMON | {
-    "model.kind": _choice(*DENOISERS),
-    "model.width": _COUNT,
-    "model.blocks": _COUNT,
-    "model.dtype": _DTYPE,
-    "denoiser.noise": _choice("generated", "real", "synthetic"),
-    "denoiser.model": _TEXT,
-    "denoiser.crop": _integer(0),
+    "family": TEXT,
+    "seed": integer(0, 2**32 - 1),
+    "data.loader": choice("tfdata", "device"),
+    "data.patch_size": PATCH,
+    "data.photos": TEXT,
+    "data.pairs": TEXT,
+    "data.cache": TEXT,
+    "data.real_fraction": SHARE,
+    "data.mixing": choice("fixed", "uniform"),
+    "data.noise_kinds": several(choice(*_KINDS)),
+    "data.noise_kind_weights": several(WEIGHT),
+    "data.sigma_range": several(number(0, 1e4), 2),
+    "data.lam_range": several(number(0, 1e6, above=True), 2),
+    "data.camera_levels": TEXT,
+    "data.camera_jpeg_quality": several(number(0, 100), 2),
+    "data.camera_processing": FLAG,
+    "data.grey_fraction": SHARE,
+    "data.real_reference": choice("same_image", "same_iso", "same_group", "other_image", "none"),
+    "data.pair_clean_fraction": number(-1, 1),
+    "data.blur_pair_clean": FLAG,
+    "data.blend_probability": SHARE,
+    "data.cutmix_probability": SHARE,
+    "data.dequantise": FLAG,
+    "train.steps": COUNT,
+    "train.init_from": TEXT,
+    "train.batch_size": COUNT,
+    "train.learning_rate": WEIGHT,
+    "train.decay": choice("halve", "cosine"),
+    "train.halve_at": several(COUNT),
+    "train.adam_b1": DECAY,
+    "train.adam_b2": DECAY,
+    "train.l2": WEIGHT,
+    "train.ema_decay": DECAY,
+    "train.checkpoint_every": COUNT,
+    "train.keep_checkpoints": COUNT,
+    "train.log_every": COUNT,
+    "eval.photos": TEXT,
+    "eval.pairs": TEXT,
+    "eval.every": COUNT,
+    "eval.patches": COUNT,
+    "eval.patch_size": PATCH,
 }
 
 # What a checkpoint's own config settles; to change it, start anew from its networks with
@@ -180,8 +141,8 @@ KEPT_IF_ZERO = ("train.ema_decay",)
 
 
 def fields_of(config: Any) -> dict[str, Kind]:
-    """The fields of a config, by dotted name: a denoiser's if it has a section `denoiser`."""
-    return DENOISER if "denoiser" in config else NOISETRANSFER
+    """The fields of a config, by dotted name: the common ones and its family's."""
+    return COMMON | dict(families.find(families.name_of(config)).FIELDS)
 
 
 def check_fields(config: Any) -> None:
@@ -190,16 +151,21 @@ def check_fields(config: Any) -> None:
     Raises:
       InputError: a field is missing or has a value that cannot be used; names it.
     """
+    _check(config, "family", COMMON["family"])
     for name, kind in fields_of(config).items():
-        section, _, field = name.rpartition(".")
-        found = config.get(section) if section else config
-        if not hasattr(found, "get") or field not in found:
-            raise InputError(
-                f"the config has no field {name}; make it from configs/common.py's base_config"
-            )
-        if not kind.takes(found[field]):
-            value = " ".join(repr(found[field]).split())
-            raise InputError(f"config.{name}={value}: {kind.words}")
+        _check(config, name, kind)
+
+
+def _check(config: Any, name: str, kind: Kind) -> None:
+    section, _, field = name.rpartition(".")
+    found = config.get(section) if section else config
+    if not hasattr(found, "get") or field not in found:
+        raise InputError(
+            f"the config has no field {name}; make it from configs/common.py's base_config"
+        )
+    if not kind.takes(found[field]):
+        value = " ".join(repr(found[field]).split())
+        raise InputError(f"config.{name}={value}: {kind.words}")
 
 
 def kept(name: str) -> bool:
@@ -220,6 +186,12 @@ def check_resume(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> li
     Raises:
       InputError: one that may not.
     """
+    family, other = families.name_of(wanted), families.name_of(saved)
+    if family != other:
+        raise InputError(
+            f"the checkpoint of step {step} has config.family={other}, not {family}: it is of"
+            " another kind of model; choose another workdir"
+        )
     before, now = _flat(saved), _flat(wanted)
     changed = []
     for name, value in now.items():

@@ -1,0 +1,29 @@
+"""A denoiser: from a checkpoint to its folder's content, from that to a denoiser."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_jax.inference.denoiser import Denoiser
+from nt_jax.models.denoisers import layout_of, make_denoiser
+from nt_jax.models.parameters import Tree, unstack
+
+
+def released(
+    config: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tree]]:
+    """Takes the parameters, their moving average where one is kept; `kind` is the network's."""
+    kind = config["model"].get("kind", "ridnet")  # older runs do not say
+    model = {"features": config["model"]["width"], "blocks": config["model"]["blocks"]}
+    params = state["params"] if state.get("average") is None else state["average"]
+    tree = unstack(params, layout_of(make_denoiser(kind, **model)))
+    return {"kind": kind, "model": model}, {"denoiser": jax.tree.map(np.asarray, tree)}
+
+
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str) -> Denoiser:
+    """Builds the denoiser."""
+    network = make_denoiser(metadata["kind"], **metadata["model"], dtype=jnp.dtype(dtype))
+    return Denoiser(network, jax.device_put(variables["denoiser"]), metadata)

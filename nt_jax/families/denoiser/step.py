@@ -1,0 +1,105 @@
+"""The training step of a denoiser: one pure function of state, batch and key."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from nt_jax.families import Generator
+from nt_jax.families.denoiser.state import DenoiserState
+from nt_jax.models.denoisers import DenoiserNetwork, layout_of
+from nt_jax.models.parameters import Array, Stacks, unstack
+from nt_jax.training.optimizer import (
+    early_decay,
+    jit_step,
+    learning_rate,
+    make_optimizer,
+    moving_average,
+)
+from nt_jax.training.task import Batch, Metrics, Step
+
+
+def generate(generator: Generator, params: Any, batch: Batch, key: Array) -> Array:
+    """Makes noisy versions of clean patches, clip(X + noise): [B, H, W, 3] (section 4.3).
+
+    Args:
+      generator: what makes the noise.
+      params: its parameters.
+      batch: `clean` X and what it is told, as `reference` Yr, noisy patches of other images;
+        [B, H, W, 3] in [0, 1].
+      key: PRNG key.
+    """
+    return jnp.clip(batch["clean"] + generator.noise(params, batch, key), 0, 1)
+
+
+def l1_loss(denoised: Array, clean: Array) -> Array:
+    """Mean absolute difference."""
+    return jnp.abs(denoised - clean).mean()
+
+
+def train_step(
+    config: Any,
+    network: DenoiserNetwork,
+    state: DenoiserState,
+    generator: Generator | None,
+    params: Any,
+    batch: Batch,
+    key: Array,
+) -> tuple[DenoiserState, Metrics]:
+    """One update of the denoiser.
+
+    Args:
+      config: training config.
+      network: the denoiser.
+      state: state before the step.
+      generator: what makes the noise; None where the batch has it.
+      params: its parameters.
+      batch: `clean`, and what the generator is told or, without one, `noisy`; [B, H, W, 3] in
+        [0, 1].
+      key: PRNG key of the generated noise.
+
+    Returns:
+      (state after the step, {name: float32 scalar}); loss and gradient are at the state before.
+    """
+    noisy = generate(generator, params, batch, key) if generator else batch["noisy"]
+    clean, noisy = (_crop(image, config.denoiser.crop) for image in (batch["clean"], noisy))
+
+    def loss_of(params: Stacks) -> Array:
+        denoised = network.apply({"params": unstack(params, layout_of(network))}, noisy)
+        return l1_loss(jnp.asarray(denoised), clean)
+
+    loss, gradient = jax.value_and_grad(loss_of)(state.params)
+    optimizer = make_optimizer(config.train)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    trained = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+        decay = early_decay(config.train.ema_decay, state.step)
+        average = moving_average(average, trained, decay)
+    values = {
+        "loss": loss,
+        "gradient_norm": optax.tree.norm(gradient),
+        "learning_rate": jnp.asarray(learning_rate(config.train)(state.step), jnp.float32),
+    }
+    return DenoiserState(state.step + 1, trained, optimizer_state, average), values
+
+
+def _crop(image: Array, margin: int) -> Array:
+    """Takes off `margin` pixels on each side, where a generator has seen the patch's border."""
+    _, height, width, _ = image.shape
+    return image[:, margin : height - margin, margin : width - margin]
+
+
+def jit_train_step(
+    config: Any, network: DenoiserNetwork, generator: Generator | None, mesh: Mesh
+) -> Step:
+    """Compiles `train_step` over the mesh's `data` axis, the state donated, all else replicated."""
+
+    def step(
+        state: DenoiserState, params: Any, batch: Batch, key: Array
+    ) -> tuple[DenoiserState, Metrics]:
+        return train_step(config, network, state, generator, params, batch, key)
+
+    return jit_step(step, mesh, (generator.params if generator else None,))

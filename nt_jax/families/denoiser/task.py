@@ -1,0 +1,142 @@
+"""Denoisers as a task of the training loop."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+
+from nt_jax import metrics
+from nt_jax.errors import InputError
+from nt_jax.evaluation import heldout
+from nt_jax.evaluation.heldout import Scores
+from nt_jax.families import Generator
+from nt_jax.families.denoiser.state import DenoiserState, init_state, make_network
+from nt_jax.families.denoiser.step import jit_train_step
+from nt_jax.inference.loading import load, load_denoiser
+from nt_jax.inference.workdir import is_workdir
+from nt_jax.models.denoisers import DenoiserNetwork, layout_of
+from nt_jax.models.parameters import Array, Stacks, Tree, stack, unstack
+from nt_jax.training.task import Step, Task
+
+_EVALUATION_BATCH = 8
+_SAMPLES_OF_KIND = 2
+
+
+def make_denoise(network: DenoiserNetwork) -> Callable[[DenoiserState, ArrayLike], Array]:
+    """Compiles (state, noisy [N, P, P, 3]) -> denoised in [0, 1], by the average if kept."""
+
+    @jax.jit
+    def denoise(params: Stacks, noisy: ArrayLike) -> Array:
+        tree = unstack(params, layout_of(network))
+        return jnp.clip(jnp.asarray(network.apply({"params": tree}, noisy)), 0, 1)
+
+    return lambda state, noisy: denoise(
+        state.params if state.average is None else state.average, noisy
+    )
+
+
+class DenoiserTask(Task):
+    """A denoiser on one kind of noise, or on many."""
+
+    titles: ClassVar = {
+        "noisy_psnr": "PSNR of the noisy patches, dB",
+        "psnr": "PSNR of the denoised, dB",
+        "noisy_ssim": "SSIM of the noisy patches",
+        "ssim": "SSIM of the denoised",
+    }
+    headline = ("noisy_psnr", "psnr", "noisy_ssim", "ssim")
+    curves = ("psnr", "ssim")
+    picture = "denoised"
+    shown = ("loss",)
+    inherits: ClassVar = {"params": "params", "average": "params"}
+
+    def __init__(self, config: Any) -> None:
+        _check(config)
+        self.config = config
+        self._network = make_network(config)
+        _check_sizes(config, self._network)
+        self._generator = _load_generator(config) if config.denoiser.noise == "generated" else None
+        self.inputs = ("clean", *self._generator.told) if self._generator else ("clean", "noisy")
+        self._held_out = heldout.make_heldout(config)
+        self._noisy_scores = _scores(self._held_out, self._held_out.noisy, "noisy_")
+        self._denoise = make_denoise(self._network)
+
+    def init(self, key: Array) -> DenoiserState:
+        return init_state(self.config, self._network, key)
+
+    def parameters(self, state: DenoiserState) -> dict[str, Tree]:
+        return {"denoiser": state.params}
+
+    def networks_of(self, source: str) -> tuple[int, dict[str, Any]]:
+        if is_workdir(source):
+            return super().networks_of(source)
+        denoiser = load_denoiser(source)
+        params = jax.tree.map(np.asarray, stack(denoiser.params, layout_of(denoiser.network)))
+        return denoiser.metadata.get("step", 0), {"params": params, "average": params}
+
+    def make_step(self, mesh: Mesh) -> Step:
+        return jit_train_step(self.config, self._network, self._generator, mesh)
+
+    def evaluate(self, state: DenoiserState, key: Array) -> Scores:
+        del key
+        held_out, parts = self._held_out, []
+        for start in range(0, len(held_out.noisy), _EVALUATION_BATCH):
+            rows = np.arange(start, start + _EVALUATION_BATCH) % len(held_out.noisy)
+            parts.append(np.asarray(self._denoise(state, held_out.noisy[rows])))
+        denoised = np.concatenate(parts)[: len(held_out.noisy)]
+        rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
+        pictures = {
+            "noisy": held_out.noisy[rows],
+            self.picture: denoised[rows],
+            "clean": held_out.clean[rows],
+            "difference x4": 0.5 + 4 * (denoised[rows] - held_out.clean[rows]),
+        }
+        return Scores(self._noisy_scores | _scores(held_out, denoised), pictures)
+
+
+def _scores(held_out: heldout.HeldOut, images: np.ndarray, prefix: str = "") -> dict[str, float]:
+    """{`eval/psnr`: the mean over kinds, `eval/KIND/psnr`: over patches; SSIM likewise}."""
+    results = {}
+    for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+        # In batches of one size, which is one program, in little memory.
+        starts = range(0, len(images), _EVALUATION_BATCH)
+        rows = [np.arange(start, start + _EVALUATION_BATCH) % len(images) for start in starts]
+        values = [np.asarray(metric(held_out.clean[row], images[row])) for row in rows]
+        scores = np.concatenate(values)[: len(images)]
+        kinds = np.array(held_out.kind)
+        by_kind = {kind: float(scores[kinds == kind].mean()) for kind in dict.fromkeys(kinds)}
+        results[f"eval/{prefix}{name}"] = float(np.mean(list(by_kind.values())))
+        results |= {f"eval/{kind}/{prefix}{name}": score for kind, score in by_kind.items()}
+    return results
+
+
+def _check(config: Any) -> None:
+    if config.denoiser.noise == "real" and not config.data.pairs:
+        raise InputError("training on real noise needs pairs: give --config.data.pairs=DIR")
+    crop, patch = config.denoiser.crop, config.data.patch_size
+    if not 0 <= crop <= (patch - 8) // 2:
+        raise InputError(
+            f"config.denoiser.crop={crop} must be 0 or more and leave 8 pixels of"
+            f" config.data.patch_size={patch}"
+        )
+
+
+def _check_sizes(config: Any, network: DenoiserNetwork) -> None:
+    """Raises InputError if the network cannot have this width or see patches of this size."""
+    layout_of(network)
+    seen = config.data.patch_size - 2 * config.denoiser.crop
+    for name, side in (("data.patch_size", seen), ("eval.patch_size", config.eval.patch_size)):
+        if side % network.alignment:
+            raise InputError(
+                f"config.{name}: {config.model.kind} sees {side} pixels a side, which must be a"
+                f" multiple of {network.alignment}"
+            )
+
+
+def _load_generator(config: Any) -> Generator:
+    """Loads what makes the noise; raises InputError if there is no such model."""
+    return load(config.denoiser.model, config.model.dtype)

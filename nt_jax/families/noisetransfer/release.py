@@ -1,0 +1,46 @@
+"""A NoiseTransfer model: from a checkpoint to a model folder's content, from that to a model."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_jax.inference.embeddings import crop_of_trained
+from nt_jax.inference.model import Model
+from nt_jax.models.networks import layouts, make_networks
+from nt_jax.models.parameters import Tree, unstack
+from nt_jax.models.spectral import SpectralVectors, spectral_normalize
+
+
+def released(
+    config: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tree]]:
+    """Normalises the networks spectrally; the generator is its moving average where one is kept."""
+    generator, discriminator = layouts(make_networks(SimpleNamespace(**config["model"])))
+
+    def effective(params: str, vectors: str, layout: Any) -> Tree:
+        pair = SpectralVectors(**state[vectors])
+        return jax.tree.map(np.asarray, unstack(spectral_normalize(state[params], pair), layout))
+
+    average = state.get("generator_average") is not None
+    variables = {
+        "generator": effective(
+            "generator_average" if average else "generator", "generator_spectral", generator
+        ),
+        "key_encoder": effective("key_encoder", "key_spectral", discriminator),
+        "discriminator": effective("discriminator", "discriminator_spectral", discriminator),
+    }
+    reference_crop = crop_of_trained(config["data"]["patch_size"])
+    return {"model": config["model"], "reference_crop": reference_crop}, variables
+
+
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str) -> Model:
+    """Builds the model; without the discriminator where the folder has none."""
+    networks = make_networks(SimpleNamespace(**metadata["model"]), jnp.dtype(dtype))
+    params = {key: variables[key] for key in ("generator", "key_encoder")}
+    if "discriminator" in variables:
+        params["discriminator"] = variables["discriminator"]
+    return Model(networks, jax.device_put(params), metadata)
