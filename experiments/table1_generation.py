@@ -138,13 +138,14 @@ def _estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
 
 def table(results: Mapping[str, Any], real: bool) -> str:
     """Markdown of one set: a row a generator and the floor; of real noise, what is published."""
-    titles = [f"{generation.COLUMNS[metric][0]}, {reference}" for metric, reference in COLUMNS]
+    columns = generation.columns()
+    titles = [f"{columns[metric].title}, {reference}" for metric, reference in COLUMNS]
     rows = {}
     for name in results["self"]["rows"]:
         rows[name] = [
             report.cell(
                 _estimate(results[reference]["rows"][name], metric),
-                generation.COLUMNS[metric][1],
+                columns[metric].digits,
             )
             for metric, reference in COLUMNS
         ]

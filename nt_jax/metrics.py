@@ -9,7 +9,9 @@ cannot be looked at, and images are clipped to [0, 1] instead.
 "Real noise" is noisy − clean and "generated noise" is generated − clean throughout.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,8 @@ from nt_jax.errors import InputError
 # OpenCV's getGaussianKernel(7, -1): for size 7 a fixed table, not a sampled Gaussian.
 _AKLD_TAPS = np.array([0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125], np.float32)
 _HISTOGRAM_BINS = 256
+_TAIL_BINS, _TAIL = 64, 0.1
+_GREY_BINS = 130
 _LEVEL_BINS = 16
 _SPECTRUM_BINS = 32
 _SSIM_SIZE, _SSIM_SIGMA, _SSIM_C1, _SSIM_C2 = 11, 1.5, 0.01**2, 0.03**2
@@ -73,10 +77,28 @@ def kld(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
     """Forward KL divergence of the noise histograms (bins of `ks`), in nats: [N].
 
     Σ p ln(p / q), p real and q generated, over the bins where both are > 0 (Noise Flow, Abdelhamed
-    et al., ICCV 2019). As mass outside those bins is left out, noises with hardly any bin in common
-    can score near or below 0: read it beside `ks`.
+    et al., ICCV 2019; as NAFlow's table has it). Papers call three things KLD: the numbers of
+    `kld_tails` and `kld_grey_levels` are others. As mass outside those bins is left out, noises
+    with hardly any bin in common can score near or below 0: read it beside `ks`.
     """
     return _kld(*_images(1, clean=clean, noisy=noisy, generated=generated))
+
+
+def kld_tails(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
+    """KLD as NeCA (Fu et al., CVPR 2023) has it, in nats, lower is better: [N].
+
+    As `kld`, in 64 equal bins on [−0.1, 0.1] and one for the tail on each side.
+    """
+    return _kld_tails(*_images(1, clean=clean, noisy=noisy, generated=generated))
+
+
+def kld_grey_levels(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
+    """KLD as sRGB Flow (Kousha et al., CVPR 2022) has it, in nats, lower is better: [N].
+
+    Bins are 4 grey levels wide on [−260, 260) of the 0 to 255 scale; every count gets 1 more, so
+    none is 0, and a generator that puts noise where there is none pays for it.
+    """
+    return _kld_grey_levels(*_images(1, clean=clean, noisy=noisy, generated=generated))
 
 
 @jax.jit
@@ -114,23 +136,51 @@ def _ks(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
 
 @jax.jit
 def _kld(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
-    real, fake = (
-        _histogram(noise).astype(jnp.float32) for noise in _noises(clean, noisy, generated)
-    )
+    return _divergence(*(_histogram(noise) for noise in _noises(clean, noisy, generated)))
+
+
+@jax.jit
+def _kld_tails(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
+    def counts(noise: jax.Array) -> jax.Array:
+        half = _TAIL_BINS // 2
+        index = jnp.floor(noise * (half / _TAIL)).astype(jnp.int32) + half
+        return _counts(jnp.clip(index + 1, 0, _TAIL_BINS + 1), _TAIL_BINS + 2)
+
+    return _divergence(*(counts(noise) for noise in _noises(clean, noisy, generated)))
+
+
+@jax.jit
+def _kld_grey_levels(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> jax.Array:
+    def counts(noise: jax.Array) -> jax.Array:
+        # A difference of two bytes may be a rounding error below the grey level that a bin starts.
+        level = noise * 255 + 1e-3
+        half = _GREY_BINS // 2
+        return _counts(jnp.floor(level / 4).astype(jnp.int32) + half, _GREY_BINS) + 1
+
+    return _divergence(*(counts(noise) for noise in _noises(clean, noisy, generated)))
+
+
+def _divergence(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """KL divergence of counts [N, bins], over the bins where both are > 0: [N]."""
+    real, fake = (counts.astype(jnp.float32) for counts in (real, fake))
     both = (real > 0) & (fake > 0)
     log_ratio = jnp.log(jnp.where(both, real, 1) / jnp.where(both, fake, 1))
-    return jnp.sum(jnp.where(both, real * log_ratio, 0), axis=1) / _values_per_image(clean)
+    return jnp.sum(jnp.where(both, real * log_ratio, 0), axis=1) / jnp.sum(real, axis=1)
 
 
 def _histogram(noise: jax.Array) -> jax.Array:
-    """Counts of the values of each image in 256 equal bins on [−1, 1]: int32 [N, 256]."""
+    """Counts the values of each image in 256 equal bins on [−1, 1]: int32 [N, 256]."""
     half = _HISTOGRAM_BINS // 2
     # Scaling by a power of two is exact and adding after the floor is too; floor((v + 1)·128)
     # would round a tiny negative value up into the bin that starts at 0.
     index = jnp.floor(noise * half).astype(jnp.int32) + half
-    index = jnp.minimum(index, _HISTOGRAM_BINS - 1).reshape(noise.shape[0], -1)
-    counts = jax.vmap(lambda values: jnp.bincount(values, length=_HISTOGRAM_BINS))(index)
-    return counts.astype(jnp.int32)
+    return _counts(jnp.minimum(index, _HISTOGRAM_BINS - 1), _HISTOGRAM_BINS)
+
+
+def _counts(index: jax.Array, bins: int) -> jax.Array:
+    """Counts each number of [N, ...]: int32 [N, bins]."""
+    rows = index.reshape(index.shape[0], -1)
+    return jax.vmap(lambda values: jnp.bincount(values, length=bins))(rows).astype(jnp.int32)
 
 
 def _values_per_image(images: jax.Array) -> float:
@@ -453,3 +503,40 @@ def _filter_valid(images: jax.Array, taps: np.ndarray) -> jax.Array:
         tap * rows[:, :, i * channels :][:, :, : width * channels] for i, tap in enumerate(taps)
     )
     return rows.reshape(n, height, width, channels)
+
+
+# --- What evaluations score ----------------------------------------------------------------------
+
+
+class Metric(NamedTuple):
+    """A metric as a column of a table.
+
+    Attributes:
+      function: images [N, H, W, 3] -> [N]: (clean, noisy, generated) of generated noise, (clean,
+        image) of a restored image.
+      title: of the column.
+      digits: behind the point.
+    """
+
+    function: Callable[..., ArrayLike]
+    title: str
+    digits: int
+
+
+# Of generated noise; another one is one more entry.
+GENERATION = {
+    "akld": Metric(akld, "AKLD", 3),
+    "ks": Metric(ks, "KS", 3),
+    "kld": Metric(kld, "KLD", 3),
+    "level_ratio_error": Metric(level_ratio_error, "level, log", 3),
+    "lag1_error": Metric(lag1_error, "lag 1", 3),
+    "psd_error": Metric(psd_error, "spectrum, dB", 2),
+    "noise_level_error": Metric(noise_level_error, "level curve", 3),
+    "channel_correlation_error": Metric(channel_correlation_error, "channels", 3),
+}
+# Of a restored image.
+RESTORATION = {
+    "psnr": Metric(psnr, "PSNR, dB", 2),
+    "ssim": Metric(ssim, "SSIM", 4),
+    "ssim_plain": Metric(ssim_plain, "SSIM, plain", 4),
+}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from nt_jax import families
+from nt_jax import families, metrics
 from nt_jax.errors import InputError
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -54,8 +54,10 @@ def place(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "pairs").mkdir()
     write_pairs(tmp_path / "pairs")
-    before = set(sys.modules)
+    before, columns = set(sys.modules), dict(metrics.GENERATION)
     yield tmp_path
+    for name in set(metrics.GENERATION) - set(columns):
+        del metrics.GENERATION[name]
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) and pathlib.Path(
             sys.modules[name].__file__ or ""

@@ -18,19 +18,14 @@ from nt_jax import metrics, prng
 from nt_jax.data import noise
 from nt_jax.data.sources import ImageFile, Pair
 from nt_jax.errors import InputError
-from nt_jax.evaluation import figures, report, statistics
+from nt_jax.evaluation import figures, report
 from nt_jax.evaluation.oracles import to_bytes
+from nt_jax.evaluation.report import Evaluation
 from nt_jax.evaluation.samples import Broken, usable_pairs, usable_photos, whole_windows
-from nt_jax.evaluation.statistics import Estimate
 from nt_jax.images import read_rgb
 
 KINDS = ("gaussian", "poisson", "poisson_gaussian")
 DENOISED, NOISY = "denoised", "noisy input"
-_METRICS = {
-    "psnr": (metrics.psnr, "PSNR, dB", 2),
-    "ssim": (metrics.ssim, "SSIM", 4),
-    "ssim_plain": (metrics.ssim_plain, "SSIM, plain", 4),
-}
 _NOTE = (
     f"{report.PROTOCOL} SSIM as the paper's metric has it: images of 384 pixels or more along their"
     " shorter side are first reduced by average pooling, 2x2 up to 639 pixels. SSIM, plain: not"
@@ -68,22 +63,6 @@ class Noise(NamedTuple):
     kind: str
     sigma: tuple[float, float]
     lam: tuple[float, float]
-
-
-class Evaluation(NamedTuple):
-    """Scores of an evaluation.
-
-    Attributes:
-      images: names, in order.
-      scores: metric -> one value an image, by row.
-      skipped: what is wrong with each image that was left out.
-      examples: a few of (clean, noisy, denoised), uint8.
-    """
-
-    images: list[str]
-    scores: dict[str, dict[str, list[float]]]
-    skipped: tuple[str, ...]
-    examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def scenes_of_pairs(pairs: Sequence[Pair]) -> list[Scene]:
@@ -148,7 +127,7 @@ def evaluate(
     """
     images: list[str] = []
     scores: dict[str, dict[str, list[float]]] = {
-        row: {metric: [] for metric in _METRICS} for row in (*denoisers, NOISY)
+        row: {metric: [] for metric in metrics.RESTORATION} for row in (*denoisers, NOISY)
     }
     examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for index, scene in report.progress(scenes, "image"):
@@ -167,8 +146,8 @@ def evaluate(
             for row, denoise in denoisers.items()
         }
         for row, image in (results | {NOISY: noisy}).items():
-            for name, (metric, *_) in _METRICS.items():
-                scores[row][name].append(float(metric(clean, image)[0]))
+            for name, metric in metrics.RESTORATION.items():
+                scores[row][name].append(float(np.asarray(metric.function(clean, image))[0]))
         images.append(scene.name)
         if len(examples) < _EXAMPLES:
             shown = noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
@@ -191,26 +170,10 @@ def _add_noise(key: jax.Array, clean: jax.Array, setting: noise.NoiseSetting) ->
     return noise.add_noise(key, clean.astype(jnp.float32) / 255, setting)
 
 
-def summarize(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
-    """Mean and interval of each metric by row."""
-    return {
-        row: {metric: statistics.mean(values) for metric, values in scores.items()}
-        for row, scores in evaluation.scores.items()
-    }
-
-
-def table(evaluation: Evaluation) -> str:
-    """The Markdown table: the denoiser and its input."""
-    rows = [
-        [row, *(report.cell(values[name], digits) for name, (_, _, digits) in _METRICS.items())]
-        for row, values in summarize(evaluation).items()
-    ]
-    return report.markdown_table(["images", *(title for _, title, _ in _METRICS.values())], rows)
-
-
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Makes the content of results.json: the denoiser's numbers, and those of both rows."""
-    rows = {row: report.as_json(values) for row, values in summarize(evaluation).items()}
+    summary = report.summarize(evaluation, metrics.RESTORATION)
+    rows = {row: report.as_json(values) for row, values in summary.items()}
     scores = evaluation.scores
     images = [
         {"name": image}
@@ -253,7 +216,8 @@ def run(
         f"Brackets: 95 % bootstrap intervals over images. Higher is better. {_NOTE}",
         *(f"Skipped: {error}" for error in evaluation.skipped),
     ]
-    text = table(evaluation) + "\n" + "\n\n".join(notes) + "\n"
+    table = report.table("images", evaluation, metrics.RESTORATION)
+    text = table + "\n" + "\n\n".join(notes) + "\n"
     report.write_results(
         output,
         {"arguments": asked, "protocol": report.PROTOCOL} | as_json(evaluation),

@@ -1,6 +1,7 @@
 """Pictures of an evaluation: examples, histograms, noise-level curves, spectra, embeddings."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,8 +13,22 @@ _GAIN = 4
 _SIDE = 256
 _LEVEL_BINS = 16
 _SPECTRUM_BINS = 32
+_LAGS = range(1, 7)
 # Too few values in a bin give a curve's point that means nothing.
 _FEWEST_VALUES = 200
+
+
+class Noisy(NamedTuple):
+    """A noisy image and its clean version, float32 [H, W, 3] in [0, 1], with a name for legends."""
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    label: str
+
+    @property
+    def noise(self) -> np.ndarray:
+        """noisy - clean."""
+        return self.noisy - self.clean
 
 
 class Look:
@@ -149,6 +164,51 @@ def scatter(maps: Mapping[str, np.ndarray], level: np.ndarray, title: str) -> Fi
     return figure
 
 
+def comparison(pictures: Mapping[str, np.ndarray], real: Noisy, fake: Noisy) -> Figure:
+    """Two noises of one pair of images: pictures, both noises, and four curves of them.
+
+    Args:
+      pictures: three images [H, W, 3] in [0, 1] by title.
+      real, fake: the noise wanted and the noise made.
+    """
+    figure = Figure(figsize=(13, 13.5), layout="constrained")
+    axes = figure.subplots(3, 3)
+    noises = {f"noise ×{_GAIN}, {item.label}": 0.5 + _GAIN * item.noise for item in (real, fake)}
+    for ax, (title, image) in zip(axes.flat, {**pictures, **noises}.items(), strict=False):
+        ax.imshow(np.clip(image, 0, 1))
+        ax.set_title(title, fontsize=10)
+        ax.axis("off")
+    histogram, level, correlation, spectrum = axes.flat[5:]
+    # Bins hold whole 8-bit steps, of which some would else fall twice in a bin.
+    for item, style in ((real, "k-"), (fake, "C1-")):
+        steps = max(1, round(32 * max(real.noise.std(), fake.noise.std())))
+        edges = (np.arange(-40.5, 41) * steps) / 255
+        density, _ = np.histogram(item.noise, edges)
+        width = (edges[1] - edges[0]) * item.noise.size
+        middles = (edges[1:] + edges[:-1]) / 2
+        histogram.plot(middles, density / width, style, label=item.label)
+        deviation, counts = (
+            np.asarray(v)[0] for v in metrics.noise_level_curve(item.clean, item.noisy, _LEVEL_BINS)
+        )
+        middles = (np.arange(_LEVEL_BINS) + 0.5) / _LEVEL_BINS
+        known = counts >= _FEWEST_VALUES
+        level.plot(middles[known], deviation[known], style, marker=".", label=item.label)
+        lags = [lag for lag in _LAGS if lag <= min(item.noise.shape[:2]) - 2]
+        values = [float(metrics.lag_autocorrelation(item.noise, lag)[0]) for lag in lags]
+        correlation.plot(lags, values, style, marker=".", label=item.label)
+        bins = min(2 * _SPECTRUM_BINS, min(item.noise.shape[:2]) // 2)
+        power = np.asarray(metrics.radial_power_spectrum(item.noise, bins))[0]
+        frequency = (np.arange(len(power)) + 0.5) / len(power) / 2
+        spectrum.semilogy(frequency, np.maximum(power, 1e-12), style, label=item.label)
+    _label(histogram, "histogram of the noise", "noise", "density")
+    _label(level, "noise-level curve", "clean intensity", "standard deviation")
+    _label(correlation, "autocorrelation", "distance in pixels", "correlation")
+    _label(spectrum, "power spectrum", "cycles per pixel", "power")
+    for ax in (histogram, level, correlation, spectrum):
+        ax.legend(fontsize=9)
+    return figure
+
+
 def _style(name: str) -> str:
     return "k-" if name == "true" else "--" if name.startswith("oracle") else "-"
 
@@ -156,6 +216,10 @@ def _style(name: str) -> str:
 def _axes(title: str, x: str, y: str):
     figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.subplots()
+    _label(ax, title, x, y)
+    return figure, ax
+
+
+def _label(ax, title: str, x: str, y: str) -> None:
     ax.set(title=title, xlabel=x, ylabel=y)
     ax.grid(alpha=0.3)
-    return figure, ax

@@ -6,10 +6,12 @@ would hold it: real images are files, and a network could tell them from floats 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import metrics, prng
@@ -17,6 +19,7 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation import c2st, figures, report, statistics
 from nt_jax.evaluation.baselines import BASELINES, Method, load_method
 from nt_jax.evaluation.oracles import CEILING, ORACLES, Generate, to_bytes, true_noise
+from nt_jax.evaluation.report import Evaluation
 from nt_jax.evaluation.samples import (
     Broken,
     Images,
@@ -30,51 +33,28 @@ from nt_jax.evaluation.samples import (
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.families import TOLD, Generator
 
-# Title and digits of each metric's column.
-COLUMNS = {
-    "akld": ("AKLD", 3),
-    "ks": ("KS", 3),
-    "kld": ("KLD", 3),
-    "level_ratio_error": ("level, log", 3),
-    "lag1_error": ("lag 1", 3),
-    "psd_error": ("spectrum, dB", 2),
-    "noise_level_error": ("level curve", 3),
-    "channel_correlation_error": ("channels", 3),
-    "c2st": ("C2ST", 3),
-}
-_METRICS = {name: getattr(metrics, name) for name in COLUMNS if name != "c2st"}
+# Trained for each set, in place of computed: so it is no entry of `metrics.GENERATION`.
+C2ST = metrics.Metric(c2st.c2st, "C2ST", 3)
 GENERATED = "generated"
 _EXAMPLES = 4
 
 
-@jax.jit
-def _score(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -> dict[str, jax.Array]:
-    return {name: metric(clean, noisy, generated)[0] for name, metric in _METRICS.items()}
+def columns() -> dict[str, metrics.Metric]:
+    """Lists the columns of the table."""
+    return {**metrics.GENERATION, "c2st": C2ST}
+
+
+@partial(jax.jit, static_argnums=3)
+def _score(
+    clean: jax.Array, noisy: jax.Array, generated: jax.Array, names: tuple[str, ...]
+) -> dict[str, jax.Array]:
+    of_all = {name: metrics.GENERATION[name].function(clean, noisy, generated) for name in names}
+    return {name: jnp.asarray(values)[0] for name, values in of_all.items()}
 
 
 @jax.jit
 def _floor(clean: jax.Array, noisy: jax.Array, key: jax.Array) -> jax.Array:
     return metrics.akld_floor(clean, noisy, key)[0]
-
-
-class Evaluation(NamedTuple):
-    """Scores of an evaluation.
-
-    Attributes:
-      images: names, in order.
-      scores: metric -> one value an image, by row; `c2st` is missing with fewer than 4 images.
-      floor: AKLD that a perfect generator would score, one an image.
-      skipped: what is wrong with each image that was left out.
-      looks: for the figures, by row, the true noise first.
-      examples: a few samples and what the first row made of them.
-    """
-
-    images: list[str]
-    scores: dict[str, dict[str, list[float]]]
-    floor: list[float]
-    skipped: tuple[str, ...]
-    looks: dict[str, figures.Look]
-    examples: list[tuple[Images, np.ndarray]]
 
 
 def by_reference(method: Method) -> Generate:
@@ -172,7 +152,7 @@ def evaluate(
         }
         floors.append(float(_floor(images.clean, images.noisy, prng.fold_in(key, len(rows)))))
         for name, generated in made.items():
-            scores = _score(images.clean, images.noisy, generated)
+            scores = _score(images.clean, images.noisy, generated, tuple(metrics.GENERATION))
             parts[name].append({metric: float(value) for metric, value in scores.items()})
         made = {name: as_file(generated) for name, generated in made.items()}
         everything = {"true": images.noisy} | made
@@ -187,7 +167,9 @@ def evaluate(
         raise InputError("no usable image is left")
     names = list(dict.fromkeys(owners))
     scores = {
-        name: {metric: _by_image(owners, [p[metric] for p in rows_]) for metric in _METRICS}
+        name: {
+            metric: _by_image(owners, [p[metric] for p in rows_]) for metric in metrics.GENERATION
+        }
         for name, rows_ in parts.items()
     }
     if len(names) >= c2st.FEWEST_IMAGES:
@@ -198,7 +180,7 @@ def evaluate(
             accuracy = c2st.c2st(stacks["clean"], stacks["noisy"], stacks[name], image, seed)
             scores[name]["c2st"] = accuracy.tolist()
     return Evaluation(
-        names, scores, _by_image(owners, floors), tuple(broken.skipped), looks, examples
+        names, scores, tuple(broken.skipped), examples, _by_image(owners, floors), looks
     )
 
 
@@ -211,26 +193,19 @@ def _by_image(owners: Sequence[str], values: Sequence[float]) -> list[float]:
 
 
 def summarize(evaluation: Evaluation) -> dict[str, dict[str, Estimate | None]]:
-    """Mean and interval of each metric by row; the floor counts as a metric of each."""
-    summary: dict[str, dict[str, Estimate | None]] = {}
-    for name, scores in evaluation.scores.items():
-        summary[name] = {
-            metric: statistics.mean(scores[metric]) if metric in scores else None
-            for metric in COLUMNS
-        }
-        summary[name]["akld_floor"] = statistics.mean(evaluation.floor)
-    return summary
+    """Gives mean and interval of each metric by row; the floor counts as a metric of each."""
+    floor = statistics.mean(evaluation.floor)
+    return {
+        name: {**estimates, "akld_floor": floor}
+        for name, estimates in report.summarize(evaluation, columns()).items()
+    }
 
 
 def table(evaluation: Evaluation) -> str:
-    """The Markdown table: a row a generator, the AKLD floor last."""
-    rows = [
-        [name, *(report.cell(estimates[metric], digits) for metric, (_, digits) in COLUMNS.items())]
-        for name, estimates in summarize(evaluation).items()
-    ]
-    floor = report.cell(statistics.mean(evaluation.floor), COLUMNS["akld"][1])
-    rows.append(["floor: a second draw, estimated", floor, *["–"] * (len(COLUMNS) - 1)])
-    return report.markdown_table(["noise", *(title for title, _ in COLUMNS.values())], rows)
+    """Writes the Markdown table: a row per generator, the AKLD floor last."""
+    floor = report.cell(statistics.mean(evaluation.floor), metrics.GENERATION["akld"].digits)
+    last = ["floor: a second draw, estimated", floor, *["–"] * (len(columns()) - 1)]
+    return report.table("noise", evaluation, columns(), [last])
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:

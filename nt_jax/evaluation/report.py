@@ -9,18 +9,66 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from nt_jax.errors import InputError
+from nt_jax.evaluation import statistics
+from nt_jax.evaluation.figures import Look
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.metrics import Metric
 
 _T = TypeVar("_T")
 # What every score of an image is computed on, in evaluations and while training.
 PROTOCOL = "Scored as floats, clipped to [0, 1] and not rounded to 8 bits."
 _LINE_EVERY_S = 15.0
+
+
+class Evaluation(NamedTuple):
+    """Scores of a set of images.
+
+    Attributes:
+      images: names, in order.
+      scores: metric -> one value an image, by row; one that needs more images may be missing.
+      skipped: what is wrong with each image that was left out.
+      examples: a few images for a picture, as `figures` takes them.
+      floor: of generated noise, the AKLD that a perfect generator would score, one an image.
+      looks: of generated noise, what the figures draw by row, the true noise first.
+    """
+
+    images: list[str]
+    scores: dict[str, dict[str, list[float]]]
+    skipped: tuple[str, ...]
+    examples: list[Any]
+    floor: Sequence[float] = ()
+    looks: Mapping[str, Look] = {}
+
+
+def summarize(
+    evaluation: Evaluation, columns: Mapping[str, Metric]
+) -> dict[str, dict[str, Estimate | None]]:
+    """Gives mean and interval of each metric by row, None where it is missing."""
+    return {
+        row: {name: statistics.mean(found[name]) if name in found else None for name in columns}
+        for row, found in evaluation.scores.items()
+    }
+
+
+def table(
+    head: str,
+    evaluation: Evaluation,
+    columns: Mapping[str, Metric],
+    last: Sequence[Sequence[str]] = (),
+) -> str:
+    """Writes the Markdown table: `head` above the rows' names, `last` below the rows."""
+    rows = [
+        [row, *(cell(estimates[name], metric.digits) for name, metric in columns.items())]
+        for row, estimates in summarize(evaluation, columns).items()
+    ]
+    titles = [metric.title for metric in columns.values()]
+    return markdown_table([head, *titles], [*rows, *last])
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:

@@ -5,38 +5,19 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from nt_jax import metrics
 from nt_jax.errors import InputError
+from nt_jax.evaluation import figures
+from nt_jax.evaluation.figures import Noisy
 from nt_jax.images import Photo, read_photo, to_float
 from nt_jax.outputs import replacing
 
 EXTENSIONS = (".html", ".png")
 
 _SIDE = 512
-_LAGS = range(1, 7)
-_LEVEL_BINS = 16
-_SPECTRUM_BINS = 64
-# Too few values in a bin give a curve's point that means nothing.
-_FEWEST_VALUES = 200
-_GAIN = 4
-
-
-class Noisy(NamedTuple):
-    """The middle of a noisy image and of its clean version, float32 [H, W, 3] in [0, 1]."""
-
-    clean: np.ndarray
-    noisy: np.ndarray
-    label: str
-
-    @property
-    def noise(self) -> np.ndarray:
-        """noisy - clean."""
-        return self.noisy - self.clean
 
 
 def check_report(
@@ -130,62 +111,18 @@ def _denoise(image: np.ndarray) -> np.ndarray:
 
 
 def _picture(real: Noisy, fake: Noisy, names: dict[str, str]) -> bytes:
-    figure = Figure(figsize=(13, 13.5), layout="constrained")
-    axes = figure.subplots(3, 3)
     pictures = {
         f"reference\n{names['reference']}": real.noisy,
         f"clean\n{names['clean']}": fake.clean,
         f"generated\n{names['generated']}": fake.noisy,
-        f"noise ×{_GAIN}, {real.label}": 0.5 + _GAIN * real.noise,
-        f"noise ×{_GAIN}, {fake.label}": 0.5 + _GAIN * fake.noise,
     }
-    for ax, (title, image) in zip(axes.flat, pictures.items(), strict=False):
-        ax.imshow(np.clip(image, 0, 1))
-        ax.set_title(title, fontsize=10)
-        ax.axis("off")
-    histogram, level, correlation, spectrum = axes.flat[5:]
-    for item, style in ((real, "k-"), (fake, "C1-")):
-        # Bins hold whole 8-bit steps, of which some would else fall twice in a bin.
-        steps = max(1, round(32 * max(real.noise.std(), fake.noise.std())))
-        edges = (np.arange(-40.5, 41) * steps) / 255
-        density, _ = np.histogram(item.noise, edges)
-        width = (edges[1] - edges[0]) * item.noise.size
-        middles = (edges[1:] + edges[:-1]) / 2
-        histogram.plot(middles, density / width, style, label=item.label)
-        deviation, counts = (
-            np.asarray(v)[0] for v in metrics.noise_level_curve(item.clean, item.noisy, _LEVEL_BINS)
-        )
-        middles = (np.arange(_LEVEL_BINS) + 0.5) / _LEVEL_BINS
-        known = counts >= _FEWEST_VALUES
-        level.plot(middles[known], deviation[known], style, marker=".", label=item.label)
-        lags = [lag for lag in _LAGS if lag <= min(item.noise.shape[:2]) - 2]
-        values = [_correlation(item, lag) for lag in lags]
-        correlation.plot(lags, values, style, marker=".", label=item.label)
-        power = _spectrum(item)
-        frequency = (np.arange(len(power)) + 0.5) / len(power) / 2
-        spectrum.semilogy(frequency, np.maximum(power, 1e-12), style, label=item.label)
-    _label(histogram, "histogram of the noise", "noise", "density")
-    _label(level, "noise-level curve", "clean intensity", "standard deviation")
-    _label(correlation, "autocorrelation", "distance in pixels", "correlation")
-    _label(spectrum, "power spectrum", "cycles per pixel", "power")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figures.comparison(pictures, real, fake).savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def _label(ax, title: str, x: str, y: str) -> None:
-    ax.set(title=title, xlabel=x, ylabel=y)
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=9)
 
 
 def _correlation(item: Noisy, lag: int) -> float:
     return float(metrics.lag_autocorrelation(item.noise, lag)[0])
-
-
-def _spectrum(item: Noisy) -> np.ndarray:
-    bins = min(_SPECTRUM_BINS, min(item.noise.shape[:2]) // 2)
-    return np.asarray(metrics.radial_power_spectrum(item.noise, bins))[0]
 
 
 def _content(picture: bytes, real: Noisy, fake: Noisy, names: dict[str, str]) -> tuple[str, str]:
