@@ -25,9 +25,9 @@ from nt_jax.evaluation import denoising, generation, report, statistics
 from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import Broken
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.files import progress, replacing
 from nt_jax.images import read_rgb
 from nt_jax.inference.loading import load_denoiser
-from nt_jax.outputs import replacing
 from nt_jax.training.logs import read_metrics
 from nt_jax.training.loop import SUMMARY_FILE, train_and_evaluate
 
@@ -248,7 +248,7 @@ def make_pairs(
         raise InputError(
             f"{folder} was made of other images; choose another --output or --runs, or remove it"
         )
-    for index, photo in report.progress([*photos] * draws, "noisy image"):
+    for index, photo in progress([*photos] * draws, len(photos) * draws, "noisy image"):
         name = f"{index:05}.png"
         if (folder / "noisy" / name).exists():
             continue

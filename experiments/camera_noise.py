@@ -21,7 +21,7 @@ from tqdm import tqdm
 from nt_jax import metrics, prng
 from nt_jax.data import camera, sources
 from nt_jax.errors import ArgumentParser, InputError, run_command
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 
 LEVEL_BINS = 8
 SPECTRUM_BINS = 48

@@ -25,7 +25,7 @@ from experiments import noise_world
 from experiments.camera_noise import COLUMNS, LEVEL_BINS, statistics
 from nt_jax.data import pipeline, sources
 from nt_jax.errors import ArgumentParser, InputError, run_command
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 from nt_jax.training.logs import save_grid
 
 ROWS = 8  # of a batch picture

@@ -21,8 +21,8 @@ from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.builders.matlab import read_boxes
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import report
+from nt_jax.files import progress, replacing
 from nt_jax.inference.loading import load_denoiser
-from nt_jax.outputs import replacing
 
 
 def read(path: Path, boxes: np.ndarray) -> list[np.ndarray]:
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{missing[0]} is missing: info.mat has boxes for it")
     denoise = load_denoiser(args.denoiser)
     args.output.mkdir(parents=True, exist_ok=True)
-    for index, boxes in report.progress(boxes_of_images, "image"):
+    for index, boxes in progress(boxes_of_images, len(boxes_of_images), "image"):
         target = args.output / files[index].name
         if target.exists():
             continue

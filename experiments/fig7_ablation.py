@@ -21,7 +21,7 @@ from experiments import budget
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.errors import DivergedError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import report
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 
 # Fields that differ from the full losses, and what the paper says of the run.
 RUNS: dict[str, tuple[str, dict[str, float], str]] = {

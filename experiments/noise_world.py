@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from nt_jax import readings
 from nt_jax.data import camera, sources
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 
 SIDE = 128
 NUMBERS = (

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from nt_jax.checkpointing import CONFIG_FILE, checkpoint_steps
 from nt_jax.errors import EXIT_PREEMPTED, ArgumentParser, InputError, run_command
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 
 _PART_BYTES = 15 * 2**20
 _INDEX = "parts.json"

@@ -34,9 +34,9 @@ from nt_jax.evaluation.samples import (
     usable_photos,
 )
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.files import replacing
 from nt_jax.images import image_size, read_rgb
 from nt_jax.inference.loading import load
-from nt_jax.outputs import replacing
 
 OURS = "NoiseTransfer"
 # AKLD and KS on SIDD's validation blocks, then on SIDD+ (paper, table 1).

@@ -31,9 +31,9 @@ from nt_jax.data.sources import Pair, find_pairs, parse_spec
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command
 from nt_jax.evaluation import denoising, report, statistics
 from nt_jax.evaluation.samples import Broken
+from nt_jax.files import replacing
 from nt_jax.images import to_float
 from nt_jax.inference.loading import load_denoiser
-from nt_jax.outputs import replacing
 
 _ROWS = "bundled,adapted-1,adapted-5,adapted-30,pairs-1,pairs-2,pairs-5,ceiling,bm3d,nlm"
 _START = "small-denoiser"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 from nt_jax.paths import expand
 
 _ASKED, _PAIRS, _RUN, _REPORT = "adapt.json", "pairs", "run", "report.html"
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     from nt_jax.checkpointing import save_model
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.devices import check_devices
-    from nt_jax.evaluation.report import progress
+    from nt_jax.files import progress
     from nt_jax.inference.loading import load_denoiser, load_noisetransfer
     from nt_jax.inference.workdir import load_workdir
 
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     if not model.can_read:
         raise InputError(f"--model={args.model} cannot read noise off a photo; choose another")
     # Before anything is written: a photo may be broken.
-    found = [survey(model, path) for _, path in progress(noisy, "photo")]
+    found = [survey(model, path) for _, path in progress(noisy, len(noisy), "photo")]
     lines = describe(found)
     print(*lines, sep="\n", flush=True)
     _note(args.output, asked)
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     folder, run = args.output / _PAIRS, args.output / _RUN
     count = max(_FEWEST_PAIRS, round(_PAIRS_A_MINUTE * args.minutes))
     made = make_pairs(model, start, found, clean, folder, count, args.seed)
-    for _ in progress(range(count), "pair"):
+    for _ in progress(range(count), count, "pair"):
         next(made)
     true_pairs = str(args.pairs) if args.pairs else ""
     config = finetune.recipe(args.denoiser, start, folder, true_pairs, steps_for(args.minutes))

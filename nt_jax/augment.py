@@ -11,12 +11,9 @@ it goes on where it ended. In Python: `nt_jax.NoiseBank`.
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from tqdm import tqdm
 
 from nt_jax.data.layouts import check_clean
 from nt_jax.errors import (
@@ -26,10 +23,10 @@ from nt_jax.errors import (
     run_command,
     unwind_on_sigterm,
 )
+from nt_jax.files import progress, replacing
 from nt_jax.images import Photo, read_photo, read_rgb, write_photo
 from nt_jax.inference.files import images_to_work_on, make_folders
 from nt_jax.inference.noise_bank import NoiseBank
-from nt_jax.outputs import replacing
 from nt_jax.paths import expand
 
 __all__ = ["LAYOUTS", "NoiseBank", "make_pairs"]
@@ -81,7 +78,7 @@ def make_pairs(
     with replacing(output / _RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1))
     missing = [p for p in pairs if not all((folder / p.name).exists() for folder in folders)]
-    for pair in tqdm(missing, unit="pair", disable=not sys.stderr.isatty()):
+    for _, pair in progress(missing, len(missing), "pair"):
         pixels = read_rgb(clean / pair.clean)
         made = bank(pixels, pair.seed)
         try:

@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any
@@ -21,6 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from nt_jax.errors import InputError
+from nt_jax.files import scratch_beside
 
 Tree = Any
 MODEL_FILE = "model.json"
@@ -67,9 +67,7 @@ def save_model(
     others = [path for path in inside if path.name not in beside]
     if folder.exists() and not (folder.is_dir() and (is_model or _only_a_denoiser(others))):
         raise InputError(f"{folder} exists and is no model folder; choose another output")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with scratch_beside(folder) as scratch:
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(scratch / _VARIABLES, variables)
         # It names a folder of this machine, and the rename below already says that all is there.
@@ -88,8 +86,6 @@ def save_model(
         else:
             scratch.chmod(0o755)
             scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _only_a_denoiser(inside: list[pathlib.Path]) -> bool:

@@ -82,7 +82,8 @@ WEIGHT = number(0)
 DECAY = number(0, 1, below=True)
 # The blur of the losses reflects 10 pixels, and the generator's third level is a quarter of a side.
 PATCH = integer(12, step=4)
-_KINDS = tuple(name for name in noise.KINDS if name != "real")
+SYNTHETIC = tuple(name for name in noise.KINDS if name != "real")
+REFERENCES = ("same_image", "same_iso", "same_group", "other_image", "none")
 DTYPE = choice("float32", "bfloat16")
 
 # What every family has; its own FIELDS come beside.
@@ -96,7 +97,7 @@ COMMON = {
     "data.cache": TEXT,
     "data.real_fraction": SHARE,
     "data.mixing": choice("fixed", "uniform"),
-    "data.noise_kinds": several(choice(*_KINDS)),
+    "data.noise_kinds": several(choice(*SYNTHETIC)),
     "data.noise_kind_weights": several(WEIGHT),
     "data.sigma_range": several(number(0, 1e4), 2),
     "data.lam_range": several(number(0, 1e6, above=True), 2),
@@ -104,7 +105,7 @@ COMMON = {
     "data.camera_jpeg_quality": several(number(0, 100), 2),
     "data.camera_processing": FLAG,
     "data.grey_fraction": SHARE,
-    "data.real_reference": choice("same_image", "same_iso", "same_group", "other_image", "none"),
+    "data.real_reference": choice(*REFERENCES),
     "data.pair_clean_fraction": number(-1, 1),
     "data.blur_pair_clean": FLAG,
     "data.blend_probability": SHARE,
@@ -154,6 +155,76 @@ def check_fields(config: Any) -> None:
     _check(config, "family", COMMON["family"])
     for name, kind in fields_of(config).items():
         _check(config, name, kind)
+
+
+def check_config(config: Any, devices: int) -> None:
+    """Checks all of a training config before anything is read or written.
+
+    Raises:
+      InputError: a field is missing or has a value that cannot be used, alone, beside the others or
+        on that many devices; names it.
+    """
+    check_fields(config)
+    if config.train.batch_size % devices:
+        raise InputError(
+            f"config.train.batch_size={config.train.batch_size} is not a multiple of the"
+            f" {devices} devices"
+        )
+    family = families.find(families.name_of(config))
+    for relation in getattr(family, "RELATIONS", ()):
+        if wrong := relation(config):
+            raise InputError(wrong)
+
+
+def check_data(data: Any) -> None:
+    """Checks what the fields of `config.data` ask of each other, and values of no use to a loader.
+
+    Configs of before lack some fields.
+
+    Raises:
+      InputError: names the field.
+    """
+
+    def require(field: str, holds: bool, words: str) -> None:
+        if not holds:
+            raise InputError(f"data.{field}: {words}")
+
+    def choose(field: str, *allowed: str) -> None:
+        value = getattr(data, field)
+        words = f"unknown value {value!r}, known are {', '.join(allowed)}"
+        require(field, value in allowed, words)
+
+    choose("loader", "device", "tfdata")
+    choose("mixing", "fixed", "uniform")
+    choose("real_reference", *REFERENCES)
+    require("patch_size", data.patch_size >= 8, f"{data.patch_size} is too small, needs at least 8")
+    for field in ("real_fraction", "blend_probability", "cutmix_probability", "grey_fraction"):
+        share = getattr(data, field, 0.0)
+        require(field, 0 <= share <= 1, f"{share} is not in [0, 1]")
+    fraction = data.pair_clean_fraction
+    require("pair_clean_fraction", fraction <= 1, f"{fraction} is above 1")
+    kinds, weights = tuple(data.noise_kinds), tuple(data.noise_kind_weights)
+    for kind in kinds:
+        known = ", ".join(SYNTHETIC)
+        require("noise_kinds", kind in SYNTHETIC, f"unknown kind {kind!r}, known are {known}")
+    once = 0 < len(kinds) == len(set(kinds))
+    require("noise_kinds", once, "needs one or more kinds, each once")
+    each = len(weights) == len(kinds) and min(weights) >= 0 and sum(weights) > 0
+    require("noise_kind_weights", each, "needs one weight of at least 0 for each of noise_kinds")
+    for field, lowest in (("sigma_range", 0.0), ("lam_range", 1e-6)):
+        bounds = tuple(getattr(data, field))
+        fits = len(bounds) == 2 and lowest <= bounds[0] <= bounds[1]
+        words = f"needs (low, high) with {lowest:g} <= low <= high, not {bounds}"
+        require(field, fits, words)
+    quality = tuple(data.camera_jpeg_quality)
+    if quality != (0, 0):
+        words = "data.camera_processing has a JPEG of its own; leave one out"
+        require("camera_jpeg_quality", not getattr(data, "camera_processing", False), words)
+        words = (
+            f"needs (low, high) with 1 <= low <= high <= 100, or (0, 0) for no JPEG, not {quality}"
+        )
+        fits = len(quality) == 2 and 1 <= quality[0] <= quality[1] <= 100
+        require("camera_jpeg_quality", fits, f"{words}, not {quality}")
 
 
 def _check(config: Any, name: str, kind: Kind) -> None:

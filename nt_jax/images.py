@@ -23,9 +23,9 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
 from nt_jax.errors import InputError
+from nt_jax.files import replacing
 from nt_jax.formats import metadata, raw, webp
 from nt_jax.formats.metadata import Resolution
-from nt_jax.outputs import replacing
 from nt_jax.paths import look_through
 
 # Largest height and width each format can hold.

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from skimage import data
 
 from nt_jax import families, metrics
 from nt_jax.errors import InputError
+from nt_jax.families.noisetransfer import losses
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs" / "extend.md").read_text()
@@ -54,10 +56,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "pairs").mkdir()
     write_pairs(tmp_path / "pairs")
-    before, columns = set(sys.modules), dict(metrics.GENERATION)
-    yield tmp_path
-    for name in set(metrics.GENERATION) - set(columns):
-        del metrics.GENERATION[name]
+    before = set(sys.modules)
+    with mock.patch.dict(metrics.GENERATION), mock.patch.dict(losses.GENERATOR):
+        yield tmp_path
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) and pathlib.Path(
             sys.modules[name].__file__ or ""

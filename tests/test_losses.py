@@ -11,8 +11,10 @@ import pytest
 from jax.test_util import check_grads
 from scipy import ndimage, stats
 
+from nt_jax.configs.noisetransfer import get_config
 from nt_jax.errors import InputError
 from nt_jax.families.noisetransfer import losses, moco
+from nt_jax.fields import check_config
 from nt_jax.training.optimizer import make_optimizer, moving_average
 
 
@@ -225,9 +227,13 @@ def test_queue_is_first_in_first_out_and_wraps():
 
 
 def test_queue_length_is_a_multiple_of_the_batch():
-    moco.check_queue(64, 16)
+    config = get_config("smoke")
+    config.model.queue_length = 64
+    config.train.batch_size = 16
+    check_config(config, 1)
+    config.train.batch_size = 24
     with pytest.raises(InputError, match=r"queue_length=64 .*batch_size=24"):
-        moco.check_queue(64, 24)
+        check_config(config, 1)
 
 
 def test_moving_average():

@@ -15,8 +15,8 @@ from nt_jax.data import layouts, sources
 from nt_jax.data.builders import photos
 from nt_jax.errors import InputError
 from nt_jax.evaluation.samples import Broken, samples_of_folders
+from nt_jax.files import replacing
 from nt_jax.inference.files import pair_up, plan
-from nt_jax.outputs import replacing
 from nt_jax.paths import expand, look_through, split_names
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)

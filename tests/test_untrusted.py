@@ -32,10 +32,10 @@ from nt_jax import images, prepare, transfer
 from nt_jax.data import prepared, sources
 from nt_jax.data.builders import matlab, run
 from nt_jax.errors import InputError
+from nt_jax.files import check_inside, replacing, temporary_name
 from nt_jax.images import Photo, image_size, read_photo, read_rgb
 from nt_jax.inference import loading
 from nt_jax.inference.files import make_folders
-from nt_jax.outputs import check_inside, replacing, temporary_name
 
 PACKAGE = Path(nt_jax.__file__).parent
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from nt_jax.adaptation.survey import PhotoNoise
+from nt_jax.files import replacing
 from nt_jax.images import read_photo, read_rgb, to_float
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.report import embedded, page
-from nt_jax.outputs import replacing
 
 _TITLE = "A denoiser for these photos"
 _SIDE = 256  # of a crop

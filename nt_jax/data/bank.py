@@ -12,8 +12,8 @@ import numpy as np
 from nt_jax.data.prepared import StoredImage
 from nt_jax.data.sources import ImageFile, Pair, in_threads
 from nt_jax.errors import InputError
+from nt_jax.files import replacing
 from nt_jax.images import image_size, read_rgb
-from nt_jax.outputs import replacing
 from nt_jax.paths import expand
 
 _STALE_S = 3600.0  # a temporary file of a cache not written to for so long is nobody's

@@ -140,10 +140,10 @@ class CameraSetting(NamedTuple):
 
 
 def make_options(data_config: Any) -> Options:
-    """The camera fields of `config.data`; see configs/common.py.
+    """Takes the camera fields of a checked `config.data`; see configs/common.py.
 
     Raises:
-      InputError: a field or the file it names is wrong; names it.
+      InputError: the file that a field names is wrong; names it.
     """
     path, quality = str(data_config.camera_levels), tuple(data_config.camera_jpeg_quality)
     processed = bool(getattr(data_config, "camera_processing", False))  # configs of before
@@ -153,15 +153,6 @@ def make_options(data_config: Any) -> Options:
         raise InputError(f"data.camera_levels: {error}") from error
     if quality == (0, 0):
         return Options(levels, processed=processed)
-    if processed:
-        raise InputError(
-            "data.camera_jpeg_quality: data.camera_processing has a JPEG of its own; leave one out"
-        )
-    if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
-        raise InputError(
-            "data.camera_jpeg_quality: needs (low, high) with 1 <= low <= high <= 100, or (0, 0) "
-            f"for no JPEG, not {quality}"
-        )
     return Options(levels, (float(quality[0]), float(quality[1])))
 
 

@@ -26,7 +26,8 @@ from nt_jax.data.plan import Batch, Plan
 from nt_jax.data.tables import digest_of, make_tables
 from nt_jax.data.tfdata_loader import tfdata_batches
 from nt_jax.errors import InputError
-from nt_jax.outputs import replacing
+from nt_jax.fields import check_data
+from nt_jax.files import replacing
 
 
 def _check_processes_agree(digest: str) -> None:
@@ -92,9 +93,7 @@ def make_loader(
     Raises:
       InputError: a field of the config is wrong, or more than 1 % of the images; names it.
     """
-    if data_config.loader not in _LOADERS:
-        known = ", ".join(_LOADERS)
-        raise InputError(f"data.loader: unknown value {data_config.loader!r}, known are {known}")
+    check_data(data_config)
     n_shards = mesh.shape["data"]
     if batch_size < 1 or batch_size % n_shards:
         raise InputError(f"train.batch_size: {batch_size} is no multiple of the {n_shards} devices")

@@ -22,6 +22,7 @@ from nt_jax.evaluation import figures, report
 from nt_jax.evaluation.oracles import to_bytes
 from nt_jax.evaluation.report import Evaluation
 from nt_jax.evaluation.samples import Broken, usable_pairs, usable_photos, whole_windows
+from nt_jax.files import progress
 from nt_jax.images import read_rgb
 
 KINDS = ("gaussian", "poisson", "poisson_gaussian")
@@ -130,7 +131,7 @@ def evaluate(
         row: {metric: [] for metric in metrics.RESTORATION} for row in (*denoisers, NOISY)
     }
     examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for index, scene in report.progress(scenes, "image"):
+    for index, scene in progress(scenes, len(scenes), "image"):
         try:
             clean = read_rgb(scene.clean)[scene.rows, scene.columns]
             noisy = read_rgb(scene.noisy)[scene.rows, scene.columns] if scene.noisy else None

@@ -14,6 +14,7 @@ from nt_jax.evaluation import figures, report, statistics
 from nt_jax.evaluation.samples import Broken, usable_pairs, whole_windows
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.evaluation.tsne import pca, tsne
+from nt_jax.files import progress
 from nt_jax.images import read_rgb
 
 FEWEST_IMAGES = 4
@@ -49,7 +50,7 @@ def embed_pairs(model: Any, pairs: Sequence[Pair], broken: Broken) -> Embedded:
     """
     windows = whole_windows([pair.noisy for pair in pairs])
     names, groups, levels, embeddings, photographs = [], [], [], [], []
-    for index, pair in report.progress(pairs, "image"):
+    for index, pair in progress(pairs, len(pairs), "image"):
         try:
             clean, noisy = (read_rgb(path)[windows[index]] for path in (pair.clean, pair.noisy))
         except InputError as error:

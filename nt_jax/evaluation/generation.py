@@ -32,6 +32,7 @@ from nt_jax.evaluation.samples import (
 )
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.families import TOLD, Generator
+from nt_jax.files import progress
 
 # Trained for each set, in place of computed: so it is no entry of `metrics.GENERATION`.
 C2ST = metrics.Metric(c2st.c2st, "C2ST", 3)
@@ -139,7 +140,7 @@ def evaluate(
     most = max(1, min(c2st.MAX_PATCHES, c2st.MAX_TOTAL // len(samples)))
     patches: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "noisy", *rows)}
     bins = figures.spectrum_bins(sample.size for sample in samples)
-    for index, sample in report.progress(samples, "image"):
+    for index, sample in progress(samples, len(samples), "image"):
         try:
             images = read_images(sample, references[index])
         except InputError as error:

@@ -14,6 +14,7 @@ from nt_jax.data.sources import ImageFile, read_rgb
 from nt_jax.errors import InputError
 from nt_jax.evaluation import report, statistics
 from nt_jax.evaluation.samples import Broken, usable_images, usable_pairs
+from nt_jax.files import progress
 from nt_jax.readings import NoiseReading
 
 # Columns of the table of images, and of the table of errors.
@@ -107,7 +108,7 @@ def run(
     if not model.can_read:
         raise InputError(f"{model_name} cannot read noise: it was trained without a head for it")
     found = []
-    for _, (name, noisy_file, clean_file) in report.progress(files, "image"):
+    for _, (name, noisy_file, clean_file) in progress(files, len(files), "image"):
         try:
             noisy = read_rgb(noisy_file)
             clean = None if clean_file is None else read_rgb(clean_file)

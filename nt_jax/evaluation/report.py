@@ -3,27 +3,21 @@
 import contextlib
 import json
 import os
-import shutil
-import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from nt_jax.errors import InputError
 from nt_jax.evaluation import statistics
 from nt_jax.evaluation.figures import Look
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.files import scratch_beside
 from nt_jax.metrics import Metric
 
-_T = TypeVar("_T")
 # What every score of an image is computed on, in evaluations and while training.
 PROTOCOL = "Scored as floats, clipped to [0, 1] and not rounded to 8 bits."
-_LINE_EVERY_S = 15.0
 
 
 class Evaluation(NamedTuple):
@@ -87,22 +81,13 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
 
 @contextlib.contextmanager
 def _scratch(output: Path) -> Iterator[Path]:
-    """An empty folder beside `output`, removed afterwards, as are parents made for it."""
-    missing = [parent for parent in output.absolute().parents if not parent.exists()]
     try:
-        output.absolute().parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+        with scratch_beside(output) as folder:
+            yield folder
     except OSError as error:
         raise InputError(
-            f"--output={output} cannot be written: {error.strerror}; choose another"
+            f"--output={output} cannot be written: {error.strerror or error}; choose another"
         ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in missing:
-            with contextlib.suppress(OSError):  # it is not empty, so it holds the output
-                parent.rmdir()
 
 
 def write_results(
@@ -116,19 +101,14 @@ def write_results(
       InputError: they cannot be written.
     """
     with _scratch(output) as folder:
-        try:
-            content = json.dumps(results, indent=2, allow_nan=False)
-            (folder / "results.json").write_text(content + "\n", encoding="utf-8")
-            (folder / "results.md").write_text(text, encoding="utf-8")
-            for name, figure in figures.items():
-                figure.savefig(folder / f"{name}.png", dpi=110)
-            output.mkdir(exist_ok=True)
-            for path in sorted(folder.iterdir()):
-                os.replace(path, output / path.name)
-        except OSError as error:
-            raise InputError(
-                f"--output={output} cannot be written: {error.strerror or error}"
-            ) from error
+        content = json.dumps(results, indent=2, allow_nan=False)
+        (folder / "results.json").write_text(content + "\n", encoding="utf-8")
+        (folder / "results.md").write_text(text, encoding="utf-8")
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=110)
+        output.mkdir(exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            os.replace(path, output / path.name)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -173,17 +153,3 @@ def as_json(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, Any
 def describe(count: int, arguments: Mapping[str, Any]) -> str:
     """The line below a table that says what it was made from."""
     return f"{count} images; {', '.join(f'{name} {value}' for name, value in arguments.items())}."
-
-
-def progress(items: Sequence[_T], unit: str) -> Iterator[tuple[int, _T]]:
-    """Numbers and items, with a bar on a terminal and a line now and then otherwise."""
-    begun = last = time.monotonic()
-    on_terminal = sys.stderr.isatty()
-    for index, item in enumerate(tqdm(items, unit=unit, disable=not on_terminal)):
-        yield index, item
-        now = time.monotonic()
-        if not on_terminal and now - last > _LINE_EVERY_S:
-            last = now
-            rate = (index + 1) / (now - begun)
-            left = (len(items) - index - 1) / rate
-            print(f"{unit} {index + 1}/{len(items)}  {rate:.2f} a second  {left:.0f} s left")

@@ -68,7 +68,8 @@ class Generator(Protocol):
 class Family(Protocol):
     """A module that makes, trains and loads models of one kind."""
 
-    # {"section.field": kind} of the config's fields beside `fields.COMMON`.
+    # {"section.field": kind} of the config's fields beside `fields.COMMON`. It may also have
+    # RELATIONS: functions of a config that say what is wrong between fields, "" where nothing is.
     FIELDS: Mapping[str, Any]
 
     def task_class(self) -> Any:

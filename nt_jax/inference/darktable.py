@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from nt_jax.errors import InputError
+from nt_jax.files import replacing
 from nt_jax.inference.export import denoiser_onnx
 from nt_jax.models.ridnet import RIDNet
-from nt_jax.outputs import replacing
 
 if TYPE_CHECKING:
     from nt_jax.inference.denoiser import Denoiser

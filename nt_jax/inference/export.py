@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from nt_jax import prng
 from nt_jax.errors import InputError
 from nt_jax.families import Generator
+from nt_jax.files import replacing
 from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.tiles import ALIGNMENT, receptive_radius, round_up
@@ -38,7 +39,6 @@ from nt_jax.models.generator import map_shapes
 from nt_jax.models.layers import Array
 from nt_jax.models.networks import Networks, embed
 from nt_jax.models.parameters import Tree
-from nt_jax.outputs import replacing
 
 
 class Exported(Protocol):

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nt_jax.errors import InputError
+from nt_jax.files import check_inside, temporary_name
 from nt_jax.formats import raw
 from nt_jax.images import (
     Photo,
@@ -25,7 +26,6 @@ from nt_jax.images import (
 )
 from nt_jax.inference.embeddings import reference_crops
 from nt_jax.inference.shards import WHOLE, Shard
-from nt_jax.outputs import check_inside, temporary_name
 
 if TYPE_CHECKING:
     from nt_jax.inference.model import Model, ReferenceNoise

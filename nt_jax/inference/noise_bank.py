@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 
 from nt_jax.arrays import as_images, as_integer
 from nt_jax.errors import InputError
+from nt_jax.files import replacing
 from nt_jax.images import from_float, list_images, nothing_found, read_photo
-from nt_jax.outputs import replacing
 from nt_jax.paths import expand
 from nt_jax.readings import NoiseReading
 

@@ -12,8 +12,8 @@ from nt_jax import metrics
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures
 from nt_jax.evaluation.figures import Noisy
+from nt_jax.files import replacing
 from nt_jax.images import Photo, read_photo, to_float
-from nt_jax.outputs import replacing
 
 EXTENSIONS = (".html", ".png")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nt_jax.errors import InputError
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 
 RECORD = "transfer.json"
 

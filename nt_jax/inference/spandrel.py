@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nt_jax.errors import InputError
-from nt_jax.outputs import replacing
+from nt_jax.files import replacing
 
 if TYPE_CHECKING:
     from nt_jax.inference.denoiser import Denoiser

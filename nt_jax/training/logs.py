@@ -4,29 +4,18 @@ import importlib.util
 import json
 import os
 import pathlib
-import sys
-import time
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
+
+from nt_jax.files import Progress, replace_text
 
 
 def say(text: str) -> None:
     """Prints a line, once however many processes train."""
     if jax.process_index() == 0:
         print(text, flush=True)
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Replaces a file so that it has its old or its new content, whenever the machine stops."""
-    scratch = path.with_suffix(".tmp")
-    with scratch.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
 
 
 class MetricsFile:
@@ -65,7 +54,7 @@ class MetricsFile:
         self._file.close()
 
     def _replace(self, lines: list[dict[str, Any]]) -> None:
-        write_whole(self._path, "".join(map(_line, lines)))
+        replace_text(self._path, "".join(map(_line, lines)))
         self.newest = lines[-1] if lines else {}
         self._file = self._path.open("a")
 
@@ -121,56 +110,29 @@ class TensorBoard:
             self._writer.close()
 
 
-class Progress:
-    """A bar with rate and time left on a terminal, plain lines otherwise."""
-
-    def __init__(self, start: int, stop: int, line_every_s: float = 15.0) -> None:
-        """Args: first and last step; seconds between plain lines."""
-        self._bar = tqdm(
-            total=stop, initial=start, unit="step", disable=not sys.stderr.isatty(), smoothing=0.05
-        )
-        self._start, self._stop = start, stop
-        self._begun = self._last = time.monotonic()
-        self._line_every_s = line_every_s
-        self.waited_s = 0.0
-
-    def restart(self, step: int) -> None:
-        """Counts rate and waiting from here: what came before was compilation."""
-        self._start, self._begun, self.waited_s = step, time.monotonic(), 0.0
-
-    def step(self, step: int, text: str) -> None:
-        """Reports that `step` is done, with a few numbers as `text`."""
-        self._bar.update(step - self._bar.n)
-        now = time.monotonic()
-        if now - self._last < self._line_every_s and step != self._stop:
-            return
-        self._last = now
-        elapsed = max(now - self._begun, 1e-9)
-        rate = (step - self._start) / elapsed
-        left = _clock((self._stop - step) / rate) if rate else "?"
-        waited = 100 * self.waited_s / elapsed
-        if self._bar.disable:
-            print(
-                f"step {step}/{self._stop}  {rate:.2f} steps/s  {left} left"
-                f"  data {waited:.1f} %  {text}",
-                flush=True,
-            )
-        else:
-            self._bar.set_postfix_str(f"data {waited:.1f} %  {text}")
-
-    def close(self) -> None:
-        """Ends the bar's line."""
-        self._bar.close()
-
-
 class Records:
-    """All that a run records of its steps."""
+    """All that a run records of its steps.
+
+    Attributes:
+      waited_s: seconds that steps waited for their data, since `restart`.
+    """
 
     def __init__(self, workdir: pathlib.Path, start: int, stop: int) -> None:
         """Args: folder of the run; first and last step."""
         self.metrics_file = MetricsFile(workdir / "metrics.jsonl", start)
         self.tensorboard = TensorBoard(workdir)
-        self.progress = Progress(start, stop)
+        self.waited_s = 0.0
+        self._progress = Progress(stop, "step", start=start)
+
+    def restart(self, step: int) -> None:
+        """Counts rate and waiting from here: what came before was compilation."""
+        self._progress.restart(step)
+        self.waited_s = 0.0
+
+    def show(self, step: int, text: str) -> None:
+        """Reports that `step` is done, with a few numbers as `text`."""
+        waited = 100 * self.waited_s / self._progress.elapsed
+        self._progress.show(step, f"data {waited:.1f} %  {text}")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes named numbers to metrics.jsonl and TensorBoard; nothing when there are none."""
@@ -187,13 +149,7 @@ class Records:
         """Flushes and closes everything."""
         self.metrics_file.close()
         self.tensorboard.close()
-        self.progress.close()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+        self._progress.close()
 
 
 def log_parameters(path: pathlib.Path, networks: dict[str, Any]) -> None:

@@ -21,11 +21,12 @@ from nt_jax import families, prng
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps
 from nt_jax.data.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
-from nt_jax.fields import check_resume
+from nt_jax.fields import check_config, check_resume
+from nt_jax.files import replace_text
 from nt_jax.training import logs
 from nt_jax.training.cluster import failing_alone
 from nt_jax.training.interrupts import Interrupts
-from nt_jax.training.task import Task, check_common
+from nt_jax.training.task import Task
 
 SUMMARY_FILE = "summary.json"
 
@@ -55,7 +56,7 @@ def train_and_evaluate(
     with Interrupts() as interrupts:
         with interrupts.leaving_loses_nothing():
             mesh = data_mesh()
-            check_common(config, mesh)
+            check_config(config, mesh.size)
             task = families.find(families.name_of(config)).task_class()(config)
             loader = make_loader(
                 config.data,
@@ -73,7 +74,7 @@ def train_and_evaluate(
             state = _restore_or_init(config, task, mesh, checkpointer)
             with _written(workdir):
                 if jax.process_index() == 0:
-                    logs.write_whole(workdir / CONFIG_FILE, _json(saved))
+                    replace_text(workdir / CONFIG_FILE, _json(saved))
                 run = _Run(config, workdir, task, mesh, checkpointer, interrupts, state)
             try:
                 run.train(loader, enough)
@@ -154,7 +155,7 @@ class _Run:
             waiting = time.monotonic()
             batch = next(batches)
             if self.records:
-                self.records.progress.waited_s += time.monotonic() - waiting
+                self.records.waited_s += time.monotonic() - waiting
             images = {name: batch[name] for name in self.task.inputs}
             self.state, metrics = step_function(
                 self.state, images, prng.fold_in(self.keys.maps, step)
@@ -168,7 +169,7 @@ class _Run:
                 seconds = time.monotonic() - begun
                 logs.say(f"first step, compiled with its data: {seconds:.1f} s")
                 if self.records:
-                    self.records.progress.restart(step)
+                    self.records.restart(step)
             stop = self.interrupts.agreed()
             if stop or self.due(step) or step % train.checkpoint_every == 0:
                 self.report(*pending)
@@ -216,7 +217,7 @@ class _Run:
         self.summary["seconds"] = round(seconds, 1)
         if self.records:
             with _written(self.workdir):
-                logs.write_whole(self.workdir / SUMMARY_FILE, _json(self.summary))
+                replace_text(self.workdir / SUMMARY_FILE, _json(self.summary))
 
     def report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Logs the numbers of a finished step; raises DivergedError if one is not finite."""
@@ -230,7 +231,7 @@ class _Run:
             self.records.write(step, values if step % self.config.train.log_every == 0 else {})
         shown = [name for name in self.task.shown if name in values]
         text = "  ".join(f"{name} {values[name]:.3f}" for name in shown)
-        self.records.progress.step(step, text)
+        self.records.show(step, text)
 
     def diverged(self, step: int, why: str) -> DivergedError:
         self.checkpointer.wait()

@@ -8,10 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nt_jax.checkpointing import load_state
-from nt_jax.errors import InputError
 from nt_jax.evaluation import heldout
 from nt_jax.evaluation.heldout import Scores
-from nt_jax.fields import check_fields
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.training import logs
 
@@ -49,7 +47,7 @@ class Task(ABC):
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
-        """Checks the config and reads what is evaluated on; raises InputError."""
+        """Reads what a checked config is evaluated on; raises InputError."""
 
     @abstractmethod
     def init(self, key: Array) -> Any:
@@ -135,13 +133,3 @@ class GeneratorTask(Task):
             "true noise x4": 0.5 + 4 * (noisy - clean),
         }
         return Scores(results, pictures)
-
-
-def check_common(config: Any, mesh: Mesh) -> None:
-    """Raises InputError if a field, or the batch on these devices, cannot be used."""
-    check_fields(config)
-    if config.train.batch_size % mesh.size:
-        raise InputError(
-            f"config.train.batch_size={config.train.batch_size} is not a multiple of the"
-            f" {mesh.size} devices"
-        )

@@ -5,9 +5,7 @@ import hashlib
 import math
 import os
 import re
-import sys
 import threading
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,18 +15,16 @@ from typing import NamedTuple, TypeVar
 
 import imagecodecs
 import numpy as np
-from tqdm import tqdm
 
 from nt_jax.data.alignment import align_noisy
 from nt_jax.data.builders.listing import Source
 from nt_jax.errors import InputError
+from nt_jax.files import progress, replacing
 from nt_jax.images import EXTENSIONS, LARGE, image_size
-from nt_jax.outputs import replacing
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_LINE_EVERY_S = 15.0
 _LARGE_LOCK = threading.Lock()
 _MEMBER = re.compile(r"y(\d+)_x(\d+)_(clean|noisy)\.png")
 
@@ -150,18 +146,9 @@ def in_parallel(
     function: Callable[[_T], _R], items: Iterable[_T], total: int, what: str
 ) -> Iterator[_R]:
     """`map` in threads with a progress bar on a terminal, plain lines otherwise."""
-    begun = last = time.monotonic()
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        results = pool.map(function, items)
-        bar = tqdm(results, what, total, unit="image", disable=not sys.stderr.isatty())
-        for done, result in enumerate(bar, start=1):
+        for _, result in progress(pool.map(function, items), total, "image", what):
             yield result
-            now = time.monotonic()
-            if bar.disable and (done == total or now - last > _LINE_EVERY_S):
-                last = now
-                rate = done / max(now - begun, 1e-9)
-                left = (total - done) / rate
-                print(f"{what} {done}/{total}  {rate:.3g} images/s  {left:.0f} s left", flush=True)
     finally:
         pool.shutdown(cancel_futures=True)  # `with` would first work off all that waits

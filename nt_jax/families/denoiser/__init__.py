@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from nt_jax.errors import InputError
 from nt_jax.families.denoiser import release
 from nt_jax.fields import COUNT, DTYPE, TEXT, choice, integer
-from nt_jax.models.denoisers import KINDS
+from nt_jax.models.denoisers import KINDS, layout_of, make_denoiser
 
 if TYPE_CHECKING:
     from nt_jax.families.denoiser.task import DenoiserTask
@@ -20,6 +21,46 @@ FIELDS = {
     "denoiser.model": TEXT,
     "denoiser.crop": integer(0),
 }
+
+
+def pairs_of_real_noise(config: Any) -> str:
+    """Says what is wrong if training on real noise has no pairs."""
+    if config.denoiser.noise != "real" or config.data.pairs:
+        return ""
+    return "training on real noise needs pairs: give --config.data.pairs=DIR"
+
+
+def crop_within_patch(config: Any) -> str:
+    """Says what is wrong if the crop leaves too little of a patch."""
+    crop, patch = config.denoiser.crop, config.data.patch_size
+    if crop <= (patch - 8) // 2:
+        return ""
+    return (
+        f"config.denoiser.crop={crop} must be 0 or more and leave 8 pixels of"
+        f" config.data.patch_size={patch}"
+    )
+
+
+def sizes_of_network(config: Any) -> str:
+    """Says what is wrong if the network cannot have this width or see patches of this size."""
+    model = config.model
+    network = make_denoiser(model.kind, model.width, model.blocks)
+    try:
+        layout_of(network)
+    except InputError as error:
+        return str(error)
+    seen = config.data.patch_size - 2 * config.denoiser.crop
+    for name, side in (("data.patch_size", seen), ("eval.patch_size", config.eval.patch_size)):
+        if side % network.alignment:
+            return (
+                f"config.{name}: {model.kind} sees {side} pixels a side, which must be a multiple"
+                f" of {network.alignment}"
+            )
+    return ""
+
+
+# What the fields ask of each other: each gives "" or what is wrong.
+RELATIONS = (pairs_of_real_noise, crop_within_patch, sizes_of_network)
 
 
 def task_class() -> type["DenoiserTask"]:

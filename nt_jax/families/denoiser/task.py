@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from nt_jax import metrics
-from nt_jax.errors import InputError
 from nt_jax.evaluation import heldout
 from nt_jax.evaluation.heldout import Scores
 from nt_jax.families import Generator
@@ -55,10 +54,8 @@ class DenoiserTask(Task):
     inherits: ClassVar = {"params": "params", "average": "params"}
 
     def __init__(self, config: Any) -> None:
-        _check(config)
         self.config = config
         self._network = make_network(config)
-        _check_sizes(config, self._network)
         self._generator = _load_generator(config) if config.denoiser.noise == "generated" else None
         self.inputs = ("clean", *self._generator.told) if self._generator else ("clean", "noisy")
         self._held_out = heldout.make_heldout(config)
@@ -112,29 +109,6 @@ def _scores(held_out: heldout.HeldOut, images: np.ndarray, prefix: str = "") -> 
         results[f"eval/{prefix}{name}"] = float(np.mean(list(by_kind.values())))
         results |= {f"eval/{kind}/{prefix}{name}": score for kind, score in by_kind.items()}
     return results
-
-
-def _check(config: Any) -> None:
-    if config.denoiser.noise == "real" and not config.data.pairs:
-        raise InputError("training on real noise needs pairs: give --config.data.pairs=DIR")
-    crop, patch = config.denoiser.crop, config.data.patch_size
-    if not 0 <= crop <= (patch - 8) // 2:
-        raise InputError(
-            f"config.denoiser.crop={crop} must be 0 or more and leave 8 pixels of"
-            f" config.data.patch_size={patch}"
-        )
-
-
-def _check_sizes(config: Any, network: DenoiserNetwork) -> None:
-    """Raises InputError if the network cannot have this width or see patches of this size."""
-    layout_of(network)
-    seen = config.data.patch_size - 2 * config.denoiser.crop
-    for name, side in (("data.patch_size", seen), ("eval.patch_size", config.eval.patch_size)):
-        if side % network.alignment:
-            raise InputError(
-                f"config.{name}: {config.model.kind} sees {side} pixels a side, which must be a"
-                f" multiple of {network.alignment}"
-            )
 
 
 def _load_generator(config: Any) -> Generator:

@@ -1,6 +1,7 @@
 """The loss terms of NoiseTransfer, each a float32 scalar (spec: paper section 3, equations 1-7)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -121,3 +122,102 @@ def autocorrelation(noise: Array, generated_noise: Array) -> Array:
         in_space.append(readings.autocorrelation(jnp.concatenate([n, colours], axis=-1)))
         between.append(readings.channel_correlation(n))
     return (jnp.abs(in_space[0] - in_space[1]).mean() + jnp.abs(between[0] - between[1]).mean()) / 2
+
+
+# --- The terms of a step --------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """What the terms of a step look at.
+
+    Attributes:
+      config: training config.
+      clean, noisy: [B, H, W, 3] in [0, 1].
+      noise: generated, [B, H, W, 3].
+      key, queue: [B, E] and [Q, E], of the contrast.
+      contrast: the discriminator's outputs of the generated image, first, and the true one, last,
+        as far as a term asks for them.
+      gan: its outputs of the true image, first; the generated one as L_D sees it, second; and as
+        L_G sees it, last.
+    """
+
+    config: Any
+    clean: Array
+    noisy: Array
+    noise: Array
+    key: Array
+    queue: Array
+    contrast: Any
+    gan: Any
+
+
+# A term, and numbers to log beside it.
+Term = tuple[Array, dict[str, Array]]
+
+
+def _image(levels: Sequence[Array], index: int) -> list[Array]:
+    """Takes one image's part of [B, R, H, W, C] arrays."""
+    return [level[:, index] for level in levels]
+
+
+def _contrast(seen: Seen, index: int, name: str) -> Term:
+    query = seen.contrast.embedding[:, index]
+    options = seen.config.losses.temperature, seen.config.variant.batch_negatives
+    loss, accuracy = info_nce(query, seen.key, seen.queue, *options)
+    return loss, {name: accuracy}
+
+
+def _gan_d(seen: Seen) -> Term:
+    real, fake = _image(seen.gan.logits, 0), _image(seen.gan.logits, 1)
+    found_real, found_fake = (
+        jnp.stack([jax.nn.sigmoid(level).mean() for level in levels]).mean()
+        for levels in (real, fake)
+    )
+    loss = adversarial_discriminator(real, fake, seen.config.variant.halved_gan_d)
+    return loss, {"d_real": found_real, "d_fake": found_fake}
+
+
+def _matching(features: Sequence[Array], real: int, fake: int) -> Term:
+    return feature_matching(_image(features, real), _image(features, fake)), {}
+
+
+def _reading(seen: Seen) -> Term:
+    measured = readings.measure(seen.noisy - seen.clean, seen.clean)
+    return reading(seen.contrast.readings[:, -1], measured), {}
+
+
+def of_noise(loss: Callable[[Array, Array], Array]) -> Callable[[Seen], Term]:
+    """Makes a term of a loss of (true noise, generated noise), [B, H, W, 3] each."""
+    return lambda seen: (loss(seen.noisy - seen.clean, seen.noise), {})
+
+
+# By the name of the weight, a field of config.losses; a new loss is one more entry. Of L_G:
+GENERATOR: dict[str, Callable[[Seen], Term]] = {
+    "noise_g": lambda seen: _contrast(seen, 0, "contrastive_accuracy_generated"),
+    "noise_fm": lambda seen: _matching(seen.contrast.features, -1, 0),
+    "gan_g": lambda seen: (adversarial_generator(_image(seen.gan.logits, -1)), {}),
+    "gan_fm": lambda seen: _matching(seen.gan.features, 0, -1),
+    "recon": lambda seen: (reconstruction(seen.noisy, seen.clean + seen.noise), {}),
+    "noise_level": of_noise(noise_level),
+    "wasserstein": of_noise(wasserstein),
+    "autocorrelation": of_noise(autocorrelation),
+}
+# Of L_D:
+DISCRIMINATOR: dict[str, Callable[[Seen], Term]] = {
+    "noise_d": lambda seen: _contrast(seen, -1, "contrastive_accuracy"),
+    "reading": _reading,
+    "gan_d": _gan_d,
+}
+
+
+def add_up(terms: Mapping[str, Callable[[Seen], Term]], seen: Seen) -> tuple[Array, dict]:
+    """Adds up the terms with a weight: (float32 scalar, {name: float32 scalar})."""
+    weights = seen.config.losses
+    values: dict[str, Array] = {}
+    logged: dict[str, Array] = {}
+    for name, term in terms.items():
+        if weights.get(name):  # weights of before some terms have no such field
+            values[name], beside = term(seen)
+            logged |= beside
+    total = sum((weights[name] * value for name, value in values.items()), jnp.float32(0))
+    return total, logged | values

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from nt_jax import prng
-from nt_jax.errors import InputError
 from nt_jax.models.parameters import Array
 
 
@@ -12,15 +11,6 @@ def init_queue(key: Array, length: int, embedding_size: int) -> Array:
     """Queue [length, E] of normalised Gaussian vectors."""
     queue = prng.normal(key, (length, embedding_size))
     return queue / jnp.linalg.norm(queue, axis=1, keepdims=True)
-
-
-def check_queue(length: int, batch_size: int) -> None:
-    """Raises InputError unless whole batches fill the queue, so that no write wraps around."""
-    if length % batch_size:
-        raise InputError(
-            f"config.model.queue_length={length} is not a multiple of"
-            f" config.train.batch_size={batch_size}; change one of them"
-        )
 
 
 def enqueue(queue: Array, pointer: Array, keys: Array) -> tuple[Array, Array]:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from nt_jax import readings
 from nt_jax.families.noisetransfer import losses, moco
 from nt_jax.families.noisetransfer.state import TrainState
 from nt_jax.models.generator import sample_maps
@@ -50,18 +49,32 @@ def joint_losses(
     Returns:
       (L_G + L_D, {name: float32 scalar}).
     """
-    weights, variant = config.losses, config.variant
     clean, noisy = batch["clean"], batch["noisy"]
     noise = generate_noise(networks, generator, clean, key, maps)
-    generated = clean + noise
+    contrast, gan = _judged(config, networks, discriminator, clean, noisy, clean + noise, key)
+    seen = losses.Seen(config, clean, noisy, noise, key, queue, contrast, gan)
+    loss_g, metrics_g = losses.add_up(losses.GENERATOR, seen)
+    loss_d, metrics_d = losses.add_up(losses.DISCRIMINATOR, seen)
+    return loss_g + loss_d, metrics_g | metrics_d | {"loss_g": loss_g, "loss_d": loss_d}
 
+
+def _judged(
+    config: Any,
+    networks: Networks,
+    discriminator: Tree,
+    clean: Array,
+    noisy: Array,
+    generated: Array,
+    key: Array,
+) -> tuple[Any, Any]:
+    """Runs the discriminator once, on the images that a term with a weight asks for."""
+    weights = config.losses
     noise_images, gan_images = [], []
-    reading = weights.get("reading")  # weights of before that term have no such field
     generator_noise = bool(weights.noise_g or weights.noise_fm)
     generator_gan = bool(weights.gan_g or weights.gan_fm)
     if generator_noise:
         noise_images.append(generated)
-    if weights.noise_d or weights.noise_fm or reading:
+    if weights.noise_d or weights.noise_fm or weights.get("reading"):
         noise_images.append(noisy)
     if weights.gan_d or weights.gan_fm:
         gan_images.append(noisy)
@@ -69,67 +82,14 @@ def joint_losses(
         gan_images.append(jax.lax.stop_gradient(generated))
     if generator_gan:
         gan_images.append(generated)
-    noise_outputs, gan_outputs = None, None
-    if noise_images or gan_images:
-        noise_outputs, gan_outputs = networks.discriminator.apply(
-            {"params": discriminator},
-            jnp.stack(noise_images, axis=1) if noise_images else None,
-            *((clean, key, jnp.stack(gan_images, axis=1)) if gan_images else (None, None, None)),
-            frozen=(int(generator_noise), int(generator_gan)),
-        )
-
-    terms_g: Metrics = {}
-    terms_d: Metrics = {}
-    metrics: Metrics = {}
-
-    if noise_outputs is not None:
-        query, features = noise_outputs.embedding, noise_outputs.features
-        contrast = (key, queue, config.losses.temperature, variant.batch_negatives)
-        if weights.noise_d:
-            terms_d["noise_d"], metrics["contrastive_accuracy"] = losses.info_nce(
-                query[:, -1], *contrast
-            )
-        if weights.noise_g:
-            terms_g["noise_g"], metrics["contrastive_accuracy_generated"] = losses.info_nce(
-                query[:, 0], *contrast
-            )
-        if weights.noise_fm:
-            terms_g["noise_fm"] = losses.feature_matching(_image(features, -1), _image(features, 0))
-        if reading:
-            assert noise_outputs.readings is not None
-            measured = readings.measure(noisy - clean, clean)
-            terms_d["reading"] = losses.reading(noise_outputs.readings[:, -1], measured)
-    if gan_outputs is not None:
-        logits, features = gan_outputs.logits, gan_outputs.features
-        if weights.gan_d:
-            real, fake = _image(logits, 0), _image(logits, 1)
-            metrics["d_real"], metrics["d_fake"] = (
-                jnp.stack([jax.nn.sigmoid(level).mean() for level in levels]).mean()
-                for levels in (real, fake)
-            )
-            terms_d["gan_d"] = losses.adversarial_discriminator(real, fake, variant.halved_gan_d)
-        if weights.gan_g:
-            terms_g["gan_g"] = losses.adversarial_generator(_image(logits, -1))
-        if weights.gan_fm:
-            terms_g["gan_fm"] = losses.feature_matching(_image(features, 0), _image(features, -1))
-    if weights.recon:
-        terms_g["recon"] = losses.reconstruction(noisy, generated)
-    if weights.noise_level:
-        terms_g["noise_level"] = losses.noise_level(noisy - clean, noise)
-    if weights.wasserstein:
-        terms_g["wasserstein"] = losses.wasserstein(noisy - clean, noise)
-    if weights.get("autocorrelation"):
-        terms_g["autocorrelation"] = losses.autocorrelation(noisy - clean, noise)
-
-    loss_g = sum((weights[name] * term for name, term in terms_g.items()), jnp.float32(0))
-    loss_d = sum((weights[name] * term for name, term in terms_d.items()), jnp.float32(0))
-    metrics |= terms_g | terms_d | {"loss_g": loss_g, "loss_d": loss_d}
-    return loss_g + loss_d, metrics
-
-
-def _image(levels: tuple[Array, ...], index: int) -> list[Array]:
-    """One image's part of [B, R, H, W, C] arrays."""
-    return [level[:, index] for level in levels]
+    if not noise_images and not gan_images:
+        return None, None
+    return networks.discriminator.apply(
+        {"params": discriminator},
+        jnp.stack(noise_images, axis=1) if noise_images else None,
+        *((clean, key, jnp.stack(gan_images, axis=1)) if gan_images else (None, None, None)),
+        frozen=(int(generator_noise), int(generator_gan)),
+    )
 
 
 def train_step(

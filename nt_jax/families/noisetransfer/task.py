@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from nt_jax.errors import InputError
-from nt_jax.families.noisetransfer import moco
 from nt_jax.families.noisetransfer.state import TrainState, init_state
 from nt_jax.families.noisetransfer.step import effective, jit_train_step
 from nt_jax.inference.embeddings import crop_of_trained, embed_by_crops
@@ -35,15 +33,7 @@ class NoiseTransferTask(GeneratorTask):
     }
 
     def __init__(self, config: Any) -> None:
-        """Checks the config and reads the held-out patches; raises InputError."""
-        moco.check_queue(config.model.queue_length, config.train.batch_size)
-        if config.model.embedding_size + config.model.width < 4:
-            raise InputError(
-                f"config.model.embedding_size={config.model.embedding_size} and"
-                f" width={config.model.width} leave no room for a modulation; need 4 together"
-            )
-        if config.losses.reading and not config.model.reader:
-            raise InputError("config.losses.reading needs a head: set config.model.reader=True")
+        """Reads the held-out patches; raises InputError."""
         super().__init__(config)
         self._networks = make_networks(config.model, jnp.dtype(config.model.dtype))
         self._generate = make_generate(self._networks, crop_of_trained(config.data.patch_size))
