@@ -18,12 +18,12 @@ check: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy nt_jax
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-test: .venv/installed pyproject.toml
+.venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e ".[train,test,export,app]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 		"jax2onnx>=0.17,<0.18" "apache-beam>=2.77,<2.78" "spandrel>=0.4.2,<0.5"

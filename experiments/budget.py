@@ -19,7 +19,7 @@ from PIL import Image
 from configs import denoiser
 from nt_jax import families, prng
 from nt_jax.checkpointing import CONFIG_FILE, read_config
-from nt_jax.data.sources import ImageFile
+from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import ArgumentParser, InputError
 from nt_jax.evaluation import denoising, generation, report, statistics
 from nt_jax.evaluation.baselines import Method

@@ -1,4 +1,4 @@
-"""Does the camera model of nt_jax.data.camera look like a real camera's noise?
+"""Does the camera model of nt_jax.noise.camera look like a real camera's noise?
 
   python -m experiments.camera_noise --pairs=DIR --output=DIR [--cameras=16] [--seed=0]
 
@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from nt_jax import metrics, prng
-from nt_jax.data import camera, sources
+from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.files import replacing
+from nt_jax.noise import camera
 
 LEVEL_BINS = 8
 SPECTRUM_BINS = 48

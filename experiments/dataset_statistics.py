@@ -23,7 +23,8 @@ from tqdm import tqdm
 from configs.common import base_config
 from experiments import noise_world
 from experiments.camera_noise import COLUMNS, LEVEL_BINS, statistics
-from nt_jax.data import pipeline, sources
+from nt_jax.data.catalogue import sources
+from nt_jax.data.sampling import pipeline
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.files import replacing
 from nt_jax.training.logs import save_grid

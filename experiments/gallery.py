@@ -2,7 +2,7 @@
 
   python -m experiments.gallery --output=docs/gallery [--model=small]
 
-Puts a noise of `nt_jax/data/camera.py` on a crop of one of scikit-image's photographs, runs
+Puts a noise of `nt_jax/noise/camera.py` on a crop of one of scikit-image's photographs, runs
 `nt_jax.transfer` on it and a crop of another, with no flags but the files, and draws both beside
 the true noise on the same crop. Writes OUTPUT/NAME.jpg of each noise and prints the table.
 """
@@ -19,12 +19,12 @@ from PIL import Image
 from skimage import data
 
 from nt_jax import metrics, prng, transfer
-from nt_jax.data import camera
-from nt_jax.data.processing import plain_processing
 from nt_jax.errors import ArgumentParser, run_command
 from nt_jax.evaluation.oracles import to_bytes
 from nt_jax.evaluation.report import markdown_table
 from nt_jax.images import Photo, read_photo, write_photo
+from nt_jax.noise import camera
+from nt_jax.noise.processing import plain_processing
 
 _SIDE = 256
 _SHOWN, _ZOOM = 96, 2  # pixels a side of a picture, and how large each of them is drawn

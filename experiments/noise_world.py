@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 from nt_jax import readings
-from nt_jax.data import camera, sources
+from nt_jax.data.catalogue import sources
 from nt_jax.files import replacing
+from nt_jax.noise import camera
 
 SIDE = 128
 NUMBERS = (

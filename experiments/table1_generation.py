@@ -19,7 +19,7 @@ from PIL import Image
 from experiments import budget
 from nt_jax import prng
 from nt_jax.compilation import use_compilation_cache
-from nt_jax.data.sources import ImageFile
+from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import denoising, generation, report
 from nt_jax.evaluation.baselines import load_method

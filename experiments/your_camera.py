@@ -27,7 +27,7 @@ import numpy as np
 from nt_jax import adapt
 from nt_jax.adaptation import finetune
 from nt_jax.compilation import use_compilation_cache
-from nt_jax.data.sources import Pair, find_pairs, parse_spec
+from nt_jax.data.catalogue.sources import Pair, find_pairs, parse_spec
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command
 from nt_jax.evaluation import denoising, report, statistics
 from nt_jax.evaluation.samples import Broken

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     deadline = time.monotonic() + 60 * args.minutes
 
-    from nt_jax.data import sources
+    from nt_jax.data.catalogue import sources
 
     clean = sources.find_photos(args.clean) if args.clean else []
     if args.pairs:

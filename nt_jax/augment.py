@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nt_jax.data.layouts import check_clean
+from nt_jax.data.catalogue.layouts import check_clean
 from nt_jax.errors import (
     ArgumentParser,
     InputError,

@@ -10,8 +10,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from nt_jax import families
-from nt_jax.data import noise
+from nt_jax import families, noise
 from nt_jax.errors import InputError
 
 _LARGEST = 2**31 - 1

@@ -16,8 +16,8 @@ Ended at any moment and started again, it goes on where it was.
 import argparse
 from collections import Counter
 
-from nt_jax.data import prepared
 from nt_jax.data.builders.run import LAYOUTS, prepare
+from nt_jax.data.catalogue import prepared
 from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
 from nt_jax.paths import expand
 

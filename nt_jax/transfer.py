@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nt_jax.data.layouts import check_clean
+from nt_jax.data.catalogue.layouts import check_clean
 from nt_jax.errors import (
     ArgumentParser,
     InputError,
@@ -41,7 +41,7 @@ from nt_jax.inference.shards import WHOLE, check_record, parse_shard, record_of
 from nt_jax.paths import expand, split_names
 
 if TYPE_CHECKING:
-    from nt_jax.inference.model import ReferenceNoise
+    from nt_jax.inference.reference import ReferenceNoise
     from nt_jax.inference.tiles import Tile
 
 

@@ -12,9 +12,9 @@ import skimage.data
 from PIL import Image
 
 from nt_jax import metrics
-from nt_jax.data import camera
 from nt_jax.errors import InputError
 from nt_jax.evaluation import heldout
+from nt_jax.noise import camera
 
 PHASES = [(0, 0), (0, 1), (1, 0), (1, 1)]
 SHOT, READ = 4e-3, 2e-5

@@ -19,7 +19,7 @@ import nt_jax
 from configs import noisetransfer
 from configs.denoiser import get_config
 from nt_jax.checkpointing import load_state
-from nt_jax.data.pipeline import make_loader
+from nt_jax.data.sampling.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
 from nt_jax.families.denoiser import state as denoiser_state
 from nt_jax.families.denoiser import step as denoiser_step

@@ -18,8 +18,8 @@ import nt_jax
 from nt_jax import eval as command
 from nt_jax import metrics
 from nt_jax.checkpointing import save_model
-from nt_jax.data.references import next_other, photograph
-from nt_jax.data.sources import find_pairs, read_rgb
+from nt_jax.data.catalogue.references import next_other, photograph
+from nt_jax.data.catalogue.sources import find_pairs, read_rgb
 from nt_jax.errors import InputError, run_command
 from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, statistics
 from nt_jax.evaluation.baselines import BASELINES

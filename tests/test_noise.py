@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nt_jax.data import camera, noise
+from nt_jax import noise
+from nt_jax.noise import camera
 
 SIGMA, LAM = 0.1, 50.0
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from nt_jax import images
-from nt_jax.data import layouts, sources
 from nt_jax.data.builders import photos
+from nt_jax.data.catalogue import layouts, sources
 from nt_jax.errors import InputError
 from nt_jax.evaluation.samples import Broken, samples_of_folders
 from nt_jax.files import replacing
@@ -269,7 +269,7 @@ def test_names_as_long_as_a_disk_allows_are_written(tmp_path, length):
 
 def test_imports_of_reading_are_light():
     code = (
-        "import nt_jax.images, nt_jax.inference.files, nt_jax.data.layouts, sys;"
+        "import nt_jax.images, nt_jax.inference.files, nt_jax.data.catalogue.layouts, sys;"
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'tensorflow_datasets', 'clu')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

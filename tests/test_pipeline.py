@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from PIL import Image
 
-from nt_jax import filters
-from nt_jax.data import augment, noise, sources
-from nt_jax.data.device_loader import device_batches, device_crops
-from nt_jax.data.pipeline import make_loader
-from nt_jax.data.plan import Plan
-from nt_jax.data.tables import _groups, _real_probability, make_tables
-from nt_jax.data.tfdata_loader import tfdata_crops
+from nt_jax import filters, noise
+from nt_jax.data.catalogue import sources
+from nt_jax.data.sampling import augment
+from nt_jax.data.sampling.device_loader import device_batches, device_crops
+from nt_jax.data.sampling.pipeline import make_loader
+from nt_jax.data.sampling.plan import Plan
+from nt_jax.data.sampling.tables import _groups, _real_probability, make_tables
+from nt_jax.data.sampling.tfdata_loader import tfdata_crops
 from nt_jax.errors import InputError
 
 PATCH, BATCH = 16, 16

@@ -20,10 +20,11 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from nt_jax import prepare
-from nt_jax.data import pipeline, prepared, sources
-from nt_jax.data.alignment import align_noisy
-from nt_jax.data.bank import load_bank
 from nt_jax.data.builders import run, tiles
+from nt_jax.data.builders.alignment import align_noisy
+from nt_jax.data.catalogue import prepared, sources
+from nt_jax.data.sampling import pipeline
+from nt_jax.data.sampling.bank import load_bank
 from nt_jax.errors import InputError
 from nt_jax.images import read_rgb
 
@@ -498,7 +499,7 @@ def test_a_data_set_is_not_overwritten(sidd, tmp_path, capsys):
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from nt_jax.data import prepared
+from nt_jax.data.catalogue import prepared
 from nt_jax.data.builders import run, tiles
 
 raw, data, phase, tile = sys.argv[1:]

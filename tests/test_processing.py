@@ -10,8 +10,8 @@ import skimage.data
 from PIL import Image
 from scipy import ndimage
 
-from nt_jax.data import camera, processing
-from nt_jax.data.jpeg import RGB_TO_YCC, jpeg
+from nt_jax.noise import camera, processing
+from nt_jax.noise.jpeg import RGB_TO_YCC, jpeg
 
 WIDE = camera.Options(processed=True)
 filter_noise = jax.jit(processing.filter_noise)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nt_jax import configs, main
 from nt_jax.configs.denoiser import get_config
-from nt_jax.data.tables import make_tables
+from nt_jax.data.sampling.tables import make_tables
 from nt_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]

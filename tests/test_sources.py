@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from nt_jax import images
-from nt_jax.data import sources
-from nt_jax.data.bank import load_bank
+from nt_jax.data.catalogue import sources
+from nt_jax.data.sampling.bank import load_bank
 from nt_jax.errors import InputError
 
 
@@ -308,7 +308,7 @@ def test_strips_are_the_whole_image(tmp_path, monkeypatch):
 
 def test_importing_the_data_package_leaves_tensorflow_alone():
     code = (
-        "import nt_jax.data.sources, nt_jax.data.pipeline, sys;"
+        "import nt_jax.data.catalogue.sources, nt_jax.data.sampling.pipeline, sys;"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

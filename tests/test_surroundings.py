@@ -13,8 +13,8 @@ from tiny_models import save_tiny
 
 import nt_jax
 from configs import denoiser, noisetransfer
-from nt_jax import metrics, prng
-from nt_jax.data import augment, camera, noise
+from nt_jax import metrics, noise, prng
+from nt_jax.data.sampling import augment
 from nt_jax.evaluation import c2st
 from nt_jax.families.denoiser import state as denoiser_state
 from nt_jax.families.denoiser import step as denoiser_step
@@ -25,6 +25,7 @@ from nt_jax.inference.model import Model
 from nt_jax.models.biased import init_biased
 from nt_jax.models.networks import make_networks
 from nt_jax.models.ridnet import RIDNet
+from nt_jax.noise import camera
 
 PACKAGE = pathlib.Path(nt_jax.__file__).parent
 SIDE = 16

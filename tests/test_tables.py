@@ -24,7 +24,7 @@ from experiments import (
     table3_synthetic_denoising,
 )
 from nt_jax.checkpointing import save_model
-from nt_jax.data.sources import find_pairs, read_rgb
+from nt_jax.data.catalogue.sources import find_pairs, read_rgb
 from nt_jax.errors import DivergedError, InputError
 from nt_jax.evaluation import denoising
 from nt_jax.evaluation.baselines import BASELINES

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from experiments.release_model import release_networks
 from nt_jax import main as command
 from nt_jax.checkpointing import checkpoint_steps, load_state
-from nt_jax.data.pipeline import make_loader
+from nt_jax.data.sampling.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
 from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate

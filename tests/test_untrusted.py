@@ -29,8 +29,8 @@ from tiny_models import save_tiny
 import nt_jax
 from experiments.soak import fuzz_images, image_mutations
 from nt_jax import images, prepare, transfer
-from nt_jax.data import prepared, sources
 from nt_jax.data.builders import matlab, run
+from nt_jax.data.catalogue import prepared, sources
 from nt_jax.errors import InputError
 from nt_jax.files import check_inside, replacing, temporary_name
 from nt_jax.images import Photo, image_size, read_photo, read_rgb

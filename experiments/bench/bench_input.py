@@ -21,7 +21,7 @@ import jax
 
 from experiments.bench import measure
 from nt_jax import prng
-from nt_jax.data.pipeline import make_loader
+from nt_jax.data.sampling.pipeline import make_loader
 from nt_jax.families.noisetransfer.state import init_state
 from nt_jax.families.noisetransfer.step import jit_train_step
 from nt_jax.models.networks import make_networks

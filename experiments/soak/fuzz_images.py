@@ -205,7 +205,7 @@ def fuzz_transfer(files: list[Path], work: Path, outcomes: Outcomes) -> None:
 def fuzz_prepare(files: list[Path], work: Path, outcomes: Outcomes) -> None:
     """All files together through prepare's main: photographs, then noisy halves of pairs."""
     from nt_jax import prepare
-    from nt_jax.data import prepared
+    from nt_jax.data.catalogue import prepared
 
     photos, pairs = work / "photos", work / "pairs"
     photos.mkdir()

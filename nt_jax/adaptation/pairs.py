@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nt_jax.adaptation.survey import PhotoNoise
-from nt_jax.data.sources import ImageFile
+from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import InputError
 from nt_jax.images import Photo, from_float, read_rgb, to_float, write_photo
 from nt_jax.inference.denoiser import Denoiser

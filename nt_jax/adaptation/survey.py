@@ -9,7 +9,8 @@ import numpy as np
 from nt_jax.formats.metadata import iso_of_exif
 from nt_jax.images import read_photo
 from nt_jax.inference.files import noise_of_photos
-from nt_jax.inference.model import Model, ReferenceNoise
+from nt_jax.inference.model import Model
+from nt_jax.inference.reference import ReferenceNoise
 
 # Levels that photos of one noise do not differ by, as a factor.
 _SPREAD = 3.0

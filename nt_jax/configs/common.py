@@ -98,7 +98,7 @@ def base_config() -> ConfigDict:
     # Range of JPEG's quality after camera noise, 1 to 100; (0, 0) for no JPEG.
     data.camera_jpeg_quality = (0, 0)
     # Cameras reduce, smooth, sharpen and compress the noise of `camera`, each in its own way, and
-    # levels have a wider range (nt_jax/data/processing.py).
+    # levels have a wider range (nt_jax/noise/processing.py).
     data.camera_processing = False
     # Share of synthetic rows that are grey: one noise common to all channels.
     data.grey_fraction = 0.0

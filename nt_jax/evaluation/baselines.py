@@ -22,8 +22,8 @@ from scipy.optimize import nnls
 from skimage.restoration import denoise_nl_means
 
 from nt_jax import prng
-from nt_jax.data import camera
 from nt_jax.errors import InputError
+from nt_jax.noise import camera
 
 Method = Callable[[np.ndarray, np.ndarray, jax.Array], np.ndarray]
 
@@ -136,7 +136,7 @@ def poisson_gaussian(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -
 
 
 def camera_model(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """The camera model of `nt_jax.data.camera`: a random camera at the reference's level.
+    """The camera model of `nt_jax.noise.camera`: a random camera at the reference's level.
 
     The level is that of means of 2x2 pixels, doubled, as much of a camera's noise has larger grains
     than a pixel; it is matched on the reference, denoised.

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics, prng
-from nt_jax.data import noise
-from nt_jax.data.sources import ImageFile, Pair
+from nt_jax import metrics, noise, prng
+from nt_jax.data.catalogue.sources import ImageFile, Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report
 from nt_jax.evaluation.oracles import to_bytes

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
-from nt_jax.data.references import photograph
-from nt_jax.data.sources import Pair
+from nt_jax.data.catalogue.references import photograph
+from nt_jax.data.catalogue.sources import Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report, statistics
 from nt_jax.evaluation.samples import Broken, usable_pairs, whole_windows

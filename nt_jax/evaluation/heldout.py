@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax import metrics, prng
-from nt_jax.data import camera, noise, sources
-from nt_jax.data.jpeg import RGB_TO_YCC
-from nt_jax.data.references import next_other, photograph
+from nt_jax import metrics, noise, prng
+from nt_jax.data.catalogue import sources
+from nt_jax.data.catalogue.references import next_other, photograph
 from nt_jax.errors import InputError
 from nt_jax.models.parameters import Array
+from nt_jax.noise import camera
+from nt_jax.noise.jpeg import RGB_TO_YCC
 
 _BATCH = 8
 

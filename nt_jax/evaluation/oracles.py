@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import metrics, prng
-from nt_jax.data import camera
 from nt_jax.evaluation.samples import Images
+from nt_jax.noise import camera
 
 Generate = Callable[[Images, jax.Array], np.ndarray]
 
@@ -42,7 +42,7 @@ def level_curve(images: Images, key: jax.Array) -> np.ndarray:
 
 
 def camera_model(images: Images, key: jax.Array) -> np.ndarray:
-    """The camera model of `nt_jax.data.camera`, a random camera at the true noise's level."""
+    """The camera model of `nt_jax.noise.camera`, a random camera at the true noise's level."""
     level = (images.noisy.astype(np.float32) - images.clean).std() / 255
     return to_bytes(255 * np.asarray(_camera_noise(key, images.clean, level)))
 

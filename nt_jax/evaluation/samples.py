@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nt_jax.data.references import photograph
-from nt_jax.data.sources import (
+from nt_jax.data.catalogue.references import photograph
+from nt_jax.data.catalogue.sources import (
     ImageFile,
     Pair,
     find_pairs,
@@ -120,7 +120,7 @@ class Broken:
 
 
 def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
-    """The pairs of a folder, in any layout of `nt_jax.data.sources.find_pairs`.
+    """The pairs of a folder, in any layout of `nt_jax.data.catalogue.sources.find_pairs`.
 
     Raises:
       InputError: there is none; an image has no partner or one of another size, is below 16 pixels

@@ -28,7 +28,8 @@ from nt_jax.inference.embeddings import reference_crops
 from nt_jax.inference.shards import WHOLE, Shard
 
 if TYPE_CHECKING:
-    from nt_jax.inference.model import Model, ReferenceNoise
+    from nt_jax.inference.model import Model
+    from nt_jax.inference.reference import ReferenceNoise
     from nt_jax.inference.tiles import Tile
 
 

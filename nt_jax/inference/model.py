@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ from jax.typing import ArrayLike
 
 from nt_jax import prng
 from nt_jax.arrays import as_images, as_integer, as_number, is_traced, refuse_traced
-from nt_jax.calibration import Calibration
 from nt_jax.calibration import calibrate as calibrate_noise
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference import embeddings as embeddings_of
 from nt_jax.inference.processes import check_process
+from nt_jax.inference.reference import ReferenceNoise, read_crops, read_reference
 from nt_jax.inference.tiles import (
     ALIGNMENT,
     DEFAULT_TILE,
@@ -36,10 +36,10 @@ from nt_jax.inference.tiles import (
 )
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, map_shapes, sample_maps
-from nt_jax.models.networks import Networks, embed, generate_noise, read
+from nt_jax.models.networks import Networks, embed, generate_noise
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.paths import expand
-from nt_jax.readings import NoiseReading, Readings, decode, summarize
+from nt_jax.readings import NoiseReading
 
 _SEEDS = 2**32
 # Pixels that zero padding changes visibly; those beyond, up to the receptive field, it hardly does.
@@ -49,29 +49,6 @@ _FRAME = 16
 _DEFAULT_REFERENCE_CROP = 256
 # Crops of a reference that go through the encoder together.
 _EMBEDDED_AT_ONCE = 16
-# Crops of a reference that its calibration generates noise on.
-_CALIBRATED_ON = (1, 4, 16)
-
-
-class ReferenceNoise(NamedTuple):
-    """Noise of a reference, as a model knows it.
-
-    Attributes:
-      embedding: float32 [E].
-      gain: float32 [3], what each channel's generated noise is multiplied with.
-      wanted: float32 [3], the gain without its bounds.
-      reading: what the noise is like; None where the model cannot read.
-    """
-
-    embedding: Array
-    gain: np.ndarray
-    wanted: np.ndarray
-    reading: NoiseReading | None
-
-    @property
-    def out_of_bounds(self) -> bool:
-        """Whether the model cannot make noise of the level it reads."""
-        return bool((self.gain != self.wanted).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +228,7 @@ class Model:
         self._check_reader()
         images = _large_enough(as_images(image, "image"), "image")
         crops = embeddings_of.reference_crops(images, self.reference_crop)
-        reading = self._read(self._embed_each(crops))
+        reading = read_crops(self.networks, self.params, self._embed_each(crops))
         if np.ndim(image) == 4:
             return reading
         return NoiseReading(*(numbers[0] for numbers in reading))
@@ -261,10 +238,6 @@ class Model:
             raise InputError(
                 "this model cannot read noise: it was trained without config.model.reader"
             )
-
-    def _read(self, embeddings: Array) -> NoiseReading:
-        """Readings of N images from the embeddings of their crops, [K, N, E]."""
-        return summarize(_read(self.networks, self.params["key_encoder"], embeddings))
 
     def reference_noise(
         self,
@@ -307,21 +280,10 @@ class Model:
         embedding = self.average([self.average(of_image)[0] for of_image in each])
         if not self.can_read:
             return ReferenceNoise(embedding, np.ones(3, np.float32), np.ones(3, np.float32), None)
-        reading = NoiseReading(*(x[0] for x in self._read(jnp.concatenate(each))))
-        gain = wanted = np.ones(3, np.float32)
-        if calibrate is None or calibrate:
-            patches = [crop for of_image in crops for crop in of_image]
-            chosen = _spread(patches)
-            found = _calibrate(
-                self.networks,
-                self.params["key_encoder"],
-                self.params["generator"],
-                jnp.stack([jnp.asarray(patches[i]) for i in chosen]),
-                jnp.concatenate(each)[np.array(chosen)],
-                embedding[None],
-            )
-            gain, wanted = (np.asarray(x)[0] for x in found)
-        return ReferenceNoise(embedding, gain, wanted, reading)
+        patches = (
+            [crop for of_image in crops for crop in of_image] if calibrate in (None, True) else []
+        )
+        return read_reference(self.networks, self.params, patches, jnp.concatenate(each), embedding)
 
     def transfer(
         self,
@@ -612,27 +574,6 @@ def _generate(
     return _apply(generator, params, clean, embedding, maps)
 
 
-@partial(jax.jit, static_argnums=0)
-@full_float32
-def _read(networks: Networks, params: Tree, embeddings: Array) -> Readings:
-    return decode(read(networks, params, embeddings))
-
-
-@partial(jax.jit, static_argnums=0)
-@full_float32
-def _calibrate(
-    networks: Networks,
-    encoder: Tree,
-    generator: Tree,
-    patches: Array,
-    embeddings: Array,
-    embedding: Array,
-) -> Calibration:
-    # The same key for every reference: the gain is a function of the reference.
-    key = prng.key(0)
-    return calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
-
-
 _stacked_maps = jax.jit(stacked_maps, static_argnums=(2, 3, 4))
 
 
@@ -665,14 +606,6 @@ def _discriminate(
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _sample_maps(key: Array, batch: int, height: int, width: int, blocks: tuple[int, int, int]):
     return sample_maps(key, batch, height, width, blocks)
-
-
-def _spread(crops: Sequence[ArrayLike]) -> list[int]:
-    """Numbers of 1, 4 or 16 evenly spaced crops of one size: few programs to compile."""
-    size = max(np.shape(crop) for crop in crops)
-    same = [i for i, crop in enumerate(crops) if np.shape(crop) == size]
-    count = max(n for n in _CALIBRATED_ON if n <= len(same))
-    return [same[(2 * i + 1) * len(same) // (2 * count)] for i in range(count)]
 
 
 # --- Checks --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from nt_jax import families, prng
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps
-from nt_jax.data.pipeline import make_loader
+from nt_jax.data.sampling.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.fields import check_config, check_resume
 from nt_jax.files import replace_text

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nt_jax.data import prepared
 from nt_jax.data.builders import dnd, pairs, photos, sidd, tiles
 from nt_jax.data.builders.listing import Listing, Source, assign_splits
+from nt_jax.data.catalogue import prepared
 from nt_jax.errors import InputError
 
 

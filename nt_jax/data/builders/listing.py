@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nt_jax.data import sources
+from nt_jax.data.catalogue import sources
 from nt_jax.errors import InputError
 from nt_jax.images import read_rgb
 from nt_jax.paths import split_names

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nt_jax.data import sources
 from nt_jax.data.builders.listing import SPLITS, Listing, pair
+from nt_jax.data.catalogue import sources
 
 
 def list_pairs(raw_dir: Path) -> Listing:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nt_jax.data.builders.listing import SPLITS, Listing, photo, split_of
-from nt_jax.data.layouts import check_clean
+from nt_jax.data.catalogue.layouts import check_clean
 from nt_jax.images import list_images
 from nt_jax.paths import folders_named
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nt_jax.data import prepared
 from nt_jax.data.builders import tiles
 from nt_jax.data.builders.listing import Listing, Source, assign_splits
+from nt_jax.data.catalogue import prepared
 from nt_jax.errors import InputError
 from nt_jax.images import EXTENSIONS
 from nt_jax.paths import look_through

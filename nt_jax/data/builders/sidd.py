@@ -4,9 +4,9 @@ import re
 from functools import partial
 from pathlib import Path
 
-from nt_jax.data import sources
 from nt_jax.data.builders import matlab
 from nt_jax.data.builders.listing import Listing, Source, pair
+from nt_jax.data.catalogue import sources
 from nt_jax.errors import InputError
 from nt_jax.paths import files_named, look_through
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import imagecodecs
 import numpy as np
 
-from nt_jax.data.alignment import align_noisy
+from nt_jax.data.builders.alignment import align_noisy
 from nt_jax.data.builders.listing import Source
 from nt_jax.errors import InputError
 from nt_jax.files import progress, replacing

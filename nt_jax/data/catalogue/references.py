@@ -7,7 +7,7 @@ noise, its light and its content, so none of them is "another image" for another
 import re
 from collections.abc import Sequence
 
-from nt_jax.data.sources import Pair, parse_capture
+from nt_jax.data.catalogue.sources import Pair, parse_capture
 
 # What may follow the names of a photograph's settings: the number of the shot, as SIDD's files have
 # it (`..._L/NOISY_SRGB_011.PNG` is another shot than `010`).

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nt_jax import prng
-from nt_jax.data import augment
-from nt_jax.data.tables import Tables
+from nt_jax.data.sampling import augment
+from nt_jax.data.sampling.tables import Tables
 
 Batch = dict[str, jax.Array]
 

@@ -20,11 +20,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from nt_jax import prng
-from nt_jax.data.augment import make_augmentation
-from nt_jax.data.device_loader import device_batches
-from nt_jax.data.plan import Batch, Plan
-from nt_jax.data.tables import digest_of, make_tables
-from nt_jax.data.tfdata_loader import tfdata_batches
+from nt_jax.data.sampling.augment import make_augmentation
+from nt_jax.data.sampling.device_loader import device_batches
+from nt_jax.data.sampling.plan import Batch, Plan
+from nt_jax.data.sampling.tables import digest_of, make_tables
+from nt_jax.data.sampling.tfdata_loader import tfdata_batches
 from nt_jax.errors import InputError
 from nt_jax.fields import check_data
 from nt_jax.files import replacing

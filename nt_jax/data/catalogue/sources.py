@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from nt_jax.data import layouts, prepared
-from nt_jax.data.prepared import StoredImage
+from nt_jax.data.catalogue import layouts, prepared
+from nt_jax.data.catalogue.prepared import StoredImage
 from nt_jax.errors import InputError
 from nt_jax.images import EXTENSIONS, image_size, list_images, nothing_found, read_rgb
 from nt_jax.paths import expand, look_through, split_names
@@ -177,7 +177,7 @@ def list_pairs(folder: str | Path, notes: list[str] | None = None) -> tuple[list
 
     Layouts, told apart by themselves: SIDD (`..._S6_03200_.../[0001_]{GT,NOISY}_SRGB_010.PNG`),
     `NAME_gt.EXT` beside `NAME_noisy.EXT`, PolyU (`NAME_mean.JPG` beside `NAME_real.JPG`), and two
-    folders such as `gt` and `noisy` or `target` and `input`; see `nt_jax.data.layouts`. Other image
+    folders such as `gt` and `noisy` or `target` and `input`; see `layouts`. Other image
     files are not looked at.
 
     Args:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nt_jax.data.prepared import StoredImage
-from nt_jax.data.sources import ImageFile, Pair, in_threads
+from nt_jax.data.catalogue.prepared import StoredImage
+from nt_jax.data.catalogue.sources import ImageFile, Pair, in_threads
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
 from nt_jax.images import image_size, read_rgb

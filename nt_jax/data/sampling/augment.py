@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nt_jax import prng
-from nt_jax.data import camera, noise
-from nt_jax.data.jpeg import RGB_TO_YCC
+from nt_jax import noise, prng
 from nt_jax.filters import gaussian_blur
+from nt_jax.noise import camera
+from nt_jax.noise.jpeg import RGB_TO_YCC
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import prng
-from nt_jax.data.jpeg import jpeg, times, to_8_bits
-from nt_jax.data.processing import Processing, filter_noise, resize, sample_processing
 from nt_jax.errors import InputError
+from nt_jax.noise.jpeg import jpeg, times, to_8_bits
+from nt_jax.noise.processing import Processing, filter_noise, resize, sample_processing
 
 # --- Published constants -------------------------------------------------------------------------
 

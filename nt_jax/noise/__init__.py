@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import prng
-from nt_jax.data import camera
+from nt_jax.noise import camera
 
 # The index of a name is its integer id, in batches and in `NoiseSetting.kind`. "real" is no
 # synthetic noise: `add_noise` leaves such an image as it is.

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nt_jax.data import sources
-from nt_jax.data.bank import load_bank
-from nt_jax.data.references import photograph
+from nt_jax.data.catalogue import sources
+from nt_jax.data.catalogue.references import photograph
+from nt_jax.data.sampling.bank import load_bank
 from nt_jax.errors import InputError
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nt_jax.data.tables import Tables
+from nt_jax.data.sampling.tables import Tables
 
 N_UNIFORMS = 16  # random numbers of a row
 

@@ -10,9 +10,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax import prng
-from nt_jax.data.crops import N_UNIFORMS, Operations, crop_row
-from nt_jax.data.plan import Batch, Plan
-from nt_jax.data.tables import Tables
+from nt_jax.data.sampling.crops import N_UNIFORMS, Operations, crop_row
+from nt_jax.data.sampling.plan import Batch, Plan
+from nt_jax.data.sampling.tables import Tables
 from nt_jax.errors import InputError
 
 _JAX = Operations(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from nt_jax import prng
-from nt_jax.data.jpeg import RGB_TO_YCC, YCC_TO_RGB, times
+from nt_jax.noise.jpeg import RGB_TO_YCC, YCC_TO_RGB, times
 
 # Ranges, fitted so that the real images in docs/noise_world.jpg lie inside the cloud of samples
 # (experiments/dataset_statistics.py): SIDD at 256 x 256 is white, SIDD at full resolution is

@@ -1,0 +1,1 @@
+"""Which images there are: photographs, pairs, layouts of folders, prepared data, references."""

@@ -1,0 +1,109 @@
+"""What a NoiseTransfer model finds out about a reference: numbers it reads, gains it needs."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from nt_jax import prng
+from nt_jax.calibration import Calibration
+from nt_jax.calibration import calibrate as calibrate_noise
+from nt_jax.inference.tiles import full_float32
+from nt_jax.models.networks import Networks
+from nt_jax.models.networks import read as read_embeddings
+from nt_jax.models.parameters import Array, Tree
+from nt_jax.readings import NoiseReading, Readings, decode, summarize
+
+# Crops of a reference that its calibration generates noise on.
+_CALIBRATED_ON = (1, 4, 16)
+
+
+class ReferenceNoise(NamedTuple):
+    """Noise of a reference, as a model knows it.
+
+    Attributes:
+      embedding: float32 [E].
+      gain: float32 [3], what each channel's generated noise is multiplied with.
+      wanted: float32 [3], the gain without its bounds.
+      reading: what the noise is like; None where the model cannot read.
+    """
+
+    embedding: Array
+    gain: np.ndarray
+    wanted: np.ndarray
+    reading: NoiseReading | None
+
+    @property
+    def out_of_bounds(self) -> bool:
+        """Whether the model cannot make noise of the level it reads."""
+        return bool((self.gain != self.wanted).any())
+
+
+def read_crops(networks: Networks, params: Mapping[str, Tree], embeddings: Array) -> NoiseReading:
+    """Reads N images off the embeddings of their crops, [K, N, E]."""
+    return summarize(_read(networks, params["key_encoder"], embeddings))
+
+
+def read_reference(
+    networks: Networks,
+    params: Mapping[str, Tree],
+    patches: Sequence[ArrayLike],
+    each: Array,
+    embedding: Array,
+) -> ReferenceNoise:
+    """Reads a reference, and calibrates its noise where there are patches to do it on.
+
+    Args:
+      networks, params: the model.
+      patches: all crops of the reference's images, float in [0, 1], [1, h, w, 3]; none: the gain
+        is 1.
+      each: their embeddings, [K, 1, E].
+      embedding: their average, [E].
+    """
+    reading = NoiseReading(*(x[0] for x in read_crops(networks, params, each)))
+    gain = wanted = np.ones(3, np.float32)
+    if patches:
+        chosen = _spread(patches)
+        found = _calibrate(
+            networks,
+            params["key_encoder"],
+            params["generator"],
+            jnp.stack([jnp.asarray(patches[i]) for i in chosen]),
+            each[np.array(chosen)],
+            embedding[None],
+        )
+        gain, wanted = (np.asarray(x)[0] for x in found)
+    return ReferenceNoise(embedding, gain, wanted, reading)
+
+
+def _spread(crops: Sequence[ArrayLike]) -> list[int]:
+    """Chooses 1, 4 or 16 evenly spaced crops of one size: few programs to compile."""
+    size = max(np.shape(crop) for crop in crops)
+    same = [i for i, crop in enumerate(crops) if np.shape(crop) == size]
+    count = max(n for n in _CALIBRATED_ON if n <= len(same))
+    return [same[(2 * i + 1) * len(same) // (2 * count)] for i in range(count)]
+
+
+@partial(jax.jit, static_argnums=0)
+@full_float32
+def _read(networks: Networks, params: Tree, embeddings: Array) -> Readings:
+    return decode(read_embeddings(networks, params, embeddings))
+
+
+@partial(jax.jit, static_argnums=0)
+@full_float32
+def _calibrate(
+    networks: Networks,
+    encoder: Tree,
+    generator: Tree,
+    patches: Array,
+    embeddings: Array,
+    embedding: Array,
+) -> Calibration:
+    # The same key for every reference: the gain is a function of the reference.
+    key = prng.key(0)
+    return calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
