@@ -22,6 +22,8 @@ TOLD = {
     "reference_clean": "that image's clean version",
     "camera": "camera and ISO",
 }
+# What of it the batches of training have.
+IN_BATCHES = ("reference",)
 # Names modules outside of this package, comma-separated, that a model's file may ask for.
 VARIABLE = "NT_JAX_FAMILIES"
 
@@ -58,8 +60,9 @@ class Generator(Protocol):
 
         Args:
           params: `self.params`, so that they are no constants of the compiled program.
-          batch: `clean`, and what `told` names of the images, [B, H, W, 3] float32 in [0, 1]. No
-            batch has a `camera`: one that is told it draws from those that it was trained on.
+          batch: `clean`, and `reference` where `told` has it, [B, H, W, 3] float32 in [0, 1].
+            Training batches have no more: what else a generator is told it draws from what it was
+            trained on.
           key: PRNG key.
         """
         ...

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 from nt_jax import prng
 from nt_jax.errors import InputError
-from nt_jax.families import Generator
+from nt_jax.families import IN_BATCHES, Generator
 from nt_jax.files import replacing
 from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference.denoiser import Denoiser
@@ -88,8 +88,8 @@ def export(model: Exported, path: Path, format: str, size: Size | None = None) -
 def export_generator(model: Generator, path: Path, format: str, size: Size | None) -> list[Path]:
     """Writes a model of any family: as it does itself, else what it computes, as StableHLO.
 
-    That is a function (clean [1, H, W, 3], what `told` names likewise, key uint32 [2]) -> unclipped
-    noise [1, H, W, 3].
+    That is a function (clean [1, H, W, 3], `reference` likewise where it is told one, key uint32
+    [2]) -> unclipped noise [1, H, W, 3].
 
     Raises:
       InputError: as of `export`; no size is given, or another format is asked for.
@@ -103,11 +103,13 @@ def export_generator(model: Generator, path: Path, format: str, size: Size | Non
             " and --size"
         )
 
+    names = [name for name in model.told if name in IN_BATCHES]
+
     def noise(clean: Array, *told: Array) -> Array:
-        batch = {"clean": clean} | dict(zip(model.told, told[:-1], strict=True))
+        batch = {"clean": clean} | dict(zip(names, told[:-1], strict=True))
         return model.noise(model.params, batch, prng.of_words(told[-1]))
 
-    images = [_spec(1, *size, 3)] * (1 + len(model.told))
+    images = [_spec(1, *size, 3)] * (1 + len(names))
     with replacing(path) as temporary:
         key = jax.ShapeDtypeStruct((2,), jnp.uint32)
         temporary.write_bytes(_serialized(noise, *images, key))

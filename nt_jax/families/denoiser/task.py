@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from nt_jax import metrics
 from nt_jax.evaluation import heldout
 from nt_jax.evaluation.heldout import Scores
-from nt_jax.families import Generator
+from nt_jax.families import IN_BATCHES, Generator
 from nt_jax.families.denoiser.state import DenoiserState, init_state, make_network
 from nt_jax.families.denoiser.step import jit_train_step
 from nt_jax.inference.loading import load, load_denoiser
@@ -57,7 +57,8 @@ class DenoiserTask(Task):
         self.config = config
         self._network = make_network(config)
         self._generator = _load_generator(config) if config.denoiser.noise == "generated" else None
-        self.inputs = ("clean", *self._generator.told) if self._generator else ("clean", "noisy")
+        told = self._generator.told if self._generator else ("noisy",)
+        self.inputs = ("clean", *(name for name in told if name in (*IN_BATCHES, "noisy")))
         self._held_out = heldout.make_heldout(config)
         self._noisy_scores = _scores(self._held_out, self._held_out.noisy, "noisy_")
         self._denoise = make_denoise(self._network)
