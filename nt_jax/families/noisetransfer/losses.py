@@ -134,6 +134,7 @@ class Seen(NamedTuple):
       config: training config.
       clean, noisy: [B, H, W, 3] in [0, 1].
       noise: generated, [B, H, W, 3].
+      generated: clean + noise.
       key, queue: [B, E] and [Q, E], of the contrast.
       contrast: the discriminator's outputs of the generated image, first, and the true one, last,
         as far as a term asks for them.
@@ -145,6 +146,7 @@ class Seen(NamedTuple):
     clean: Array
     noisy: Array
     noise: Array
+    generated: Array
     key: Array
     queue: Array
     contrast: Any
@@ -197,7 +199,7 @@ GENERATOR: dict[str, Callable[[Seen], Term]] = {
     "noise_fm": lambda seen: _matching(seen.contrast.features, -1, 0),
     "gan_g": lambda seen: (adversarial_generator(_image(seen.gan.logits, -1)), {}),
     "gan_fm": lambda seen: _matching(seen.gan.features, 0, -1),
-    "recon": lambda seen: (reconstruction(seen.noisy, seen.clean + seen.noise), {}),
+    "recon": lambda seen: (reconstruction(seen.noisy, seen.generated), {}),
     "noise_level": of_noise(noise_level),
     "wasserstein": of_noise(wasserstein),
     "autocorrelation": of_noise(autocorrelation),

@@ -51,8 +51,9 @@ def joint_losses(
     """
     clean, noisy = batch["clean"], batch["noisy"]
     noise = generate_noise(networks, generator, clean, key, maps)
-    contrast, gan = _judged(config, networks, discriminator, clean, noisy, clean + noise, key)
-    seen = losses.Seen(config, clean, noisy, noise, key, queue, contrast, gan)
+    generated = clean + noise
+    contrast, gan = _judged(config, networks, discriminator, clean, noisy, generated, key)
+    seen = losses.Seen(config, clean, noisy, noise, generated, key, queue, contrast, gan)
     loss_g, metrics_g = losses.add_up(losses.GENERATOR, seen)
     loss_d, metrics_d = losses.add_up(losses.DISCRIMINATOR, seen)
     return loss_g + loss_d, metrics_g | metrics_d | {"loss_g": loss_g, "loss_d": loss_d}
