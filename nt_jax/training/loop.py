@@ -41,7 +41,7 @@ def train_and_evaluate(
     Args:
       config: a training config (`configs/common.py` tells every field); what it trains is
         `task.task_class(config)`.
-      workdir: folder of the run; see `docs` of its files in README.
+      workdir: folder of the run; docs/train.md lists its files.
       enough: asked after each evaluation but that of the start; for a single process.
 
     Returns:
