@@ -9,6 +9,7 @@ TORCH ?= torch==2.13.0
 
 quickstart: .venv/installed
 	$(BIN)/python -m nt_jax.main --config=configs/quickstart.py --workdir=$(RUN)
+	$(BIN)/python -m experiments.real_noise --output=$(RUN)/real_noise.png
 
 test: .venv/installed-test check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -40,9 +40,9 @@ def train_and_evaluate(
     """Trains until `config.train.steps`, resuming from the workdir's newest checkpoint.
 
     Args:
-      config: a training config (`configs/common.py` tells every field); `config.family` says
-        what it trains.
-      workdir: folder of the run; see `docs` of its files in README.
+      config: a training config (`configs/common.py` tells every field); what it trains is
+        `config.family`.
+      workdir: folder of the run; docs/train.md lists its files.
       enough: asked after each evaluation but that of the start; for a single process.
 
     Returns:
