@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def test_the_site_builds_without_warnings(tmp_path):
-    """Which it gives for a link or an anchor that leads nowhere, and for a page that is in no menu."""
+    """Such as for a link that leads nowhere, or a page that is in no menu."""
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", f"--site-dir={tmp_path}"],
         cwd=REPOSITORY,
