@@ -20,11 +20,11 @@ from nt_jax import checkpointing
 from nt_jax.checkpointing import (
     Checkpointer,
     checkpoint_steps,
-    load_model,
     load_state,
     save_model,
 )
 from nt_jax.errors import InputError
+from nt_jax.model_folder import load_model
 
 CONFIG = {"model": {"width": 4}}
 
