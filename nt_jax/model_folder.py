@@ -20,6 +20,7 @@ CONFIG_FILE = "config.json"
 VARIABLES = "variables"
 # Where a replaced model has its parameters, every second time: `model.json` says so.
 OTHER_VARIABLES = "variables_2"
+_EMPTY = "Dict"  # orbax's word for a dict without anything in it, which has no array
 # What orbax and TensorStore raise on files that are damaged, or that something else wrote. Nothing
 # else is the file's fault: not a device that fails, nor memory, nor a right that lacks.
 DAMAGE = (
@@ -77,16 +78,25 @@ def _read_arrays(path: pathlib.Path) -> dict[str, Tree]:
         return {"driver": "file", "path": f"{path / name}/"}
 
     entries = metadata["tree_metadata"].values()
-    leaves = [tuple(part["key"] for part in entry["key_metadata"]) for entry in entries]
+    tree: dict[str, Tree] = {}
+    leaves = []
+    for entry in entries:
+        names = tuple(part["key"] for part in entry["key_metadata"])
+        if entry["value_metadata"]["value_type"] == _EMPTY:
+            _set(tree, names, {})
+        else:
+            leaves.append(names)
     opened = [
         tensorstore.open({"driver": driver, "kvstore": place(leaf)}, context=context, open=True)
         for leaf in leaves
     ]
     reads = [array.result().read() for array in opened]  # all at a time
-    tree: dict[str, Tree] = {}
-    for (*above, last), values in zip(leaves, reads, strict=True):
-        node = tree
-        for name in above:
-            node = node.setdefault(name, {})
-        node[last] = np.asarray(values.result(), np.float32)
+    for names, values in zip(leaves, reads, strict=True):
+        _set(tree, names, np.asarray(values.result(), np.float32))
     return tree
+
+
+def _set(tree: Tree, names: tuple[str, ...], value: Any) -> None:
+    for name in names[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[names[-1]] = value
