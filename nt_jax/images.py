@@ -222,6 +222,11 @@ def _opened(source: str | os.PathLike | StoredFile) -> Iterator[_Opened]:
         raise InputError(f"{named} is a folder; name an image file") from error
     except PermissionError as error:
         raise InputError(f"{named} cannot be opened: {error.strerror}") from error
+    except ImportError as error:
+        raise InputError(
+            f"{named} needs a decoder that is not installed ({error}); install nt_jax with what it "
+            "requires"
+        ) from error
     except MemoryError as error:
         raise InputError(f"{named} takes more memory than there is; cut it up") from error
     except Exception as error:  # decoders raise many kinds on damaged files

@@ -1,5 +1,6 @@
 """What every test shares: eight fake CPU devices and the persistent compilation cache."""
 
+import gc
 import json
 import os
 import pathlib
@@ -24,6 +25,17 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# A processor for each worker: the threads of two compilers and of two Eigens on the same two
+# processors wait for each other.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if _WORKER and hasattr(os, "sched_setaffinity"):
+    _PROCESSORS = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_PROCESSORS[int(_WORKER.removeprefix("gw")) % len(_PROCESSORS)]})
+
+# Tracing makes hundreds of thousands of objects that all stay: looking for garbage among them each
+# 700 is an eighth of its time.
+gc.set_threshold(100_000, 50, 50)
+
 # Files with few tests that take minutes. They come first, or one worker would be busy with them
 # long after the others are done; the first ones compile what the next find compiled.
 _SLOW = ("test_survival", "test_steps", "test_processes", "test_notebooks", "test_training")
@@ -34,12 +46,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.stem, len(_SLOW)))
 
 
+# By what a step sees.
+_STEPS = {}
+
+
 @pytest.fixture(scope="module")
 def steps_traced_once():
-    """Runs of one process that differ in nothing a step sees share the compiled step."""
+    """Runs of one worker that differ in nothing a step sees share the compiled step."""
     from nt_jax.training import noisetransfer
 
-    jit_train_step, steps = noisetransfer.jit_train_step, {}
+    jit_train_step, steps = noisetransfer.jit_train_step, _STEPS
 
     def shared(config, networks, mesh):
         seen = json.loads(config.to_json())

@@ -49,7 +49,7 @@ class _Progress:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A noisy photo, a clean one of 16 bits with EXIF, a broken one, and tiny models."""
+    """A noisy photo, a clean one of 16 bits with EXIF, others, and tiny models."""
     root = tmp_path_factory.mktemp("app")
     rng = np.random.default_rng(0)
     noisy = data.coffee()[:64, :80] + rng.normal(0, 15, (64, 80, 3))
@@ -59,6 +59,7 @@ def folder(tmp_path_factory):
     clean = data.chelsea()[:64, :72].astype(np.uint16) * 257
     write_photo(root / "clean photo.png", Photo(clean, exif=exif.tobytes()))
     (root / "broken.png").write_bytes((root / "noisy.png").read_bytes()[:4000])
+    Image.fromarray(data.astronaut()[:256, :256]).save(root / "large.png")
     save_tiny(root / "model", reader=True)
     save_tiny_denoiser(root / "denoiser")
     return root
@@ -223,6 +224,17 @@ def test_adapt_says_what_the_command_says(users, folder):
     assert session.public(str(caught.value)).startswith("broken.png cannot be decoded")
 
 
+def test_adapt_takes_true_pairs(users, folder, tmp_path):
+    session = users.of("a")
+    adapt = Adapt(str(folder / "model"), str(folder / "denoiser"))
+    list(take_photos(session, "photos", [_sent(folder / "noisy.png")]))
+    alone = Path(shutil.copy(folder / "noisy.png", tmp_path / "x_gt.png"))
+    list(take_photos(session, "pairs", [alone]))
+    with pytest.raises(nt_jax.InputError) as caught:
+        list(adapt(session, _Progress(), 1))
+    assert "x_gt.png" in session.public(str(caught.value))
+
+
 def test_a_taken_port_is_told(folder):
     import socket
 
@@ -313,6 +325,14 @@ def test_the_page_in_a_browser(server, browser, folder, by_command, tmp_path):
     link = address + link.get_attribute("href")
 
     page = pages[0]
+    _drop(page, "second", folder / "clean photo.png")
+    page.locator("#second-said img").wait_for()
+    page.click("#second-remove")
+    page.locator("#second-said img").wait_for(state="detached")
+    page.click("#transfer")
+    page.locator("#transferred .download").wait_for()
+    assert _saved(page, "transferred", tmp_path / "saved.png") == results[0]
+
     page.get_by_role("tab", name="Denoise").click()
     _drop(page, "photo", folder / "noisy.png")
     page.locator("#photo-said img").wait_for()
@@ -320,8 +340,8 @@ def test_the_page_in_a_browser(server, browser, folder, by_command, tmp_path):
     assert _saved(page, "denoised", tmp_path / "saved.png") == by_command[1].read_bytes()
 
     page.get_by_role("tab", name="Adapt").click()
-    _drop(page, "photos", folder / "noisy.png")
-    page.get_by_text("1 in all: noisy.png").wait_for()
+    _drop(page, "photos", folder / "large.png")
+    page.get_by_text("1 in all: large.png").wait_for()
     page.click("#adapt")
     page.locator("#adapted progress").wait_for()
     page.click("#cancel")

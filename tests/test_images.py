@@ -2,6 +2,7 @@
 
 import logging
 import struct
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -576,6 +577,15 @@ def test_bmp_is_read_and_written_as_the_others(tmp_path):
         assert photo.resolution == pytest.approx((300, 300), abs=0.02)
     with pytest.raises(InputError, match="alpha"):
         write_photo(tmp_path / "a.bmp", Photo(pixels(), pixels(channels=1)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_a_missing_decoder_is_no_damage_of_the_file(tmp_path, monkeypatch, suffix):
+    bits = np.uint8 if suffix == ".webp" else np.uint16
+    write_photo(tmp_path / f"a{suffix}", Photo(pixels().astype(bits)))
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(InputError, match=rf"a{suffix} needs a decoder .*imagecodecs"):
+        read_photo(tmp_path / f"a{suffix}")
 
 
 # --- What other code sees ------------------------------------------------------------------------

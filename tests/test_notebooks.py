@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import save_tiny
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "experiments" / "colab").glob("*.ipynb"))
@@ -35,8 +36,10 @@ def execute(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}")
     monkeypatch.setenv("NT_JAX_NOTEBOOK_SMOKE", "1")
 
-    def execute(name):
+    def execute(name, model="small"):
         notebook = nbformat.read(REPOSITORY / "experiments" / "colab" / name, as_version=4)
+        settings = notebook.cells[2]
+        settings.source = settings.source.replace('MODEL = "small"', f'MODEL = "{model}"')
         resources = {"metadata": {"path": str(tmp_path)}}
         nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -143,7 +146,7 @@ def test_denoise(execute, tmp_path):
 
 
 def test_tables(execute, tmp_path):
-    outputs = execute("tables.ipynb")
+    outputs = execute("tables.ipynb", save_tiny(tmp_path / "model"))  # starts sooner
     folder = tmp_path / "runs/colab/tables"
     shown = {table: rows_of(outputs[table]) for table in ("table1", "table2")}
     for table, rows in shown.items():

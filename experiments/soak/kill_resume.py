@@ -47,6 +47,7 @@ def run_killed(
     seed: int,
     number: signal.Signals = signal.SIGKILL,
     most_lines: int = 5,
+    delay: float = 0.05,
 ) -> tuple[Counter[str], list[float]]:
     """Runs a command to its end with so many kills on the way.
 
@@ -57,6 +58,7 @@ def run_killed(
       seed: of the moments.
       number: the signal that kills.
       most_lines: of metrics.jsonl that may appear before a kill in a step.
+      delay: seconds at most from the moment that was waited for to the kill.
 
     Returns:
       How many kills fell where, and the seconds from each to the end of the process.
@@ -84,7 +86,7 @@ def run_killed(
             elif moment == "step":
                 wanted = count_lines(workdir) + chance.randint(0, most_lines)
                 wait(process, lambda wanted=wanted: count_lines(workdir) >= wanted)
-            time.sleep(chance.uniform(0, 3 if moment == "start" else 0.05))
+            time.sleep(chance.uniform(0, 3 if moment == "start" else delay))
         saving, sent = unfinished(workdir), time.monotonic()
         if killed.total() < kills:
             process.send_signal(number)

@@ -174,6 +174,8 @@ def decode(layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
       Exception: of many kinds, where the file is damaged.
     """
+    import imagecodecs  # noqa: F401  without it tifffile calls what is compressed a wrong value
+
     page = layout.page
     _check_complete(page)
     samples = page.asarray(squeeze=False)  # [separate samples, 1, H, W, samples together]

@@ -25,6 +25,7 @@ from nt_jax.webpage.sessions import Session
 _LONGEST = 120  # minutes
 _LOOK_EVERY_S = 0.5
 _SAID, _ERRORS = "said.txt", "errors.txt"
+_PAIRS = "true pairs"
 NAME = "adapted"
 # Of the output: not what it was trained with.
 _PACKED = ("model.json", "variables", "report.html", "report.png")
@@ -43,7 +44,10 @@ class Adapt:
     denoiser: str
 
     def __call__(self, session: Session, progress: gr.Progress, minutes: float) -> Iterator[str]:
-        """Adapts a denoiser to the session's uploads `photos`, with its uploads `sharp` if any.
+        """Adapts a denoiser to the session's uploads `photos`.
+
+        Its uploads `sharp`, clean photographs, and `pairs`, true pairs, go into it where there are
+        any.
 
         Args:
           session: see above; gets the denoiser.
@@ -103,6 +107,13 @@ class Adapt:
         }
         if session.files("sharp"):
             flags["clean"] = "sharp"
+        if session.files("pairs"):
+            # Uploads have a folder each; partners are found within one.
+            together = session.fresh_folder(_PAIRS)
+            for path in session.files("pairs"):
+                (together / path.name).unlink(missing_ok=True)
+                os.link(path, together / path.name)
+            flags["pairs"] = _PAIRS
         command = [sys.executable, "-m", "nt_jax.adapt"]
         with (folder / _SAID).open("wb") as said, (folder / _ERRORS).open("wb") as errors:
             return subprocess.Popen(

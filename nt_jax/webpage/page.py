@@ -52,7 +52,7 @@ def _transfer_tab(sessions: Sessions, uploads: Uploads, transfer: Transfer) -> N
     with gr.Row():
         take("noisy", "Noisy photo: whose noise")
         take("clean", "Clean photo: what to put it on")
-        take("second", "Second noisy photo, if two are to be blended")
+        take("second", "Second noisy photo, if two are to be blended", optional=True)
     with gr.Row():
         sliders = [
             gr.Slider(0, 3, 1, step=0.05, label="Strength", elem_id="strength"),
@@ -87,7 +87,8 @@ def _adapt_tab(sessions: Sessions, uploads: Uploads, adapt: Adapt) -> Any:
     take = partial(_drop, sessions, uploads, take_photos, count="multiple")
     with gr.Row():
         take("photos", "A handful of noisy photos of one camera")
-        take("sharp", "Clean photographs of any camera, if there are some")
+        take("sharp", "Clean photographs of any camera, if there are some", optional=True)
+        take("pairs", "True pairs, if any: files NAME_gt and NAME_noisy", optional=True)
     minutes = gr.Slider(0.1, 120, 20, step=0.1, label="Minutes", elem_id="minutes")
     with gr.Row():
         start = gr.Button("Adapt a denoiser", variant="primary", elem_id="adapt")
@@ -110,21 +111,30 @@ def _drop(
     *,
     count: Any = "single",
     types: list[str] | None = None,
+    optional: bool = False,
 ) -> Any:
     """A place to drop files on, and below it what is said of them; returns its event.
 
     It is empty again at once: the session has the files then, and the page need not know where.
+    What is optional can be removed again.
     """
 
     def took(session: Session, progress: gr.Progress, sent: Any) -> Iterator[str]:
         del progress
         return take(session, purpose, uploads.find(sent))
 
+    def removed(request: gr.Request) -> str:
+        sessions.of(_name(request)).drop(purpose)
+        return ""
+
     with gr.Column():
         place = gr.File(
             label=label, file_count=count, file_types=types, height=140, elem_id=purpose
         )
         said = gr.HTML(elem_id=f"{purpose}-said")
+        if optional:
+            remove = gr.Button("Remove", size="sm", elem_id=f"{purpose}-remove")
+            _quietly(remove.click, removed, None, said)
     taken = _quietly(place.upload, _answer(sessions, took), place, said)
     _quietly(taken.then, lambda: None, None, place)
     return taken
