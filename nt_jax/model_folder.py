@@ -74,7 +74,8 @@ def _read_arrays(path: pathlib.Path) -> dict[str, Tree]:
     def place(names: tuple[str, ...]) -> dict[str, Any]:
         name = ".".join(names)
         if metadata["use_ocdbt"]:
-            return {"driver": "ocdbt", "base": f"file://{path}", "path": f"{name}/"}
+            base = {"driver": "file", "path": f"{path}/"}
+            return {"driver": "ocdbt", "base": base, "path": f"{name}/"}
         return {"driver": "file", "path": f"{path / name}/"}
 
     entries = metadata["tree_metadata"].values()
