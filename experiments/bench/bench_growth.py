@@ -142,7 +142,8 @@ def draw(rows: list[dict[str, Any]], slopes: dict[str, float], file: str) -> Non
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 2.8), layout="constrained")
-    for panel, (name, found) in zip(figure.subplots(1, len(slopes)), slopes.items(), strict=True):
+    panels = figure.subplots(1, len(slopes), squeeze=False)[0]
+    for panel, (name, found) in zip(panels, slopes.items(), strict=True):
         points = [row for row in rows if row["cause"] == name]
         values = [row["value"] for row in points]
         panel.loglog(values, [row["processor s"] for row in points], "o-", color="tab:blue")
