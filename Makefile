@@ -25,7 +25,7 @@ check: .venv/installed-test
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e ".[train,test,export,app]"
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e ".[train,test,export,app,docs]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 		"jax2onnx>=0.17,<0.18" "apache-beam>=2.77,<2.78" "spandrel>=0.4.2,<0.5"
 	touch $@

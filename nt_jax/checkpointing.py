@@ -1,7 +1,6 @@
-"""Model folders and training checkpoints on disk. The only file that imports orbax.
+"""Model folders, written, and training checkpoints on disk. The only file that imports orbax.
 
-A model folder holds `model.json` (what the model is) and `variables/` (an orbax checkpoint of the
-parameters, kernels spectrally normalised). A training workdir holds `config.json` and
+`model_folder.py` reads model folders. A training workdir holds `config.json` and
 `checkpoints/STEP/`, each with the state and the config it was made with.
 """
 
@@ -21,21 +20,19 @@ from jax.experimental import multihost_utils
 
 from nt_jax.errors import InputError
 from nt_jax.files import scratch_beside
+from nt_jax.model_folder import (
+    CONFIG_FILE,
+    DAMAGE,
+    MODEL_FILE,
+    OTHER_VARIABLES,
+    VARIABLES,
+    first_line,
+    variables_of,
+)
 
 Tree = Any
-MODEL_FILE = "model.json"
-CONFIG_FILE = "config.json"
-_VARIABLES = "variables"
-# Where a replaced model has its parameters, every second time: `model.json` says so.
-_OTHER_VARIABLES = "variables_2"
 _CHECKPOINTS = "checkpoints"
 _UNREADABLE = "unreadable_checkpoints"
-# What orbax and TensorStore raise on files that are damaged, or that something else wrote. Nothing
-# else is the file's fault: not a device that fails, nor memory, nor a right that lacks.
-_DAMAGE = (
-    *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
-    *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
-)
 # TensorStore has one kind of error for all, with the reason in words.
 _NO_DAMAGE = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
@@ -69,15 +66,15 @@ def save_model(
         raise InputError(f"{folder} exists and is no model folder; choose another output")
     with scratch_beside(folder) as scratch:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(scratch / _VARIABLES, variables)
+            checkpointer.save(scratch / VARIABLES, variables)
         # It names a folder of this machine, and the rename below already says that all is there.
-        (scratch / _VARIABLES / "commit_success.txt").unlink(missing_ok=True)
+        (scratch / VARIABLES / "commit_success.txt").unlink(missing_ok=True)
         if inside:
-            used = _variables_of(folder)
-            free = _VARIABLES if used != _VARIABLES else _OTHER_VARIABLES
+            used = variables_of(folder)
+            free = VARIABLES if used != VARIABLES else OTHER_VARIABLES
             shutil.rmtree(folder / free, ignore_errors=True)  # of a save that a kill cut off
-            (scratch / _VARIABLES).rename(folder / free)
-            metadata = metadata | ({} if free == _VARIABLES else {_VARIABLES: free})
+            (scratch / VARIABLES).rename(folder / free)
+            metadata = metadata | ({} if free == VARIABLES else {VARIABLES: free})
         (scratch / MODEL_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
         if inside:
             os.replace(scratch / MODEL_FILE, folder / MODEL_FILE)
@@ -93,34 +90,6 @@ def _only_a_denoiser(inside: list[pathlib.Path]) -> bool:
     return all(path.name == "denoiser" and (path / MODEL_FILE).is_file() for path in inside)
 
 
-def _variables_of(folder: pathlib.Path) -> str:
-    """Name of the folder that a model's parameters are in; "" where there is no readable model."""
-    try:
-        metadata = json.loads((folder / MODEL_FILE).read_text())
-    except (OSError, ValueError):
-        return ""
-    named = metadata.get(_VARIABLES) if isinstance(metadata, dict) else None
-    return _OTHER_VARIABLES if named == _OTHER_VARIABLES else _VARIABLES
-
-
-def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
-    """Reads a model folder: (metadata, parameter trees by network name, float32 NumPy arrays).
-
-    Raises:
-      InputError: no model folder, or one that cannot be read.
-    """
-    folder = pathlib.Path(folder).absolute()
-    if not (folder / MODEL_FILE).is_file():
-        raise InputError(f"{folder} is no model folder: it has no {MODEL_FILE}")
-    try:
-        metadata = json.loads((folder / MODEL_FILE).read_text())
-        variables = _restore_numpy(folder / _variables_of(folder))
-        metadata.pop(_VARIABLES, None)
-    except (*_DAMAGE, OSError) as error:
-        raise InputError(f"{folder} cannot be read as a model: {_first_line(error)}") from error
-    return metadata, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
-
-
 def _restore_numpy(path: pathlib.Path) -> Tree:
     # A checkpointer around it would warn that the item of a training checkpoint is none by itself.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
@@ -130,12 +99,7 @@ def _restore_numpy(path: pathlib.Path) -> Tree:
 
 
 def _is_damage(error: Exception) -> bool:
-    return isinstance(error, _DAMAGE) and not any(word in str(error) for word in _NO_DAMAGE)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return isinstance(error, DAMAGE) and not any(word in str(error) for word in _NO_DAMAGE)
 
 
 def load_state(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[str, Any]]:
@@ -152,8 +116,8 @@ def load_state(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[st
     for step in reversed(checkpoint_steps(workdir)):
         try:
             return config, step, _restore_numpy(workdir / _CHECKPOINTS / str(step) / "state")
-        except (*_DAMAGE, OSError) as error:
-            failure = f"checkpoint {step} of {workdir} cannot be read: {_first_line(error)}"
+        except (*DAMAGE, OSError) as error:
+            failure = f"checkpoint {step} of {workdir} cannot be read: {first_line(error)}"
             if not _is_damage(error):
                 raise InputError(failure) from error
             warnings.warn(failure, stacklevel=2)
@@ -245,7 +209,7 @@ class Checkpointer:
         kept = checkpoint_steps(self._workdir)
         alone = jax.process_count() == 1
         return InputError(
-            f"a checkpoint could not be saved in {self._workdir} ({_first_line(error)}); "
+            f"a checkpoint could not be saved in {self._workdir} ({first_line(error)}); "
             + (f"that of step {kept[-1]} is kept; " if kept else "there is none yet; ")
             + ("" if alone else "unless another process is gone, ")
             + "make room, and the same command resumes"
@@ -270,13 +234,13 @@ class Checkpointer:
         for step in reversed(checkpoint_steps(self._workdir)):
             try:
                 config = self._restore(step, config=ocp.args.JsonRestore())
-            except (*_DAMAGE, OSError) as error:
+            except (*DAMAGE, OSError) as error:
                 failure = self._set_aside(step, error)
                 continue
             check(step, config)
             try:
                 return step, self._restore(step, state=ocp.args.StandardRestore(state))
-            except (*_DAMAGE, OSError) as error:
+            except (*DAMAGE, OSError) as error:
                 failure = self._set_aside(step, error)
         if failure:
             raise InputError(f"{failure}; no other is left: choose another workdir to start anew")
@@ -290,7 +254,7 @@ class Checkpointer:
         """Moves a damaged checkpoint away, with a warning; raises InputError if it may be good."""
         if not _is_damage(error):
             raise InputError(
-                f"checkpoint {step} in {self._workdir} cannot be read now ({_first_line(error)});"
+                f"checkpoint {step} in {self._workdir} cannot be read now ({first_line(error)});"
                 " it stays where it is: see to that, and the same command resumes"
             ) from error
         target = self._workdir / _UNREADABLE / str(step)
@@ -301,6 +265,6 @@ class Checkpointer:
         multihost_utils.sync_global_devices(f"set checkpoint {step} aside")
         self._manager.close()
         self._manager = self._open()
-        text = f"checkpoint {step} cannot be read ({_first_line(error)}), moved to {target}"
+        text = f"checkpoint {step} cannot be read ({first_line(error)}), moved to {target}"
         warnings.warn(text, stacklevel=3)
         return text

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nt_jax import checkpointing
+from nt_jax import model_folder
 from nt_jax.checkpointing import (
     Checkpointer,
     checkpoint_steps,
-    load_model,
     load_state,
     save_model,
 )
 from nt_jax.errors import InputError
+from nt_jax.model_folder import load_model
 
 CONFIG = {"model": {"width": 4}}
 
@@ -185,7 +185,7 @@ def test_a_failure_that_is_not_the_files_moves_no_checkpoint(workdir, error, ite
 def test_a_failure_that_is_not_the_files_is_not_blamed_on_a_model(tmp_path, error):
     save_model(tmp_path / "model", {"kind": "x"}, {"net": {"kernel": np.ones(3, np.float32)}})
     with (
-        mock.patch.object(checkpointing, "_restore_numpy", side_effect=error),
+        mock.patch.object(model_folder, "_read_arrays", side_effect=error),
         pytest.raises(type(error)),
     ):
         load_model(tmp_path / "model")

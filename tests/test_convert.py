@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from nt_jax import convert
-from nt_jax.checkpointing import load_model
 from nt_jax.errors import InputError, run_command
 from nt_jax.inference import torch_format
+from nt_jax.model_folder import load_model
 
 torch = pytest.importorskip("torch")
 

@@ -14,15 +14,14 @@ patches, so neither is more faithful.)
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax.arrays import as_images, as_integer, is_traced
+from nt_jax.compilation import Program
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE, to_float
 from nt_jax.inference.processes import check_process
@@ -143,7 +142,7 @@ def _crops(size: int) -> list[slice]:
     return evenly_spaced(size, _CROP_SIDE, _CROPS)
 
 
-@partial(jax.jit, static_argnums=0)
+@Program
 @full_float32
 def _denoise(
     network: DenoiserNetwork, params: Tree, images: Array, means: tuple[Array, ...] | None
@@ -156,7 +155,7 @@ def _denoise(
     return jnp.clip(clean[:, :height, :width], 0, 1)
 
 
-@partial(jax.jit, static_argnums=0)
+@Program
 @full_float32
 def _attention_means(network: RIDNet, params: Tree, images: Array) -> tuple[Array, ...]:
     return attention_means(network, params, images)

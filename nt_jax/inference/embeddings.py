@@ -6,8 +6,10 @@ computed from embeddings is put back onto that bound, as the networks know nothi
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -82,11 +84,16 @@ def _pieces(size: int, side: int) -> list[slice]:
     return evenly_spaced(size, side, -(-min(size, _EMBEDDED_SIDE) // side))
 
 
-def average(embeddings: Sequence[ArrayLike] | Array, bound: str) -> Array:
+def average(embeddings: Sequence[ArrayLike] | Array | np.ndarray, bound: str) -> Array:
     """Mean of embeddings [..., E], on the bound; one alone stays as it is."""
     if len(embeddings) == 1:
         return jnp.asarray(embeddings[0])
-    return _onto(jnp.mean(jnp.asarray(embeddings), axis=0), bound)
+    return _mean(jnp.asarray(embeddings), bound)
+
+
+@partial(jax.jit, static_argnums=1)
+def _mean(embeddings: Array, bound: str) -> Array:
+    return _onto(jnp.mean(embeddings, axis=0), bound)
 
 
 def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:

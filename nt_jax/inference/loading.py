@@ -11,6 +11,7 @@ from nt_jax.errors import InputError
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
 from nt_jax.inference.processes import note_start
+from nt_jax.model_folder import CONFIG_FILE, MODEL_FILE, load_model
 from nt_jax.models.denoisers import KINDS as DENOISERS
 from nt_jax.models.parameters import Tree
 from nt_jax.paths import expand
@@ -104,17 +105,16 @@ def _bundled() -> list[str]:
 
 
 def _read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
-    # Orbax is slow to import.
-    from nt_jax import checkpointing
-    from nt_jax.inference.workdir import load_workdir
-
     check_devices()
     folder = PRETRAINED / name if os.fspath(name) in _bundled() else expand(name)
-    if (folder / checkpointing.MODEL_FILE).is_file():
-        return checkpointing.load_model(folder)
-    if (folder / checkpointing.CONFIG_FILE).is_file():
+    if (folder / MODEL_FILE).is_file():
+        return load_model(folder)
+    if (folder / CONFIG_FILE).is_file():
+        # Orbax is slow to import.
+        from nt_jax.inference.workdir import load_workdir
+
         return load_workdir(folder)
     raise InputError(
         f"no model {name}: there is no such bundled name ({', '.join(_bundled()) or 'none yet'}) "
-        f"and no folder with {checkpointing.MODEL_FILE} or {checkpointing.CONFIG_FILE} at that path"
+        f"and no folder with {MODEL_FILE} or {CONFIG_FILE} at that path"
     )

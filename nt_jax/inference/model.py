@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from nt_jax import prng
 from nt_jax.arrays import as_images, as_integer, as_number, is_traced, refuse_traced
 from nt_jax.calibration import calibrate as calibrate_noise
+from nt_jax.compilation import Program
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference import embeddings as embeddings_of
@@ -113,23 +114,24 @@ class Model:
     def _embed_each(self, crops: Sequence[ArrayLike]) -> Array:
         """Embeddings of crops of one size, K times [N, h, w, 3] -> [K, N, E]."""
         check_process()  # before anything that a fork would hang on; all that embeds comes here
+        # Arrays of NumPy stay there: each operation of JAX is a program to find and to load.
+        numpy: Any = jnp if any(isinstance(crop, jax.Array) for crop in crops) else np
         if len(crops) == 1:
-            crop = jnp.asarray(crops[0])
-            return _embed(self.networks, self.params["key_encoder"], crop)[None]
-        images = jnp.concatenate(crops)
+            return numpy.asarray(_embed(self.networks, self.params["key_encoder"], crops[0]))[None]
+        images = numpy.concatenate(crops)
         # Always as many at once: one program for references of all sizes.
         batches = -(-len(images) // _EMBEDDED_AT_ONCE)
         surplus = batches * _EMBEDDED_AT_ONCE - len(images)
-        images = jnp.concatenate([images, jnp.zeros((surplus, *images.shape[1:]), jnp.float32)])
-        embeddings = jnp.concatenate(
+        images = numpy.concatenate([images, np.zeros((surplus, *images.shape[1:]), np.float32)])
+        embeddings = numpy.concatenate(
             [
                 _embed(self.networks, self.params["key_encoder"], batch)
-                for batch in jnp.split(images, batches)
+                for batch in numpy.split(images, batches)
             ]
         )[: len(images) - surplus]
         return embeddings.reshape(len(crops), -1, self.embedding_size)
 
-    def average(self, embeddings: Sequence[ArrayLike] | Array) -> Array:
+    def average(self, embeddings: Sequence[ArrayLike] | Array | np.ndarray) -> Array:
         """Average of embeddings [..., E], back to unit length for the l2 bound."""
         return embeddings_of.average(embeddings, self._bound)
 
@@ -276,14 +278,14 @@ class Model:
         """
         if calibrate:
             self._check_reader()
-        each = [self._embed_each(of_image) for of_image in crops]  # [K, 1, E]
-        embedding = self.average([self.average(of_image)[0] for of_image in each])
+        each = [np.asarray(self._embed_each(of_image)) for of_image in crops]  # [K, 1, E]
+        embedding = self.average([np.asarray(self.average(of_image))[0] for of_image in each])
         if not self.can_read:
             return ReferenceNoise(embedding, np.ones(3, np.float32), np.ones(3, np.float32), None)
         patches = (
             [crop for of_image in crops for crop in of_image] if calibrate in (None, True) else []
         )
-        return read_reference(self.networks, self.params, patches, jnp.concatenate(each), embedding)
+        return read_reference(self.networks, self.params, patches, np.concatenate(each), embedding)
 
     def transfer(
         self,
@@ -388,7 +390,7 @@ class Model:
                 self.params["generator"],
                 inputs[None],
                 embedding,
-                _stacked_maps(seed, origin, height, width, self.blocks),
+                _stacked_maps((height, width, self.blocks), seed, origin),
             )
             made = factors * np.asarray(noise)[0]
             # Averaged to grey, colour noise would lose a third of its level.
@@ -560,7 +562,7 @@ def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
     return network.apply({"params": params}, *inputs)
 
 
-@partial(jax.jit, static_argnums=0)
+@Program
 @full_float32
 def _embed(networks: Networks, params: Tree, images: Array) -> Array:
     return embed(networks, params, images)
@@ -574,11 +576,15 @@ def _generate(
     return _apply(generator, params, clean, embedding, maps)
 
 
-_stacked_maps = jax.jit(stacked_maps, static_argnums=(2, 3, 4))
+@Program
+def _stacked_maps(
+    size: tuple[int, int, tuple[int, int, int]], seed: Array, origin: tuple[Array, Array]
+) -> Any:
+    return stacked_maps(seed, origin, *size)
 
 
 @cache
-def _tile_function() -> Callable[..., Array]:
+def _tile_function() -> Program:
     """Compiles (generator, params, clean, embedding, stacked maps) -> noise for one tile."""
 
     @full_float32
@@ -591,7 +597,7 @@ def _tile_function() -> Callable[..., Array]:
     # at width 64 a tile would need 3.2 GB in place of 0.4 GB.
     low_memory = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     options = low_memory if jax.default_backend() == "cpu" else None
-    return jax.jit(generate, static_argnums=0, compiler_options=options)
+    return Program(generate, options)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,17 +1,14 @@
 """What a NoiseTransfer model finds out about a reference: numbers it reads, gains it needs."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax import prng
-from nt_jax.calibration import Calibration
 from nt_jax.calibration import calibrate as calibrate_noise
+from nt_jax.compilation import Program
 from nt_jax.inference.tiles import full_float32
 from nt_jax.models.networks import Networks
 from nt_jax.models.networks import read as read_embeddings
@@ -43,16 +40,18 @@ class ReferenceNoise(NamedTuple):
         return bool((self.gain != self.wanted).any())
 
 
-def read_crops(networks: Networks, params: Mapping[str, Tree], embeddings: Array) -> NoiseReading:
+def read_crops(
+    networks: Networks, params: Mapping[str, Tree], embeddings: ArrayLike
+) -> NoiseReading:
     """Reads N images off the embeddings of their crops, [K, N, E]."""
-    return summarize(_read(networks, params["key_encoder"], embeddings))
+    return summarize(Readings(**_read(networks, params["key_encoder"], embeddings)))
 
 
 def read_reference(
     networks: Networks,
     params: Mapping[str, Tree],
     patches: Sequence[ArrayLike],
-    each: Array,
+    each: ArrayLike,
     embedding: Array,
 ) -> ReferenceNoise:
     """Reads a reference, and calibrates its noise where there are patches to do it on.
@@ -72,9 +71,9 @@ def read_reference(
             networks,
             params["key_encoder"],
             params["generator"],
-            jnp.stack([jnp.asarray(patches[i]) for i in chosen]),
-            each[np.array(chosen)],
-            embedding[None],
+            np.stack([np.asarray(patches[i]) for i in chosen]),
+            np.asarray(each)[chosen],
+            np.asarray(embedding)[None],
         )
         gain, wanted = (np.asarray(x)[0] for x in found)
     return ReferenceNoise(embedding, gain, wanted, reading)
@@ -88,13 +87,13 @@ def _spread(crops: Sequence[ArrayLike]) -> list[int]:
     return [same[(2 * i + 1) * len(same) // (2 * count)] for i in range(count)]
 
 
-@partial(jax.jit, static_argnums=0)
+@Program
 @full_float32
-def _read(networks: Networks, params: Tree, embeddings: Array) -> Readings:
-    return decode(read_embeddings(networks, params, embeddings))
+def _read(networks: Networks, params: Tree, embeddings: Array) -> dict[str, Array]:
+    return vars(decode(read_embeddings(networks, params, embeddings)))
 
 
-@partial(jax.jit, static_argnums=0)
+@Program
 @full_float32
 def _calibrate(
     networks: Networks,
@@ -103,7 +102,8 @@ def _calibrate(
     patches: Array,
     embeddings: Array,
     embedding: Array,
-) -> Calibration:
+) -> tuple[Array, Array]:
     # The same key for every reference: the gain is a function of the reference.
     key = prng.key(0)
-    return calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
+    found = calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
+    return found.gain, found.wanted

@@ -9,7 +9,6 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from nt_jax.checkpointing import CONFIG_FILE, MODEL_FILE
 from nt_jax.errors import InputError
 from nt_jax.images import Photo, from_float, read_photo, to_float
 from nt_jax.inference.denoiser import Denoiser
@@ -17,6 +16,7 @@ from nt_jax.inference.files import Job, noise_of_photos, pair_up, plan, run_jobs
 from nt_jax.inference.loading import load_denoiser
 from nt_jax.inference.model import Model
 from nt_jax.inference.tiles import Tile
+from nt_jax.model_folder import CONFIG_FILE, MODEL_FILE
 from nt_jax.webpage import pictures
 from nt_jax.webpage.sessions import MOST_BYTES, Session
 
