@@ -1,7 +1,7 @@
 """Writes the model of a training run as it is bundled: no optimizers, 16-bit weights.
 
 python -m experiments.release_model --workdir=runs/small --output=nt_jax/pretrained/small \
-  [--networks=experiments/networks/small]
+  [--networks=experiments/networks/small] [--terms="data/photos=CC0" ...]
 
 A NoiseTransfer model keeps its generator (the moving average where the run has one) and its key
 encoder, which then judges in the discriminator's place. `model.json` tells the recipe, the step and
@@ -14,6 +14,7 @@ import copy
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,13 @@ from nt_jax.training.logs import read_metrics
 _RELEASED = ("generator", "key_encoder", "denoiser")
 
 
-def release(workdir: Path, output: Path) -> dict[str, Any]:
+def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Writes the model folder and returns its metadata.
+
+    Args:
+      workdir: of the run.
+      output: the model folder.
+      terms: by folder of training images.
 
     Raises:
       InputError: no workdir, or one without a checkpoint; `output` is something else.
@@ -41,6 +47,8 @@ def release(workdir: Path, output: Path) -> dict[str, Any]:
         "recipe": _recipe(read_config(workdir)),
         "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
     }
+    if terms:
+        metadata["terms"] = dict(terms)
     released = {name: tree for name, tree in variables.items() if name in _RELEASED}
     save_model(output, metadata, _halved(released))
     return metadata
@@ -112,10 +120,14 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="training run")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--networks", type=Path, help="folder for all networks of the run")
+    parser.add_argument("--terms", action="append", default=[], help="FOLDER=TERMS; repeat it")
     args = parser.parse_args()
+    if wrong := [given for given in args.terms if "=" not in given]:
+        raise InputError(f"--terms={wrong[0]}: expected FOLDER=TERMS")
+    terms = dict(given.split("=", 1) for given in args.terms)
     if not (args.workdir / "metrics.jsonl").is_file():
         raise InputError(f"{args.workdir} is no training workdir: it has no metrics.jsonl")
-    metadata = release(args.workdir, args.output)
+    metadata = release(args.workdir, args.output, terms)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     print(f"wrote {args.output}: step {metadata['step']}, {size / 1e6:.1f} MB")
     if args.networks:

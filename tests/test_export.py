@@ -150,6 +150,7 @@ def denoisers(tmp_path_factory):
         model = {"features": features, "blocks": 1}
         params = init_biased(prng.key(0), make_denoiser(kind, **model))
         metadata = {"kind": kind, "model": model, "step": 7, "recipe": RECIPE}
+        metadata["terms"] = {"mine": "CC0"}
         save_model(root / kind, metadata, {"denoiser": jax.tree.map(np.asarray, params)})
     return root
 
@@ -241,6 +242,7 @@ def check_config(config):
     for name in ("PolyU", "SIDD", "[mine]", "gaussian"):
         assert name in card["training_data"]
     assert "PolyU: non-commercial" in card["training_data_license"]
+    assert "[mine]: CC0" in card["training_data_license"]
     assert "non-commercial" in card["notes"]
     assert "runs/first" in card["notes"]
 

@@ -122,7 +122,7 @@ def _card(
             f" On held-out patches it takes {held_out['eval/noisy_psnr']:.2f} dB to "
             f"{held_out['eval/psnr']:.2f} dB PSNR."
         )
-    data, terms = _training_data(recipe)
+    data, terms = _training_data(recipe, denoiser.metadata.get("terms") or {})
     return {
         "long_description": (
             f"Removes noise of any level from developed photos: a {kind} of "
@@ -151,8 +151,13 @@ def _known(folder: str) -> str | None:
     return next((name for name in _KNOWN if name in folder.lower()), None)
 
 
-def _training_data(recipe: Mapping[str, Any]) -> tuple[str, str]:
-    """Says what the recipe trained on and under which terms."""
+def _training_data(recipe: Mapping[str, Any], told: Mapping[str, str]) -> tuple[str, str]:
+    """Says what the recipe trained on and under which terms.
+
+    Args:
+      recipe: a training config.
+      told: terms of folders that no data set is known by, as `model.json` has them.
+    """
     if "data" not in recipe:
         return "not recorded", "not recorded"
     noise = recipe.get("denoiser", {}).get("noise", "")
@@ -162,7 +167,8 @@ def _training_data(recipe: Mapping[str, Any]) -> tuple[str, str]:
         for folder in _folders(recipe, field):
             known = _known(folder)
             named.append(f"{_KNOWN[known].title} [{folder}]" if known else f"[{folder}]")
-            terms.append(_KNOWN[known].terms if known else f"[{folder}]: see its own terms")
+            own = told.get(folder, "see its own terms")
+            terms.append(_KNOWN[known].terms if known else f"[{folder}]: {own}")
         if named:
             parts.append(f"{what} {', '.join(named)}")
     kinds = recipe["data"].get("noise_kinds") or []
