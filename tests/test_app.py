@@ -343,7 +343,8 @@ def test_the_page_in_a_browser(server, browser, folder, by_command, tmp_path):
     _drop(page, "photos", folder / "large.png")
     page.get_by_text("1 in all: large.png").wait_for()
     page.click("#adapt")
-    page.locator("#adapted progress").wait_for()
+    page.locator("#adapted progress, #adapted .error").first.wait_for()
+    assert page.locator("#adapted .error").all_inner_texts() == []
     page.click("#cancel")
     page.get_by_text("cancelled").wait_for()
 
