@@ -13,6 +13,7 @@ from experiments.release_model import release, release_networks
 from nt_jax.checkpointing import Checkpointer, load_state
 from nt_jax.errors import InputError
 from nt_jax.families.noisetransfer.state import init_state
+from nt_jax.inference import darktable
 from nt_jax.inference.loading import PRETRAINED
 from nt_jax.models.networks import make_networks
 
@@ -97,7 +98,9 @@ def test_the_bundled_small_follows_the_level_of_its_reference():
     assert 30 < strong < 60
 
 
-@pytest.mark.parametrize("name", ["small-denoiser", "small-ridnet", "small-ridnet-real"])
+@pytest.mark.parametrize(
+    "name", ["small-denoiser", "open-denoiser", "small-ridnet", "small-ridnet-real"]
+)
 def test_a_bundled_denoiser_denoises(name):
     denoiser = nt_jax.load_denoiser(name)
     photo = data.chelsea()[:200, 100:300] / np.float32(255)
@@ -105,6 +108,16 @@ def test_a_bundled_denoiser_denoises(name):
     noisy = np.clip(photo + noise, 0, 1).astype(np.float32)
     errors = [float(((image - photo) ** 2).mean()) for image in (noisy, denoiser(noisy))]
     assert errors[1] < errors[0] / 2  # 3 dB
+
+
+def test_the_open_denoiser_is_of_open_data():
+    denoiser = nt_jax.load_denoiser("open-denoiser")
+    assert not list(darktable.warnings(denoiser))
+    recipe = denoiser.metadata["recipe"]
+    assert recipe["train"]["init_from"] == ""
+    named = ",".join(recipe["data"][field] for field in ("pairs", "photos"))
+    assert "polyu" not in named.lower()
+    assert set(denoiser.metadata["terms"]) == {recipe["data"]["photos"]}
 
 
 def test_bundled_models_are_small_and_tell_their_recipe():

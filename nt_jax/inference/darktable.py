@@ -107,7 +107,7 @@ def write_dtmodel(
             file.writestr(info, data, zipfile.ZIP_DEFLATED)
     with replacing(path) as temporary:
         temporary.write_bytes(archive.getvalue())
-    return list(_warnings(recipe))
+    return list(warnings(denoiser))
 
 
 def _card(
@@ -136,7 +136,7 @@ def _card(
         "license": license,
         "training_data": data,
         "training_data_license": terms,
-        "notes": " ".join(_notes(recipe)),
+        "notes": " ".join((*_notes(recipe), *warnings(denoiser))),
     }
 
 
@@ -185,10 +185,11 @@ def _notes(recipe: Mapping[str, Any]) -> Iterator[str]:
     start = (recipe.get("train") or {}).get("init_from")
     if start:
         yield f"Training went on from another run, {'/'.join(start.split('/')[-2:])}."
-    yield from _warnings(recipe)
 
 
-def _warnings(recipe: Mapping[str, Any]) -> Iterator[str]:
+def warnings(denoiser: "Denoiser") -> Iterator[str]:
+    """Says what stands against handing a denoiser on."""
+    recipe = denoiser.metadata.get("recipe") or {}
     folders = [*_folders(recipe, "pairs"), *_folders(recipe, "photos")]
     if any(_known(folder) == "polyu" for folder in folders):
         yield (
