@@ -5,6 +5,8 @@
 
 ARG is NAME, NAME-small or NAME-smoke. NAME is one of
   srgbflow  sRGB Flow, by camera and ISO of the pairs' names (default)
+  danet     DANet's generator, trained together with its denoiser
+  gdanet    the same on more data: SIDD, PolyU and RENOIR, all in --config.data.pairs
 Without pairs they learn synthetic noise of photographs. -small is for 2 CPU cores; -smoke takes
 seconds and needs no data.
 """
@@ -24,7 +26,7 @@ def get_config(arg: str = "srgbflow") -> ConfigDict:
             f" {', '.join(_PEERS)}"
         )
     config = base_config()
-    config.family = name
+    config.family = "danet" if name == "gdanet" else name
     # Of NoiseTransfer.
     del config.variant, config.losses
     config.model = ConfigDict()
@@ -56,6 +58,33 @@ def _srgbflow(config: ConfigDict, size: str) -> None:
         config.train.learning_rate = 1e-3
 
 
+def _danet(config: ConfigDict, size: str) -> None:
+    # Channels of the first of five levels of generator and denoiser, and of the critic's first.
+    config.model.width = {"": 32, "small": 8, "smoke": 2}[size]
+    config.model.critic_width = {"": 64, "small": 16, "smoke": 4}[size]
+    config.losses = losses = ConfigDict()
+    # Weight of the denoiser's absolute error, beside half of the critic's score.
+    losses.restored = 1000.0
+    # Weight of the generator's error of blurred noise, beside half of the critic's score.
+    losses.generated = 10.0
+    # Weight of the critic's gradient penalty.
+    losses.penalty = 10.0
+    # A power of two: the critic halves it down to 4.
+    config.data.patch_size = 64 if size else 128
+    train = config.train
+    train.batch_size = 8 if size else 16
+    # Updates of the critic before one of generator and denoiser, which is a step.
+    train.critic_steps = 1 if size == "smoke" else 3
+    train.critic_learning_rate = 2e-4
+    # Of the generator and the critic; the denoiser has 0.9 and 0.999.
+    train.adam_b1 = 0.5
+    train.adam_b2 = 0.9
+    # 70 epochs of 5,000 steps; halved at those epochs, of a small run at the same shares.
+    train.steps = 350_000
+    each = 5000 / 70 if size else 5000
+    train.halve_at = tuple(round(each * epoch) for epoch in (20, 30, 40, 50, 60, 65))
+
+
 def _small(config: ConfigDict) -> None:
     """The budget that all peers have alike."""
     config.train.steps = 5000
@@ -79,4 +108,4 @@ def _smoke(config: ConfigDict) -> None:
     config.eval.patch_size = 32
 
 
-_PEERS = {"srgbflow": _srgbflow}
+_PEERS = {"srgbflow": _srgbflow, "danet": _danet, "gdanet": _danet}
