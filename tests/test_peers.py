@@ -19,13 +19,15 @@ from nt_jax.data.catalogue.sources import SETTINGS, setting_number
 from nt_jax.errors import InputError
 from nt_jax.evaluation import generation
 from nt_jax.evaluation.samples import Images
+from nt_jax.families.c2n import losses as c2n_losses
+from nt_jax.families.c2n import networks as c2n
 from nt_jax.families.danet import losses as danet_losses
 from nt_jax.families.danet.networks import Critic, UNet
 from nt_jax.families.srgbflow import flow as srgbflow
 from nt_jax.families.srgbflow.model import draw_settings
 from nt_jax.fields import check_config
 from nt_jax.models.parameters import Tree
-from nt_jax.models.plain import Conv, Doubling, gradient_penalty
+from nt_jax.models.plain import Conv, Doubling, gradient_penalty, init_plain
 from nt_jax.training import loop
 
 NAMES = tuple(peers._PEERS)
@@ -179,9 +181,9 @@ def test_srgbflow_draws_settings_as_often_as_training_saw_them():
 # --- GANs ----------------------------------------------------------------------------------------
 
 
-def size_of(module, *shape):
-    image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return count(jax.eval_shape(module.init, jax.random.key(0), image)["params"])
+def size_of(module, *shapes):
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return count(jax.eval_shape(module.init, jax.random.key(0), *arguments)["params"])
 
 
 def test_gradient_penalty_by_hand():
@@ -210,11 +212,11 @@ def test_plain_convolutions():
 def test_danet_has_the_published_size(size, generator):
     config = get_config(f"danet{size}")
     unet = UNet(config.model.width)
-    assert size_of(unet, 1, 32, 32, 4) == generator
-    assert size_of(unet, 1, 32, 32, 3) == generator - 9 * config.model.width
+    assert size_of(unet, (1, 32, 32, 4)) == generator
+    assert size_of(unet, (1, 32, 32, 3)) == generator - 9 * config.model.width
     if not size:
         side = config.data.patch_size
-        assert size_of(Critic(config.model.critic_width), 1, side, side, 6) == 44_707_777
+        assert size_of(Critic(config.model.critic_width), (1, side, side, 6)) == 44_707_777
 
 
 def test_danet_losses_by_hand():
@@ -230,3 +232,42 @@ def test_danet_losses_by_hand():
 
 def test_gdanet_is_danet_on_more_data():
     assert get_config("gdanet").to_json() == get_config("danet").to_json()
+
+
+# --- C2N -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "generator"), [("", 2_154_068), ("-small", 135_332)])
+def test_c2n_has_the_published_size(size, generator):
+    width = get_config(f"c2n{size}").model.width
+    module, image = c2n.Generator(width), (1, 32, 32, 3)
+    assert size_of(module, *c2n.shapes_of(module, image)) == generator
+    if not size:
+        assert size_of(c2n.Critic(width), image) == 445_512
+
+
+def test_c2n_losses_by_hand():
+    real, generated = jnp.full((1, 2, 2, 1), 3.0), jnp.arange(4.0).reshape(1, 2, 2, 1)
+    assert c2n_losses.critic_loss(real, generated) == 1.5 - 3
+    assert c2n_losses.adversarial(generated) == -1.5
+    noise = jnp.zeros((2, 2, 2, 3)).at[0, ..., 0].set(0.5).at[..., 1].set(-1.0)
+    assert float(c2n_losses.squared_mean(noise)) == pytest.approx((0.25**2 + 1 + 0) / 3)
+
+
+def test_c2n_has_noise_of_both_kinds_and_a_code_of_the_image():
+    module, clean = c2n.Generator(4), jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
+    shapes = c2n.shapes_of(module, clean.shape)
+    params = init_plain(jax.random.key(1), module, shapes)
+    draws = [jax.random.uniform(jax.random.key(i), shape) for i, shape in enumerate(shapes[1:])]
+    apply = jax.jit(lambda *draws: module.apply({"params": params}, clean, *draws))
+    before = apply(*draws)
+    for i in range(3):
+        changed = [draw + 0.5 if i == j else draw for j, draw in enumerate(draws)]
+        assert np.abs(apply(*changed) - before).max() > 1e-5
+
+
+def test_c2n_is_trained_without_pairs():
+    config = get_config("c2n-smoke")
+    config.data.real_reference = "same_image"
+    with pytest.raises(InputError, match="other_image"):
+        check_config(config, 1)

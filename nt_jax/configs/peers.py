@@ -7,6 +7,7 @@ ARG is NAME, NAME-small or NAME-smoke. NAME is one of
   srgbflow  sRGB Flow, by camera and ISO of the pairs' names (default)
   danet     DANet's generator, trained together with its denoiser
   gdanet    the same on more data: SIDD, PolyU and RENOIR, all in --config.data.pairs
+  c2n       C2N, of clean and noisy images that are no pairs
 Without pairs they learn synthetic noise of photographs. -small is for 2 CPU cores; -smoke takes
 seconds and needs no data.
 """
@@ -85,6 +86,25 @@ def _danet(config: ConfigDict, size: str) -> None:
     train.halve_at = tuple(round(each * epoch) for epoch in (20, 30, 40, 50, 60, 65))
 
 
+def _c2n(config: ConfigDict, size: str) -> None:
+    # Channels of the noise features and of the critic; even.
+    config.model.width = {"": 64, "small": 16, "smoke": 4}[size]
+    config.losses = losses = ConfigDict()
+    # Weight of the squared mean of a batch's noise, beside the critic's score.
+    losses.mean = 0.01
+    # Weight of the critic's gradient penalty.
+    losses.penalty = 10.0
+    # Noisy images of other photographs than the clean ones.
+    config.data.real_reference = "other_image"
+    config.data.patch_size = 48 if size else 96
+    train = config.train
+    # These, the steps and the patches are ours: the public source does not tell them.
+    train.batch_size = 8 if size else 16
+    train.adam_b1 = 0.5
+    train.adam_b2 = 0.9
+    train.steps = 300_000
+
+
 def _small(config: ConfigDict) -> None:
     """The budget that all peers have alike."""
     config.train.steps = 5000
@@ -108,4 +128,4 @@ def _smoke(config: ConfigDict) -> None:
     config.eval.patch_size = 32
 
 
-_PEERS = {"srgbflow": _srgbflow, "danet": _danet, "gdanet": _danet}
+_PEERS = {"srgbflow": _srgbflow, "danet": _danet, "gdanet": _danet, "c2n": _c2n}

@@ -74,10 +74,10 @@ class Doubling(nn.Module):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def init_plain(key: Array, module: nn.Module, *shapes: tuple[int, ...]) -> Tree:
+def init_plain(key: Array, module: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Tree:
     """Makes fresh parameters: kernels and biases U(-1, 1) / sqrt(fan_in), PyTorch's default.
 
-    What is neither stays as the module's own constants: slopes named `slope` at 1/4.
+    Slopes of PReLU are 1/4.
 
     Args:
       key: PRNG key.

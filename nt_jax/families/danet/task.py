@@ -63,9 +63,9 @@ def init_state(config: Any, networks: Networks, key: Array) -> DANetState:
     side = config.data.patch_size
     keys = prng.split(key, 3)
     params = {
-        "generator": init_plain(keys[0], networks.unet, (1, 16, 16, 4)),
-        "denoiser": init_plain(keys[1], networks.unet, (1, 16, 16, 3)),
-        "critic": init_plain(keys[2], networks.critic, (1, side, side, 6)),
+        "generator": init_plain(keys[0], networks.unet, ((1, 16, 16, 4),)),
+        "denoiser": init_plain(keys[1], networks.unet, ((1, 16, 16, 3),)),
+        "critic": init_plain(keys[2], networks.critic, ((1, side, side, 6),)),
     }
     optimizers = make_optimizers(config.train)
     moments = {name: optimizers[name].init(tree) for name, tree in params.items()}
