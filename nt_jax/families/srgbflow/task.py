@@ -96,7 +96,7 @@ def train_step(
     )
     optimizer = make_optimizer(config.train)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    seen = jax.nn.one_hot(settings, len(state.counts), dtype=jnp.int32).sum(axis=0)
+    seen = jax.nn.one_hot(settings, len(state.counts), dtype=jnp.int32).sum(axis=0, dtype=jnp.int32)
     values = {
         "loss": loss,
         "bits_per_dimension": loss / np.float32(np.log(2)),
