@@ -238,6 +238,13 @@ def _check(config: Any, name: str, kind: Kind) -> None:
         raise InputError(f"config.{name}={value}: {kind.words}")
 
 
+def no_average(config: Any) -> str:
+    """Says what is wrong if a family that keeps no moving average is asked for one."""
+    if not config.train.ema_decay:
+        return ""
+    return f"config.train.ema_decay={config.train.ema_decay}: {config.family} keeps no average; 0"
+
+
 def kept(name: str) -> bool:
     """Whether a run can only resume with the value it has."""
     return name in KEPT or name.partition(".")[0] in KEPT

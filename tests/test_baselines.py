@@ -89,6 +89,34 @@ def test_camera_model_has_the_level_and_grain():
     assert np.ptp(between) > 1e-3, "a camera of its own each time"
 
 
+@pytest.mark.parametrize(
+    ("levels", "low", "high", "slope", "offset", "deviation"),
+    [
+        (baselines.SIDD_LEVELS, 6.8674e-4, 0.02194856, 1.85, 0.30, 0.20),
+        (baselines.DND_LEVELS, 1e-4, 0.012, 2.18, 1.20, 0.26),
+    ],
+)
+def test_cycleisp_draws_the_published_levels(levels, low, high, slope, offset, deviation):
+    draw = jax.jit(jax.vmap(baselines.sample_levels, (0, None)))
+    shot, read = draw(jax.random.split(jax.random.key(11), 4000), levels)
+    assert shot.dtype == read.dtype == np.float32
+    shot, read = np.log10(shot), np.log10(read)
+    counts, _ = np.histogram(shot, 8, (np.log10(low) - 1e-4, np.log10(high) + 1e-4))
+    assert counts.sum() == 4000
+    assert counts == pytest.approx(500, abs=110)
+    residual = read - slope * shot - offset
+    assert residual.mean() == pytest.approx(0, abs=5 * deviation / np.sqrt(4000))
+    assert residual.std() == pytest.approx(deviation, rel=0.06)
+
+
+def test_cycleisp_is_told_nothing():
+    clean, other = photo(64), noisy(photo(64), 40)
+    for method in (baselines.cycleisp_sidd, baselines.cycleisp_dnd):
+        np.testing.assert_array_equal(
+            noise_of(method, clean, clean), noise_of(method, clean, other)
+        )
+
+
 def test_extracted_is_the_references_noise_elsewhere():
     clean = photo()
     reference = noisy(clean, 20)

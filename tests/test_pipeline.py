@@ -19,6 +19,7 @@ from PIL import Image
 
 from nt_jax import filters, noise
 from nt_jax.data.catalogue import sources
+from nt_jax.data.catalogue.sources import SETTINGS
 from nt_jax.data.sampling import augment
 from nt_jax.data.sampling.device_loader import device_batches, device_crops
 from nt_jax.data.sampling.pipeline import make_loader
@@ -158,7 +159,7 @@ def _assert_uniform(values: np.ndarray, n: int):
 
 def test_batch_is_as_documented_and_sharded_over_data(mixed):
     batch = next(mixed(0))
-    assert set(batch) == {"clean", "noisy", "reference", "kind", "sigma", "lam"}
+    assert set(batch) == {"clean", "noisy", "reference", "kind", "sigma", "lam", "setting"}
     for name in ("clean", "noisy", "reference"):
         assert batch[name].shape == (BATCH, PATCH, PATCH, 3)
         assert batch[name].dtype == jnp.float32
@@ -172,6 +173,15 @@ def test_batch_is_as_documented_and_sharded_over_data(mixed):
 
 def test_real_rows_are_spread_evenly(rows):
     assert np.array_equal(rows["kind"] == 0, np.arange(len(rows["kind"])) % 2 == 1)
+
+
+def test_settings_are_those_of_the_names(rows):
+    image = _coordinates(rows["clean"])[:, 0, 0, 2] // 10
+    expected = np.array([SETTINGS.index(s) for s in ("S6_100", "GP_100", "S6_3200", "S6_100")])
+    real = rows["kind"] == 0
+    assert np.array_equal(rows["setting"][real], expected[image[real]])
+    assert np.all(rows["setting"][~real] == len(SETTINGS))
+    assert rows["setting"].dtype == np.int32
 
 
 def test_clean_and_noisy_are_turned_alike(real_rows):

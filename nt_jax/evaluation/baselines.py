@@ -4,7 +4,7 @@ A baseline is a function (clean, reference, key) -> noisy, and so is anybody's o
 more row of the tables. `clean` and `reference` are uint8 [H, W, 3], the reference a noisy image of
 another size perhaps; `key` is a JAX random key. What comes back is uint8, or float in [0, 1], of
 `clean`'s size. A method knows the noise that it is scored against through the reference alone,
-which with `--reference=self` is the scored image itself.
+which with `--reference=self` is the scored image itself; those of CycleISP's levels do not look.
 
 Levels are estimated at the highest frequencies, as usual (Donoho and Johnstone 1994; Foi et al.
 2008): too low for noise that is correlated from pixel to pixel, too high where the scene has detail
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_gradient_magnitude, uniform_filter
 from scipy.optimize import nnls
@@ -51,6 +52,28 @@ class PoissonGaussian(NamedTuple):
 
     sigma: float
     photons: float
+
+
+class RawLevels(NamedTuple):
+    """Distribution of raw noise of variance shot * x + read: log10 read is about a line.
+
+    Attributes:
+      low, high: of the shot noise, log-uniform.
+      slope, offset: log10 read = slope * log10 shot + offset, on average.
+      deviation: of log10 read around it, normal.
+    """
+
+    low: float
+    high: float
+    slope: float
+    offset: float
+    deviation: float
+
+
+# CycleISP's (Zamir et al., CVPR 2020), for the cameras of SIDD and of DND. The line for DND has the
+# numbers of Brooks et al. 2019, who mean natural logarithms; CycleISP takes them to base 10.
+SIDD_LEVELS = RawLevels(6.8674e-4, 0.02194856, 1.85, 0.30, 0.20)
+DND_LEVELS = RawLevels(1e-4, 0.012, 2.18, 1.20, 0.26)
 
 
 def level(reference: np.ndarray) -> np.ndarray:
@@ -156,6 +179,37 @@ def _camera(key: jax.Array, base: jax.Array, clean: jax.Array, wanted: jax.Array
     return camera.add_noise(noise_key, clean, setting)
 
 
+def sample_levels(key: jax.Array, levels: RawLevels) -> tuple[jax.Array, jax.Array]:
+    """Draws (shot, read), variances of raw values in [0, 1]: float32 [] each."""
+    shot_key, read_key = prng.split(key)
+    low, high = jnp.log10(levels.low), jnp.log10(levels.high)
+    shot = low + prng.uniform(shot_key) * (high - low)
+    read = levels.slope * shot + levels.offset + levels.deviation * prng.normal(read_key)
+    return 10**shot, 10**read
+
+
+def cycleisp_sidd(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
+    """A random camera's noise at a level of CycleISP's for SIDD; the reference is not looked at.
+
+    The development is our analytic camera's, without CycleISP's learned networks.
+    """
+    return _clipped(_at_levels(key, clean.astype(np.float32) / 255, SIDD_LEVELS))
+
+
+def cycleisp_dnd(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
+    """The same at a level for DND, which CycleISP's sRGB program draws whatever the camera."""
+    return _clipped(_at_levels(key, clean.astype(np.float32) / 255, DND_LEVELS))
+
+
+@jax.jit
+def _at_levels(key: jax.Array, clean: jax.Array, levels: RawLevels) -> jax.Array:
+    """Noise on `clean` of a random camera whose level is one of `levels`."""
+    camera_key, level_key, noise_key = prng.split(key, 3)
+    shot, read = sample_levels(level_key, levels)
+    setting = camera.sample_setting(camera_key, camera.PUBLISHED)._replace(shot=shot, read=read)
+    return camera.add_noise(noise_key, clean, setting)
+
+
 def _halved(image: np.ndarray) -> np.ndarray:
     """Means of 2x2 pixels."""
     rows, columns = (side // 2 for side in image.shape[:2])
@@ -210,6 +264,8 @@ BASELINES: dict[str, Method] = {
     "Poisson-Gaussian, fitted": poisson_gaussian,
     "camera model": camera_model,
     "extracted and masked (N2G)": extracted,
+    "CycleISP-style levels, SIDD's": cycleisp_sidd,
+    "CycleISP-style levels, DND's": cycleisp_dnd,
 }
 
 

@@ -49,6 +49,13 @@ _POLYU_NAMES = (  # crops are numbered; whole images are told by the maker's nam
     ),
 )
 
+# Cameras and ISOs of most of SIDD, which training batches number; those of all others count as one.
+SETTINGS = tuple(
+    f"{camera}_{iso}"
+    for camera in ("G4", "GP", "IP", "N6", "S6")
+    for iso in (100, 400, 800, 1600, 3200)
+)
+
 _WEIGHTED = re.compile(r"(.+)=([-+.\deE]+)")
 
 ImageFile = Path | StoredImage
@@ -131,6 +138,11 @@ def find_photos(folder: str | Path, notes: list[str] | None = None) -> list[Imag
     if not paths:
         raise nothing_found(folder)
     return paths
+
+
+def setting_number(group: str) -> int:
+    """Numbers a camera and ISO such as "S6_3200" by `SETTINGS`; their count where it is none."""
+    return SETTINGS.index(group) if group in SETTINGS else len(SETTINGS)
 
 
 def parse_capture(name: str) -> Capture:

@@ -104,6 +104,7 @@ def crop_row(
             crops[f"mix_{name}"] = op.take(tables.pixels, starts[name] + where)
     return crops | {
         "real": real,
+        "setting": op.take(tables.settings, image),
         "blur_clean": op.take(tables.blurred, image),
         "blur_reference_clean": op.take(tables.blurred, reference),
     }

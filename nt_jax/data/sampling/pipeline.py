@@ -88,7 +88,8 @@ def make_loader(
       A function from a step to an endless iterator of the global batches of that step, the next,
       and so on: `clean`, `noisy` and, unless real_reference is `none`, `reference` float32
       [B, P, P, 3] in [0, 1]; `kind` int32 [B], index into `noise.KINDS`; `sigma` (in [0, 1] units)
-      and `lam` float32 [B], 0 where the kind has none. Sharded over `data`.
+      and `lam` float32 [B], 0 where the kind has none; `setting` int32 [B], camera and ISO of a
+      real pair by `sources.SETTINGS`, their count where it is none of these. Sharded over `data`.
 
     Raises:
       InputError: a field of the config is wrong, or more than 1 % of the images; names it.

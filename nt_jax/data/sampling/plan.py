@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from nt_jax import prng
+from nt_jax.data.catalogue.sources import SETTINGS
 from nt_jax.data.sampling import augment
 from nt_jax.data.sampling.tables import Tables
 
@@ -33,7 +34,11 @@ class Plan(NamedTuple):
         return pairs[:, 0], pairs[:, 1]
 
     def finish(self, rows: jax.Array, crops: dict[str, jax.Array]) -> Batch:
-        return augment.finish(self.keys(rows)[1], crops, self.augmentation, self.most_synthetic)
+        keys = self.keys(rows)[1]
+        batch = augment.finish(keys, crops, self.augmentation, self.most_synthetic)
+        # Synthetic noise is no camera's, on whatever image.
+        unknown = jnp.int32(len(SETTINGS))
+        return batch | {"setting": jnp.where(crops["real"], crops["setting"], unknown)}
 
     def jit_by_row(
         self, function: Callable[[jax.Array, Any], Batch], spec: P

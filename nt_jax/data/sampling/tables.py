@@ -33,6 +33,7 @@ class Tables(NamedTuple):
       group_size: int [N], how many there are.
       group_members: int [M], image numbers, group by group.
       blurred: bool [N], images to blur in a synthetic row.
+      settings: int32 [N], camera and ISO, `sources.setting_number`.
       grid: int [P], 0 .. P - 1.
     """
 
@@ -50,6 +51,7 @@ class Tables(NamedTuple):
     group_size: Any
     group_members: Any
     blurred: Any
+    settings: Any
     grid: Any
 
 
@@ -155,6 +157,7 @@ def _choices(
         clean, usable = real, np.flatnonzero(real)
     if not pairs:
         real = clean
+    groups = [""] * n_photos + [pair.group for pair in pairs]
     later = np.searchsorted(usable, np.arange(len(clean)), side="right")
     start, size, members = _groups(config, pairs, n_photos)
     clean_cdf = _cumulated(clean)
@@ -168,6 +171,7 @@ def _choices(
         "group_size": size,
         "group_members": members,
         "blurred": np.arange(len(clean)) >= n_photos,
+        "settings": np.asarray([sources.setting_number(group) for group in groups], np.int32),
     }
 
 

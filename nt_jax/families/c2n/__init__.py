@@ -1,0 +1,62 @@
+"""C2N: noise learned without pairs (Jang et al., ICCV 2021)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from nt_jax.fields import WEIGHT, integer, no_average
+
+if TYPE_CHECKING:
+    from nt_jax.families.c2n.task import C2NTask
+    from nt_jax.families.untold import Untold
+
+FIELDS = {
+    "model.width": integer(2, step=2),
+    "losses.mean": WEIGHT,
+    "losses.penalty": WEIGHT,
+}
+
+
+def unpaired_images(config: Any) -> str:
+    """Says what is wrong if batches have no noisy image beside the clean one's own."""
+    if config.data.real_reference in ("other_image", "same_iso", "same_group"):
+        return ""
+    return (
+        f"config.data.real_reference={config.data.real_reference}: training without pairs needs"
+        " noisy images of other photographs: other_image"
+    )
+
+
+RELATIONS = (no_average, unpaired_images)
+
+
+def task_class() -> type["C2NTask"]:
+    """Imports the task, which needs optax."""
+    from nt_jax.families.c2n.task import C2NTask
+
+    return C2NTask
+
+
+def released(
+    config: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Makes a model folder's content of a checkpoint, the generator: see `families.Family`."""
+    return {"model": {"width": config["model"]["width"]}}, {
+        "generator": jax.tree.map(np.asarray, state["generator"])
+    }
+
+
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> "Untold":
+    """Builds the generator, told nothing."""
+    from functools import partial
+
+    import jax.numpy as jnp
+
+    from nt_jax.families.c2n.networks import Generator, make_noise
+    from nt_jax.families.untold import Untold
+
+    generator = Generator(metadata["model"]["width"], jnp.dtype(dtype))
+    params = jax.device_put(variables["generator"])
+    return Untold(partial(make_noise, generator), params, metadata)

@@ -1,0 +1,64 @@
+"""DANet: a generator and a denoiser under one critic of pairs (Yue et al., ECCV 2020)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from nt_jax.fields import COUNT, WEIGHT, no_average
+
+if TYPE_CHECKING:
+    from nt_jax.families.danet.task import DANetTask
+    from nt_jax.families.untold import Untold
+
+FIELDS = {
+    "model.width": COUNT,
+    "model.critic_width": COUNT,
+    "losses.restored": WEIGHT,
+    "losses.generated": WEIGHT,
+    "losses.penalty": WEIGHT,
+    "train.critic_steps": COUNT,
+    "train.critic_learning_rate": WEIGHT,
+}
+
+
+def patch_of_critic(config: Any) -> str:
+    """Says what is wrong if the critic cannot halve patches down to 4 pixels a side."""
+    side = config.data.patch_size
+    if side >= 16 and side & (side - 1) == 0:
+        return ""
+    return f"config.data.patch_size={side}: the critic needs a power of two, at least 16"
+
+
+RELATIONS = (no_average, patch_of_critic)
+
+
+def task_class() -> type["DANetTask"]:
+    """Imports the task, which needs optax."""
+    from nt_jax.families.danet.task import DANetTask
+
+    return DANetTask
+
+
+def released(
+    config: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Makes a model folder's content of a checkpoint, the generator: see `families.Family`."""
+    return {"model": {"width": config["model"]["width"]}}, {
+        "generator": jax.tree.map(np.asarray, state["generator"])
+    }
+
+
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> "Untold":
+    """Builds the generator, told nothing."""
+    from functools import partial
+
+    import jax.numpy as jnp
+
+    from nt_jax.families.danet.networks import UNet, make_noise
+    from nt_jax.families.untold import Untold
+
+    generator = UNet(metadata["model"]["width"], jnp.dtype(dtype))
+    params = jax.device_put(variables["generator"])
+    return Untold(partial(make_noise, generator), params, metadata)

@@ -1,0 +1,68 @@
+"""A loaded sRGB Flow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_jax import prng
+from nt_jax.arrays import as_images
+from nt_jax.data.catalogue.sources import SETTINGS, setting_number
+from nt_jax.families.srgbflow.flow import Flow, sample
+from nt_jax.models.parameters import Array, Tree
+
+
+def draw_settings(counts: Array, key: Array, count: int) -> Array:
+    """Draws cameras and ISOs as often as training saw them.
+
+    Args:
+      counts: int32 [26], images of each of `sources.SETTINGS` and of others.
+      key: PRNG key.
+      count: how many to draw.
+
+    Returns:
+      int32 [count]; before any training all are others.
+    """
+    shares = jnp.cumsum(counts.astype(jnp.float32))
+    drawn = prng.uniform(key, (count,)) * shares[-1]
+    numbers = (shares <= drawn[:, None]).sum(axis=1, dtype=jnp.int32)
+    return jnp.minimum(numbers, len(SETTINGS))
+
+
+class SRGBFlow:
+    """What `nt_jax.load` gives: a `families.Generator`, told the camera and ISO."""
+
+    told = ("camera",)
+
+    def __init__(self, flow: Flow, params: Tree, metadata: Mapping[str, Any]) -> None:
+        """Takes the flow, its `flow` and `counts`, and what the folder says of it."""
+        self.params, self.metadata, self._flow = params, metadata, flow
+        self._sample = jax.jit(
+            lambda params, clean, settings, key: sample(flow, params, clean, settings, key)
+        )
+
+    def noise(self, params: Tree, batch: Mapping[str, Array], key: Array) -> Array:
+        """Makes noise of cameras and ISOs drawn as training saw them: see `families.Generator`."""
+        setting_key, noise_key = prng.split(key)
+        clean = batch["clean"]
+        settings = draw_settings(params["counts"], setting_key, len(clean))
+        return sample(self._flow, params["flow"], clean, settings, noise_key)
+
+    def transfer(self, clean: Any, *, camera: str = "", seed: int = 0) -> np.ndarray:
+        """Puts a camera's noise on an image: [H, W, 3] -> float32 [H, W, 3] in [0, 1].
+
+        Args:
+          clean: uint8 or float in [0, 1].
+          camera: camera and ISO such as "S6_3200"; where training has not seen them, one is drawn
+            that it has.
+          seed: of the noise.
+        """
+        image = jnp.asarray(as_images(clean, "clean"))
+        setting_key, noise_key = prng.split(prng.key(seed))
+        settings = jnp.full(1, setting_number(camera), jnp.int32)
+        if settings[0] == len(SETTINGS) or not self.params["counts"][settings[0]]:
+            settings = draw_settings(self.params["counts"], setting_key, 1)
+        noise = self._sample(self.params["flow"], image, settings, noise_key)
+        return np.asarray(jnp.clip(image + noise, 0, 1)[0])

@@ -1,0 +1,106 @@
+"""sRGB Flow as a task of the training loop."""
+
+from typing import Any, ClassVar
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from nt_jax import prng
+from nt_jax.data.catalogue.sources import SETTINGS
+from nt_jax.families.srgbflow.flow import Flow, init_flow, nats
+from nt_jax.families.srgbflow.model import SRGBFlow
+from nt_jax.models.parameters import Array, Tree
+from nt_jax.training.optimizer import jit_step, make_optimizer
+from nt_jax.training.task import Batch, GeneratorTask, Metrics, Step
+
+
+class FlowState(flax.struct.PyTreeNode):
+    """State that the flow's training carries from step to step.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: of the flow, float32.
+      counts: int32 [26], images seen of each of `sources.SETTINGS` and of others.
+      optimizer: optax state.
+    """
+
+    step: Array
+    params: Tree
+    counts: Array
+    optimizer: Any
+
+
+class SRGBFlowTask(GeneratorTask):
+    """The flow, by maximum likelihood."""
+
+    shown = ("bits_per_dimension",)
+    inherits: ClassVar = {"params": "params"}
+
+    def __init__(self, config: Any) -> None:
+        """Reads the held-out patches; raises InputError."""
+        super().__init__(config)
+        self.inputs = ("clean", "noisy", "setting")
+        self._flow = Flow(config.model.blocks, config.model.width)
+        self._noise = jax.jit(SRGBFlow(self._flow, None, {}).noise)
+
+    def init(self, key: Array) -> FlowState:
+        """Makes the state before the first step."""
+        params = init_flow(key, self._flow)
+        counts = jnp.zeros(len(SETTINGS) + 1, jnp.int32)
+        optimizer = make_optimizer(self.config.train).init(params)
+        return FlowState(jnp.zeros((), jnp.int32), params, counts, optimizer)
+
+    def parameters(self, state: FlowState) -> dict[str, Tree]:
+        """Gives the trained parameters by network name."""
+        return {"flow": state.params}
+
+    def make_step(self, mesh: Mesh) -> Step:
+        """Compiles the step."""
+
+        def step(state: FlowState, batch: Batch, key: Array) -> tuple[FlowState, Metrics]:
+            return train_step(self.config, self._flow, state, batch, key)
+
+        return jit_step(step, mesh)
+
+    def generate(self, state: FlowState, batch: Batch, key: Array) -> Array:
+        """Makes noisy patches of cameras and ISOs drawn as training saw them."""
+        params = {"flow": state.params, "counts": state.counts}
+        clean = jnp.asarray(batch["clean"])
+        return jnp.clip(clean + self._noise(params, {"clean": clean}, key), 0, 1)
+
+
+def train_step(
+    config: Any, flow: Flow, state: FlowState, batch: Batch, key: Array
+) -> tuple[FlowState, Metrics]:
+    """Makes one update of the flow.
+
+    Args:
+      config: training config.
+      flow: the flow.
+      state: state before the step.
+      batch: `clean` and `noisy`, [B, H, W, 3] float32 in [0, 1]; `setting` int32 [B].
+      key: PRNG key of the dequantisation.
+
+    Returns:
+      (state after the step, {name: float32 scalar}); the loss is in nats by channel of a pixel.
+    """
+    clean, settings = batch["clean"], batch["setting"]
+    spread = prng.uniform(key, clean.shape, -0.5, 0.5) / 255
+    noise = batch["noisy"] - clean + spread
+    loss, gradient = jax.value_and_grad(lambda p: nats(flow, p, noise, clean, settings))(
+        state.params
+    )
+    optimizer = make_optimizer(config.train)
+    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+    seen = jax.nn.one_hot(settings, len(state.counts), dtype=jnp.int32).sum(axis=0, dtype=jnp.int32)
+    values = {
+        "loss": loss,
+        "bits_per_dimension": loss / np.float32(np.log(2)),
+        "gradient_norm": optax.tree.norm(gradient),
+    }
+    params = optax.apply_updates(state.params, updates)
+    return FlowState(state.step + 1, params, state.counts + seen, moments), values

@@ -1,0 +1,273 @@
+"""The peers of the paper: sizes, losses against hand-computed values, runs end to end."""
+
+import json
+from functools import partial
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from skimage import data
+
+import nt_jax
+from configs.peers import get_config
+from nt_jax import families
+from nt_jax.configs import peers
+from nt_jax.data.catalogue.sources import SETTINGS, setting_number
+from nt_jax.errors import InputError
+from nt_jax.evaluation import generation
+from nt_jax.evaluation.samples import Images
+from nt_jax.families.c2n import losses as c2n_losses
+from nt_jax.families.c2n import networks as c2n
+from nt_jax.families.danet import losses as danet_losses
+from nt_jax.families.danet.networks import Critic, UNet
+from nt_jax.families.srgbflow import flow as srgbflow
+from nt_jax.families.srgbflow.model import draw_settings
+from nt_jax.fields import check_config
+from nt_jax.models.parameters import Tree
+from nt_jax.models.plain import Conv, Doubling, gradient_penalty, init_plain
+from nt_jax.training import loop
+
+NAMES = tuple(peers._PEERS)
+
+
+def count(params: Tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", ["", "-small", "-smoke"])
+def test_recipes_can_run(name, size):
+    config = get_config(name + size)
+    check_config(config, 1)
+    config.train.ema_decay = 0.9
+    with pytest.raises(InputError, match="keeps no average"):
+        check_config(config, 1)
+
+
+@pytest.mark.parametrize("arg", ["none", "none-smoke", "srgbflow-none"])
+def test_unknown_recipes(arg):
+    with pytest.raises(InputError, match="choose NAME"):
+        get_config(arg)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gdanet"])
+def test_a_run_makes_a_model_that_is_a_row_of_the_tables(name, tmp_path):
+    config = get_config(f"{name}-smoke")
+    one = Mesh(np.array(jax.devices()[:1]), ("data",))
+    with mock.patch.object(loop, "data_mesh", return_value=one):
+        summary = loop.train_and_evaluate(config, tmp_path / "run")
+    assert summary["steps"] == config.train.steps
+    assert np.isfinite(summary["end"]["eval/akld"])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    shown = families.find(config.family).task_class().shown
+    steps = [line for line in map(json.loads, lines) if set(shown) <= set(line)]
+    assert len(steps) == config.train.steps
+
+    model = nt_jax.load(tmp_path / "run")
+    assert model.metadata["kind"] == config.family
+    clean = data.chelsea()[:40, :52]
+    first, again, other = (model.transfer(clean, seed=seed) for seed in (0, 0, 1))
+    assert first.shape == clean.shape
+    assert first.dtype == np.float32
+    assert 0 <= first.min() < first.max() <= 1
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+    batch = {"clean": jnp.asarray(clean[None] / np.float32(255))}
+    noise = jax.jit(model.noise)(model.params, batch, jax.random.key(0))
+    assert noise.shape == batch["clean"].shape
+    images = mock.create_autospec(Images, clean=clean, reference=clean, camera="S6_3200")
+    assert generation.of_model(model)(images, jax.random.key(0)).shape == clean.shape
+
+
+# --- sRGB Flow -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def flow():
+    """(flow, parameters away from their start), the full size."""
+    module = srgbflow.Flow()
+    params = srgbflow.init_flow(jax.random.key(0), module)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return module, jax.tree.unflatten(tree, moved)
+
+
+def noise_clean_settings(side):
+    noise = jax.random.normal(jax.random.key(2), (2, side, side, 3))
+    clean = jax.random.uniform(jax.random.key(3), (2, side, side, 3))
+    return noise, clean, jnp.array([7, len(SETTINGS)])
+
+
+def test_srgbflow_has_the_published_size(flow):
+    config = get_config("srgbflow").model
+    assert srgbflow.Flow(config.blocks, config.width) == flow[0]
+    assert count(flow[1]) == 6160
+
+
+def test_srgbflow_is_invertible(flow):
+    module, params = flow
+    noise, clean, settings = noise_clean_settings(16)
+    latents, _ = jax.jit(module.apply)({"params": params}, noise, clean, settings)
+    decode = jax.jit(partial(module.apply, method="decode"))
+    back = decode({"params": params}, latents, clean, settings)
+    assert np.abs(latents - noise).max() > 0.1
+    assert np.asarray(back) == pytest.approx(np.asarray(noise), abs=2e-4)
+
+
+def test_srgbflow_knows_its_determinant(flow):
+    module, params = flow
+    noise, clean, settings = noise_clean_settings(2)
+
+    @jax.jit
+    @jax.vmap
+    def of_one(noise, clean, setting):
+        def encode(flat):
+            x = flat.reshape(1, 2, 2, 3)
+            latents, log = module.apply({"params": params}, x, clean[None], setting[None])
+            return latents.ravel(), log.sum()
+
+        return jax.jacobian(encode, has_aux=True)(noise.ravel())
+
+    jacobians, logs = of_one(noise, clean, settings)
+    _, expected = np.linalg.slogdet(np.asarray(jacobians, np.float64))
+    assert np.abs(expected).min() > 0.1
+    assert np.asarray(logs) == pytest.approx(expected, abs=1e-3)
+
+
+def test_srgbflow_fresh_is_white_noise_of_ten_levels_and_tells_its_likelihood():
+    module = srgbflow.Flow(1)
+    params = srgbflow.init_flow(jax.random.key(0), module)
+    _, clean, settings = noise_clean_settings(64)
+    noise = srgbflow.sample(module, params, clean, settings, jax.random.key(4))
+    assert 255 * float(noise.std()) == pytest.approx(10, rel=0.02)
+    nats = srgbflow.nats(module, params, noise, clean, settings)
+    entropy = 0.5 * np.log(2 * np.pi * np.e * 10**2)
+    assert float(nats) == pytest.approx(entropy, abs=0.03)
+    level = jnp.full_like(noise, 20 / 255)  # two deviations
+    by_hand = 0.5 * np.log(2 * np.pi * 10**2) + 2**2 / 2
+    assert float(srgbflow.nats(module, params, level, clean, settings)) == pytest.approx(by_hand)
+
+
+def test_srgbflow_is_told_camera_and_iso():
+    module = srgbflow.Flow(1)
+    params = srgbflow.init_flow(jax.random.key(0), module)
+    number = setting_number("S6_3200")
+    assert SETTINGS[number] == "S6_3200"
+    assert setting_number("S6_500") == setting_number("") == len(SETTINGS) == 25
+    table = params["layers_0"]["log_scale"]
+    params["layers_0"]["log_scale"] = table.at[number].set(np.log(1 / 3))
+    _, clean, _ = noise_clean_settings(32)
+    settings = jnp.array([number, len(SETTINGS)])
+    noise = srgbflow.sample(module, params, clean, settings, jax.random.key(4))
+    assert 255 * noise.std((1, 2, 3)) == pytest.approx([30, 10], rel=0.05)
+
+
+def test_srgbflow_draws_settings_as_often_as_training_saw_them():
+    counts = jnp.zeros(26, jnp.int32).at[jnp.array([3, 25])].set(jnp.array([300, 100]))
+    drawn = np.asarray(draw_settings(counts, jax.random.key(0), 4000))
+    assert set(drawn) == {3, 25}
+    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.04)
+    untrained = draw_settings(jnp.zeros(26, jnp.int32), jax.random.key(0), 4)
+    assert set(np.asarray(untrained)) == {25}
+
+
+# --- GANs ----------------------------------------------------------------------------------------
+
+
+def size_of(module, *shapes):
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return count(jax.eval_shape(module.init, jax.random.key(0), *arguments)["params"])
+
+
+def test_gradient_penalty_by_hand():
+    real, fake = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 2))
+    # A sum of n pixels has a gradient of 1 each, of length sqrt(n).
+    steep = gradient_penalty(lambda x: x.sum((1, 2, 3)), real, fake, jax.random.key(1))
+    assert float(steep) == pytest.approx((np.sqrt(32) - 1) ** 2, rel=1e-5)
+    half = gradient_penalty(lambda x: x[:, 0, 0, 0] / 2, real, fake, jax.random.key(1))
+    assert float(half) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_plain_convolutions():
+    x = jnp.arange(8.0).reshape(1, 2, 4, 1)
+    ones = {"kernel": jnp.ones((2, 2, 1, 1)), "bias": jnp.full(1, 0.5)}
+    doubled = Doubling(1).apply({"params": ones}, x)
+    np.testing.assert_array_equal(doubled[0, ..., 0], np.kron(x[0, ..., 0], np.ones((2, 2))) + 0.5)
+    middle = {"kernel": jnp.zeros((3, 3, 1, 1)).at[0, 1].set(1)}  # the pixel above
+    above = Conv(1, reflect=True, biased=False).apply({"params": middle}, x)
+    np.testing.assert_array_equal(above[0, ..., 0], x[0, ::-1, :, 0])
+
+
+# --- DANet ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "generator"), [("", 9_153_859), ("-small", 573_139)])
+def test_danet_has_the_published_size(size, generator):
+    config = get_config(f"danet{size}")
+    unet = UNet(config.model.width)
+    assert size_of(unet, (1, 32, 32, 4)) == generator
+    assert size_of(unet, (1, 32, 32, 3)) == generator - 9 * config.model.width
+    if not size:
+        side = config.data.patch_size
+        assert size_of(Critic(config.model.critic_width), (1, side, side, 6)) == 44_707_777
+
+
+def test_danet_losses_by_hand():
+    real, generated, restored = jnp.array([1.0, 3.0]), jnp.array([0.0, 4.0]), jnp.array([6.0, 2.0])
+    assert danet_losses.critic_loss(real, generated, restored) == (2 + 4) / 2 - 2
+    assert danet_losses.adversarial(real) == -1
+    noise = jax.random.normal(jax.random.key(0), (1, 9, 9, 3))
+    # A constant difference stays under any blur; of one pixel in 9x9 all 5x5 places see a part.
+    assert float(danet_losses.blurred_difference(noise + 0.25, noise)) == pytest.approx(0.25)
+    spot = noise.at[0, 4, 4].add(1.0)
+    assert float(danet_losses.blurred_difference(spot, noise)) == pytest.approx(1 / 25, rel=1e-4)
+
+
+def test_gdanet_is_danet_on_more_data():
+    assert get_config("gdanet").to_json() == get_config("danet").to_json()
+
+
+# --- C2N -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "generator"), [("", 2_154_068), ("-small", 135_332)])
+def test_c2n_has_the_published_size(size, generator):
+    width = get_config(f"c2n{size}").model.width
+    module, image = c2n.Generator(width), (1, 32, 32, 3)
+    assert size_of(module, *c2n.shapes_of(module, image)) == generator
+    if not size:
+        assert size_of(c2n.Critic(width), image) == 445_512
+
+
+def test_c2n_losses_by_hand():
+    real, generated = jnp.full((1, 2, 2, 1), 3.0), jnp.arange(4.0).reshape(1, 2, 2, 1)
+    assert c2n_losses.critic_loss(real, generated) == 1.5 - 3
+    assert c2n_losses.adversarial(generated) == -1.5
+    noise = jnp.zeros((2, 2, 2, 3)).at[0, ..., 0].set(0.5).at[..., 1].set(-1.0)
+    assert float(c2n_losses.squared_mean(noise)) == pytest.approx((0.25**2 + 1 + 0) / 3)
+
+
+def test_c2n_has_noise_of_both_kinds_and_a_code_of_the_image():
+    module, clean = c2n.Generator(4), jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
+    shapes = c2n.shapes_of(module, clean.shape)
+    params = init_plain(jax.random.key(1), module, shapes)
+    draws = [jax.random.uniform(jax.random.key(i), shape) for i, shape in enumerate(shapes[1:])]
+    apply = jax.jit(lambda *draws: module.apply({"params": params}, clean, *draws))
+    before = apply(*draws)
+    for i in range(3):
+        changed = [draw + 0.5 if i == j else draw for j, draw in enumerate(draws)]
+        assert np.abs(apply(*changed) - before).max() > 1e-5
+
+
+def test_c2n_is_trained_without_pairs():
+    config = get_config("c2n-smoke")
+    config.data.real_reference = "same_image"
+    with pytest.raises(InputError, match="other_image"):
+        check_config(config, 1)
