@@ -15,6 +15,15 @@ from nt_jax.models.parameters import Array, Tree
 MakeNoise = Callable[[Tree, Array, Array], Array]
 
 
+def released(
+    config: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Makes a model folder's content of a checkpoint, the generator: see `families.Family`."""
+    return {"model": {"width": config["model"]["width"]}}, {
+        "generator": jax.tree.map(np.asarray, state["generator"])
+    }
+
+
 class Untold:
     """What `nt_jax.load` gives of such a family: a `families.Generator`."""
 

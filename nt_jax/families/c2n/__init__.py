@@ -1,16 +1,19 @@
 """C2N: noise learned without pairs (Jang et al., ICCV 2021)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
+from nt_jax.families.untold import Untold, released
 from nt_jax.fields import WEIGHT, integer, no_average
 
 if TYPE_CHECKING:
     from nt_jax.families.c2n.task import C2NTask
-    from nt_jax.families.untold import Untold
+
+__all__ = ["FIELDS", "RELATIONS", "load", "released", "task_class"]
 
 FIELDS = {
     "model.width": integer(2, step=2),
@@ -39,23 +42,9 @@ def task_class() -> type["C2NTask"]:
     return C2NTask
 
 
-def released(
-    config: Mapping[str, Any], state: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Makes a model folder's content of a checkpoint, the generator: see `families.Family`."""
-    return {"model": {"width": config["model"]["width"]}}, {
-        "generator": jax.tree.map(np.asarray, state["generator"])
-    }
-
-
-def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> "Untold":
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Untold:
     """Builds the generator, told nothing."""
-    from functools import partial
-
-    import jax.numpy as jnp
-
     from nt_jax.families.c2n.networks import Generator, make_noise
-    from nt_jax.families.untold import Untold
 
     generator = Generator(metadata["model"]["width"], jnp.dtype(dtype))
     params = jax.device_put(variables["generator"])

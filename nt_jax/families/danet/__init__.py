@@ -1,16 +1,19 @@
 """DANet: a generator and a denoiser under one critic of pairs (Yue et al., ECCV 2020)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
+from nt_jax.families.untold import Untold, released
 from nt_jax.fields import COUNT, WEIGHT, no_average
 
 if TYPE_CHECKING:
     from nt_jax.families.danet.task import DANetTask
-    from nt_jax.families.untold import Untold
+
+__all__ = ["FIELDS", "RELATIONS", "load", "released", "task_class"]
 
 FIELDS = {
     "model.width": COUNT,
@@ -41,23 +44,9 @@ def task_class() -> type["DANetTask"]:
     return DANetTask
 
 
-def released(
-    config: Mapping[str, Any], state: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Makes a model folder's content of a checkpoint, the generator: see `families.Family`."""
-    return {"model": {"width": config["model"]["width"]}}, {
-        "generator": jax.tree.map(np.asarray, state["generator"])
-    }
-
-
-def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> "Untold":
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Untold:
     """Builds the generator, told nothing."""
-    from functools import partial
-
-    import jax.numpy as jnp
-
     from nt_jax.families.danet.networks import UNet, make_noise
-    from nt_jax.families.untold import Untold
 
     generator = UNet(metadata["model"]["width"], jnp.dtype(dtype))
     params = jax.device_put(variables["generator"])
