@@ -25,7 +25,7 @@ def released(
 
 
 class Untold:
-    """What `nt_jax.load` gives of such a family: a `families.Generator`."""
+    """Generator that `nt_jax.load` gives of such a family; see `families.Generator`."""
 
     told = ()
 

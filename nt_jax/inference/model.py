@@ -414,7 +414,7 @@ class Model:
 
     @property
     def told(self) -> tuple[str, ...]:
-        """What a noise is made of: see `families.Generator`."""
+        """Names of what a noise is made of; see `families.Generator`."""
         return ("reference",)
 
     def noise(self, params: Mapping[str, Tree], batch: Mapping[str, Array], key: Array) -> Array:

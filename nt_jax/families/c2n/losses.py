@@ -14,7 +14,7 @@ def critic_loss(real: Array, generated: Array) -> Array:
 
 
 def adversarial(scores: Array) -> Array:
-    """What the generator loses by the critic's scores of its images."""
+    """Adversarial loss of the generator, by the critic's scores of its images."""
     return -scores.mean()
 
 

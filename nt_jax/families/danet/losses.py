@@ -22,7 +22,7 @@ def critic_loss(real: Array, generated: Array, restored: Array) -> Array:
 
 
 def adversarial(scores: Array) -> Array:
-    """What generator or denoiser lose by the critic's scores of their pairs."""
+    """Adversarial loss of generator or denoiser, by the critic's scores of their pairs."""
     return -SHARE * scores.mean()
 
 

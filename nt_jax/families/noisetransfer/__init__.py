@@ -1,14 +1,15 @@
 """NoiseTransfer: one generator for all noise, told by a reference (Lee and Kim, ACCV 2022)."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nt_jax.families.noisetransfer import losses, release
+from nt_jax.families.noisetransfer import losses
+from nt_jax.families.noisetransfer.release import load, released
 from nt_jax.fields import COUNT, DTYPE, FLAG, SHARE, WEIGHT, choice, number, several
 
 if TYPE_CHECKING:
     from nt_jax.families.noisetransfer.task import NoiseTransferTask
-    from nt_jax.inference.model import Model
+
+__all__ = ["FIELDS", "RELATIONS", "load", "released", "task_class"]
 
 FIELDS = {
     "model.width": COUNT,
@@ -68,15 +69,3 @@ def task_class() -> type["NoiseTransferTask"]:
     from nt_jax.families.noisetransfer.task import NoiseTransferTask
 
     return NoiseTransferTask
-
-
-def released(
-    config: Mapping[str, Any], state: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Makes a model folder's content of a checkpoint: see `families.Family`."""
-    return release.released(config, state)
-
-
-def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> "Model":
-    """Builds the model: see `families.Family`."""
-    return release.load(metadata, variables, dtype)

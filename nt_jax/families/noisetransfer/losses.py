@@ -128,7 +128,7 @@ def autocorrelation(noise: Array, generated_noise: Array) -> Array:
 
 
 class Seen(NamedTuple):
-    """What the terms of a step look at.
+    """Values of a step that the terms look at.
 
     Attributes:
       config: training config.

@@ -32,7 +32,7 @@ def draw_settings(counts: Array, key: Array, count: int) -> Array:
 
 
 class SRGBFlow:
-    """What `nt_jax.load` gives: a `families.Generator`, told the camera and ISO."""
+    """Generator that is told the camera and ISO; see `families.Generator`."""
 
     told = ("camera",)
 
