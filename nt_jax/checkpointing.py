@@ -146,6 +146,12 @@ def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
 
 
+def _as_in(state: Tree) -> ocp.args.PyTreeRestore:
+    """Asks for structure, shapes, dtypes and shardings of a state."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args(state)
+    return ocp.args.PyTreeRestore(state, restore_args=restore_args)
+
+
 class Checkpointer:
     """Asynchronous checkpoints of a training run, the config beside each state.
 
@@ -161,8 +167,16 @@ class Checkpointer:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        # Else each of several devices would cut its part out of each array, by hundreds of programs
+        # to compile, to write a few megabytes.
+        whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+        registry = ocp.type_handlers.create_type_handler_registry((jax.Array, whole))
         return ocp.CheckpointManager(
             self._folder,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+                "config": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
                 enable_async_checkpointing=True,
@@ -190,7 +204,7 @@ class Checkpointer:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config)
+                    state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(self._config)
                 ),
                 force=True,
             )
@@ -239,7 +253,7 @@ class Checkpointer:
                 continue
             check(step, config)
             try:
-                return step, self._restore(step, state=ocp.args.StandardRestore(state))
+                return step, self._restore(step, state=_as_in(state))
             except (*DAMAGE, OSError) as error:
                 failure = self._set_aside(step, error)
         if failure:

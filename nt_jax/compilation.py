@@ -38,64 +38,76 @@ def use_compilation_cache() -> None:
 class Program:
     """A jitted function(static, *arrays), read back where a process before has traced it.
 
-    That is so after `use_compilation_cache`; else, and on traced arrays, it is `jax.jit`.
+    That is so after `use_compilation_cache`; else it is traced. Traced arrays, as under another
+    `jax.jit` or `jax.grad`, get the function itself.
     """
 
     def __init__(
-        self, function: Callable[..., Any], compiler_options: dict[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        donate: int | None = None,
+        kept: bool = True,
+        **options: Any,
     ) -> None:
         """Wraps a function.
 
         Args:
-          function: (static, *trees of arrays) -> array, or tuples and dicts of arrays. `static` is
-            hashable, and its `repr` says all there is to it.
-          compiler_options: of `jax.jit`.
+          function: (static, *trees of arrays) -> array, or trees of arrays. `static` is hashable,
+            and its `repr` says all there is to it.
+          donate: which of the trees is donated.
+          kept: whether it is kept for the next process; never what is not of this package, of whose
+            changes nothing is known.
+          **options: of `jax.jit`.
         """
         import jax
 
-        self._function = function
-        self._options = compiler_options
-        self._jitted = jax.jit(function, static_argnums=0, compiler_options=compiler_options)
+        self._function, self._options = function, dict(options)
+        self._kept = kept and function.__module__.startswith(f"{__package__}.")
+        self._donated: dict[str, Any] = {}
+        if donate is not None:
+            self._donated["donate_argnums"] = donate
+            options["donate_argnums"] = donate + 1
+        self._jitted = jax.jit(function, static_argnums=0, **options)
         self._found: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, static: Any, *arguments: Any) -> Any:
         """Calls the function."""
         import jax
 
-        leaves, structure = jax.tree.flatten(arguments)
-        if _folder is None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
+        if traced or _folder is None or not self._kept:
             return self._jitted(static, *arguments)
+        return self._program(_folder, static, arguments)(*arguments)
+
+    def lower(self, static: Any, *arguments: Any) -> Any:
+        """Lowers it for these arguments, as `jax.jit(...).lower` does."""
+        return self._jitted.lower(static, *arguments)
+
+    def _program(self, folder: Path, static: Any, arguments: tuple[Any, ...]) -> Any:
+        import jax
+
+        leaves, structure = jax.tree.flatten(arguments)
         shapes = [jax.typeof(leaf).str_short() for leaf in leaves]
-        key = (_folder, static, structure, *shapes)
+        key = (folder, static, structure, *shapes)
         if key not in self._found:
             name = self._function.__qualname__
-            digest = hashlib.sha256(repr((name, static, structure, shapes)).encode())
+            parts = (self._function.__module__, name, static, structure, shapes, self._options)
+            digest = hashlib.sha256(repr(parts).encode())
             digest.update(_surroundings())
-            path = _folder / f"{name.split('.')[-1]}-{digest.hexdigest()[:32]}{_SUFFIX}"
-            self._found[key] = self._load(path) or self._save(path, static, arguments)
-        return self._found[key](*arguments)
+            path = folder / f"{name.split('.')[-1]}-{digest.hexdigest()[:32]}{_SUFFIX}"
+            exported = _read(path) or self._trace(path, static, arguments)
+            self._found[key] = jax.jit(exported.call, **self._donated, **self._options)
+        return self._found[key]
 
-    def _load(self, path: Path) -> Callable[..., Any] | None:
-        import jax.export
-
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
-            return None
-        exported = jax.export.deserialize(bytearray(content[32:]))
-        return jax.jit(exported.call, compiler_options=self._options)
-
-    def _save(self, path: Path, static: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
-        """Traces the function; what cannot be written now is traced again next time."""
+    def _trace(self, path: Path, static: Any, arguments: tuple[Any, ...]) -> Any:
+        """Exports the function; what cannot be written now is traced again next time."""
         import jax.export
 
         from nt_jax.errors import InputError
         from nt_jax.files import replacing
 
         function = functools.wraps(self._function)(functools.partial(self._function, static))
-        exported = jax.export.export(jax.jit(function))(*arguments)
+        exported = jax.export.export(jax.jit(function, **self._options))(*arguments)
         content = bytes(exported.serialize())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +115,20 @@ class Program:
                 temporary.write_bytes(hashlib.sha256(content).digest() + content)
         except (OSError, InputError):
             pass
-        return jax.jit(exported.call, compiler_options=self._options)
+        return exported
+
+
+def _read(path: Path) -> Any:
+    """Reads a traced program; None where there is none, or a damaged one."""
+    import jax.export
+
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    return jax.export.deserialize(bytearray(content[32:]))
 
 
 @functools.cache

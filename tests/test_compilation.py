@@ -24,14 +24,15 @@ def folder(tmp_path, monkeypatch):
 class Scaled:
     """scale * x, counting how often it is traced."""
 
-    def __init__(self):
-        self.traces = 0
+    def __init__(self, module="nt_jax.models.layers"):
+        self.traces, self.module = 0, module
 
     def program(self):
         def scaled(scale, tree):
             self.traces += 1
             return {"values": scale * tree["x"], "sum": tree["x"].sum()}
 
+        scaled.__module__ = self.module
         return Program(scaled)
 
 
@@ -44,6 +45,15 @@ def test_another_process_does_not_trace(folder):
     np.testing.assert_array_equal(second["values"], [0, 2, 4])
     assert second["sum"] == 3
     assert len(list(folder.iterdir())) == 1
+
+
+def test_what_is_not_of_this_package_is_not_kept(folder):
+    # Its source may change, and nothing here would know.
+    scaled = Scaled("package_of_a_user")
+    for traces in (1, 2):
+        scaled.program()(2.0, {"x": np.ones(3, np.float32)})
+        assert scaled.traces == traces
+    assert not folder.exists()
 
 
 def test_other_arguments_are_another_program(folder):

@@ -163,7 +163,7 @@ def test_bfloat16_is_of_the_convolutions_only(stepped, noise_model):
     before = stepped[3][0]
     trace = jax.make_jaxpr(
         lambda state, batch: denoiser_step.train_step(
-            config, network, state, model, model.params, batch, jax.random.key(0)
+            config, network, model, state, model.params, batch, jax.random.key(0)
         ),
         return_shape=True,
     )

@@ -65,7 +65,6 @@ def trained() -> tuple[list, list]:
     mesh = Mesh(np.array(jax.devices()), ("data",))
     step_function = jit_train_step(config, make_networks(config.model), mesh)
     state = initial_state()
-    step_function = step_function.lower(state, make_batch(0), jax.random.key(0)).compile()
     states, metrics = [state], []
     for step in range(STEPS):
         state, values = step_function(state, make_batch(step), jax.random.key(step))

@@ -150,7 +150,7 @@ def test_steps_of_the_denoiser():
     for model in (None, Model(networks, trained, {"reference_crop": SIDE})):
         batch = {"clean": images, "reference" if model else "noisy": images}
         trace(
-            lambda s, p, b, k, m=model: denoiser_step.train_step(config, network, s, m, p, b, k),
+            lambda s, p, b, k, m=model: denoiser_step.train_step(config, network, m, s, p, b, k),
             *(jax.eval_shape(start, key), trained if model else None, batch, key),
         )
     trace(make_denoise(network), jax.eval_shape(start, key), images)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import numpy as np
 from experiments.bench import measure
 from experiments.bench.random_model import random_model
 from nt_jax import prng
+from nt_jax.compilation import use_compilation_cache
 from nt_jax.families.noisetransfer.state import init_state
 from nt_jax.families.noisetransfer.step import jit_train_step
 from nt_jax.models.networks import make_networks
@@ -30,11 +32,9 @@ def main() -> None:
     args = parser.parse_args()
     config = measure.preset_config(args.preset, None, None)
     networks = make_networks(config.model)
-    state = jax.eval_shape(lambda key: init_state(config, networks, key), prng.key(0))
+    state = jax.jit(lambda key: init_state(config, networks, key))(prng.key(0))
     shape = (config.train.batch_size, *[config.data.patch_size] * 2, 3)
-    batch = dict.fromkeys(
-        ("clean", "noisy", "reference"), jax.ShapeDtypeStruct(shape, np.dtype(np.float32))
-    )
+    batch = dict.fromkeys(("clean", "noisy", "reference"), np.zeros(shape, np.float32))
     model = random_model(config.model)
     image, embedding = np.zeros((512, 512, 3), np.uint8), np.zeros(model.embedding_size, np.float32)
 
@@ -48,8 +48,9 @@ def main() -> None:
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
         jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        use_compilation_cache()
         for name, function in (("step", step), ("transfer 512x512", transfer)):
             cold = _timed(function)
             jax.clear_caches()

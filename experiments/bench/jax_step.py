@@ -46,11 +46,11 @@ def jax_step(config: Any, images: np.ndarray, dtype: Any = jnp.float32) -> JaxSt
     lowered = step.lower(state, batch, prng.key(1))
     compiled = lowered.compile()
     compile_s = time.perf_counter() - begun
-    batch = jax.device_put(batch, compiled.input_shardings[0][1])
+    batch = jax.device_put(batch)
 
     def run() -> jax.Array:
         nonlocal state
-        state, metrics = compiled(state, batch, prng.key(1))
+        state, metrics = step(state, batch, prng.key(1))
         return metrics["loss_g"]
 
     return JaxStep(run, lowered, compiled, compile_s)

@@ -597,7 +597,7 @@ def _tile_function() -> Program:
     # at width 64 a tile would need 3.2 GB in place of 0.4 GB.
     low_memory = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     options = low_memory if jax.default_backend() == "cpu" else None
-    return Program(generate, options)
+    return Program(generate, compiler_options=options)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,5 +1,7 @@
 """What all training shares: Adam, learning rates, moving averages, the step's jit."""
 
+import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,10 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
+from ml_collections import FrozenConfigDict
 
 from nt_jax.adam import scale_by_adam
+from nt_jax.compilation import Program
 from nt_jax.models.parameters import Array, Tree
 
 
@@ -52,22 +56,89 @@ def moving_average(average: Tree, params: Tree, decay: float | Array) -> Tree:
     return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
 
 
-def jit_step(step: Callable[..., Any], mesh: Mesh, constants: tuple[Any, ...] = ()) -> Any:
-    """Compiles (state, *constants, batch, key) -> (state, metrics) as (state, batch, key).
+class JitStep:
+    """A compiled training step: (state, batch, key) -> (state, metrics).
 
     Batches are split over the mesh's `data` axis, the state is donated; all else is replicated.
     """
-    everywhere = NamedSharding(mesh, P())
-    by_example = NamedSharding(mesh, P("data"))
-    jitted = jax.jit(
-        step,
-        in_shardings=(everywhere, *(everywhere for _ in constants), by_example, everywhere),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
-    if not constants:
-        return jitted
-    constants = jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), constants
-    )
-    return lambda state, batch, key: jitted(state, *constants, batch, key)
+
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        config: Any,
+        modules: tuple[Any, ...],
+        mesh: Mesh,
+        constants: tuple[Any, ...] = (),
+        kept: bool = True,
+    ) -> None:
+        """Compiles it at the first call.
+
+        Args:
+          step: a function of a module, (config, *modules, state, *constants, batch, key) -> (state,
+            metrics); of the config it sees what `step_config` leaves.
+          config: training config.
+          modules: networks and the like, hashable.
+          mesh: has an axis `data`.
+          constants: trees of arrays.
+          kept: whether the traced step is kept for the next process (`compilation.Program`); then
+            the `repr` of a module says all there is to it.
+        """
+        everywhere, by_example = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+
+        def put(leaf: Any) -> Array:
+            return jax.make_array_from_process_local_data(everywhere, np.asarray(leaf))
+
+        self._constants, structure = jax.tree.flatten(jax.tree.map(put, constants))
+        self._static = step_config(config), modules, structure
+
+        # Files of traced programs know lists and dicts, but not a family's state.
+        @functools.wraps(step)
+        def of_leaves(
+            static: tuple[Any, ...],
+            leaves: list[Array],
+            constants: list[Array],
+            batch: dict[str, Array],
+            key: Array,
+        ) -> tuple[list[Array], dict[str, Array]]:
+            of_state, config, modules, of_constants = static
+            state = jax.tree.unflatten(of_state, leaves)
+            trees = jax.tree.unflatten(of_constants, constants)
+            state, metrics = step(config, *modules, state, *trees, batch, key)
+            return jax.tree.leaves(state), metrics
+
+        self._program = Program(
+            of_leaves,
+            donate=0,
+            kept=kept,
+            in_shardings=(everywhere, everywhere, by_example, everywhere),
+            out_shardings=(everywhere, everywhere),
+        )
+
+    def __call__(
+        self, state: Any, batch: dict[str, Array], key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        """Makes a step."""
+        leaves, structure = jax.tree.flatten(state)
+        static = structure, *self._static
+        leaves, metrics = self._program(static, leaves, self._constants, batch, key)
+        return jax.tree.unflatten(structure, leaves), metrics
+
+    def lower(self, state: Any, batch: dict[str, Array], key: Array) -> Any:
+        """Lowers the step as `jax.jit(...).lower` does, to be compiled and measured."""
+        leaves, structure = jax.tree.flatten(state)
+        static = structure, *self._static
+        return self._program.lower(static, leaves, self._constants, batch, key)
+
+
+def step_config(config: Any) -> FrozenConfigDict:
+    """Picks what a step may depend on: not the data, nor how often it is saved and looked at."""
+    seen = json.loads(config.to_json())
+    for name in _NOT_OF_STEPS:
+        seen.pop(name, None)
+    for name in (*_OF_THE_LOOP, *(("steps",) if config.train.decay != "cosine" else ())):
+        seen["train"].pop(name, None)
+    return FrozenConfigDict(seen)
+
+
+_NOT_OF_STEPS = ("data", "eval", "seed")
+_OF_THE_LOOP = ("init_from", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every")

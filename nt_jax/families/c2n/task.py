@@ -14,7 +14,7 @@ from nt_jax.families.c2n import losses
 from nt_jax.families.c2n.networks import Critic, Generator, make_noise, shapes_of
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import gradient_penalty, init_plain
-from nt_jax.training.optimizer import jit_step, make_optimizer
+from nt_jax.training.optimizer import JitStep, make_optimizer
 from nt_jax.training.task import Batch, GeneratorTask, Metrics, Step
 
 
@@ -134,11 +134,7 @@ class C2NTask(GeneratorTask):
 
     def make_step(self, mesh: Mesh) -> Step:
         """Compiles the step."""
-
-        def step(state: C2NState, batch: Batch, key: Array) -> tuple[C2NState, Metrics]:
-            return train_step(self.config, self._networks, state, batch, key)
-
-        return jit_step(step, mesh)
+        return JitStep(train_step, self.config, (self._networks,), mesh)
 
     def generate(self, state: C2NState, batch: Batch, key: Array) -> Array:
         """Makes noisy patches."""

@@ -15,7 +15,7 @@ from nt_jax.families.danet import losses
 from nt_jax.families.danet.networks import Critic, UNet, make_noise, restore
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import gradient_penalty, init_plain
-from nt_jax.training.optimizer import jit_step, make_optimizer
+from nt_jax.training.optimizer import JitStep, make_optimizer
 from nt_jax.training.task import Batch, GeneratorTask, Metrics, Step
 
 
@@ -183,11 +183,7 @@ class DANetTask(GeneratorTask):
 
     def make_step(self, mesh: Mesh) -> Step:
         """Compiles the step."""
-
-        def step(state: DANetState, batch: Batch, key: Array) -> tuple[DANetState, Metrics]:
-            return train_step(self.config, self._networks, state, batch, key)
-
-        return jit_step(step, mesh)
+        return JitStep(train_step, self.config, (self._networks,), mesh)
 
     def generate(self, state: DANetState, batch: Batch, key: Array) -> Array:
         """Makes noisy patches."""

@@ -12,8 +12,8 @@ from nt_jax.families.denoiser.state import DenoiserState
 from nt_jax.models.denoisers import DenoiserNetwork, layout_of
 from nt_jax.models.parameters import Array, Stacks, unstack
 from nt_jax.training.optimizer import (
+    JitStep,
     early_decay,
-    jit_step,
     learning_rate,
     make_optimizer,
     moving_average,
@@ -42,8 +42,8 @@ def l1_loss(denoised: Array, clean: Array) -> Array:
 def train_step(
     config: Any,
     network: DenoiserNetwork,
-    state: DenoiserState,
     generator: Generator | None,
+    state: DenoiserState,
     params: Any,
     batch: Batch,
     key: Array,
@@ -53,8 +53,8 @@ def train_step(
     Args:
       config: training config.
       network: the denoiser.
-      state: state before the step.
       generator: what makes the noise; None where the batch has it.
+      state: state before the step.
       params: its parameters.
       batch: `clean`, and what the generator is told or, without one, `noisy`; [B, H, W, 3] in
         [0, 1].
@@ -96,10 +96,8 @@ def jit_train_step(
     config: Any, network: DenoiserNetwork, generator: Generator | None, mesh: Mesh
 ) -> Step:
     """Compiles `train_step` over the mesh's `data` axis, the state donated, all else replicated."""
-
-    def step(
-        state: DenoiserState, params: Any, batch: Batch, key: Array
-    ) -> tuple[DenoiserState, Metrics]:
-        return train_step(config, network, state, generator, params, batch, key)
-
-    return jit_step(step, mesh, (generator.params if generator else None,))
+    constants = (generator.params if generator else None,)
+    # A generator may be anybody's: what its `repr` says of it is not known.
+    return JitStep(
+        train_step, config, (network, generator), mesh, constants, kept=generator is None
+    )

@@ -14,7 +14,7 @@ from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, layouts
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize, update_spectral
-from nt_jax.training.optimizer import early_decay, jit_step, make_optimizer, moving_average
+from nt_jax.training.optimizer import JitStep, early_decay, make_optimizer, moving_average
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -178,8 +178,4 @@ def effective(stacks: Stacks, vectors: SpectralVectors, layout: Layout) -> Tree:
 
 def jit_train_step(config: Any, networks: Networks, mesh: Mesh) -> Callable[..., Any]:
     """Compiles `train_step` over the mesh's `data` axis, the state donated and replicated."""
-
-    def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
-        return train_step(config, networks, state, batch, key)
-
-    return jit_step(step, mesh)
+    return JitStep(train_step, config, (networks,), mesh)

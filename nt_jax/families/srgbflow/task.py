@@ -14,7 +14,7 @@ from nt_jax.data.catalogue.sources import SETTINGS
 from nt_jax.families.srgbflow.flow import Flow, init_flow, nats
 from nt_jax.families.srgbflow.model import SRGBFlow
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.training.optimizer import jit_step, make_optimizer
+from nt_jax.training.optimizer import JitStep, make_optimizer
 from nt_jax.training.task import Batch, GeneratorTask, Metrics, Step
 
 
@@ -60,11 +60,7 @@ class SRGBFlowTask(GeneratorTask):
 
     def make_step(self, mesh: Mesh) -> Step:
         """Compiles the step."""
-
-        def step(state: FlowState, batch: Batch, key: Array) -> tuple[FlowState, Metrics]:
-            return train_step(self.config, self._flow, state, batch, key)
-
-        return jit_step(step, mesh)
+        return JitStep(train_step, self.config, (self._flow,), mesh)
 
     def generate(self, state: FlowState, batch: Batch, key: Array) -> Array:
         """Makes noisy patches of cameras and ISOs drawn as training saw them."""
