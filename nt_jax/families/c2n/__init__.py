@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 
-from nt_jax.families.untold import Untold, released
+from nt_jax.families.loaded import Loaded, released
 from nt_jax.fields import WEIGHT, integer, no_average
 
 if TYPE_CHECKING:
@@ -42,10 +41,9 @@ def task_class() -> type["C2NTask"]:
     return C2NTask
 
 
-def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Untold:
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Loaded:
     """Builds the generator, told nothing."""
     from nt_jax.families.c2n.networks import Generator, make_noise
 
     generator = Generator(metadata["model"]["width"], jnp.dtype(dtype))
-    params = jax.device_put(variables["generator"])
-    return Untold(partial(make_noise, generator), params, metadata)
+    return Loaded(partial(make_noise, generator), variables["generator"], metadata)
