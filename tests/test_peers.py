@@ -19,15 +19,25 @@ from nt_jax.data.catalogue.sources import SETTINGS, setting_number
 from nt_jax.errors import InputError
 from nt_jax.evaluation import generation
 from nt_jax.evaluation.samples import Images
+from nt_jax.families import IN_BATCHES
 from nt_jax.families.c2n import losses as c2n_losses
 from nt_jax.families.c2n import networks as c2n
 from nt_jax.families.danet import losses as danet_losses
 from nt_jax.families.danet.networks import Critic, UNet
+from nt_jax.families.neca import losses as neca_losses
+from nt_jax.families.neca import networks as neca
 from nt_jax.families.srgbflow import flow as srgbflow
 from nt_jax.families.srgbflow.model import draw_settings
 from nt_jax.fields import check_config
 from nt_jax.models.parameters import Tree
-from nt_jax.models.plain import Conv, Doubling, gradient_penalty, init_plain
+from nt_jax.models.plain import (
+    Conv,
+    Doubling,
+    adversarial,
+    gradient_penalty,
+    init_plain,
+    wasserstein,
+)
 from nt_jax.training import loop
 
 NAMES = tuple(peers._PEERS)
@@ -69,16 +79,19 @@ def test_a_run_makes_a_model_that_is_a_row_of_the_tables(name, tmp_path):
     model = nt_jax.load(tmp_path / "run")
     assert model.metadata["kind"] == config.family
     clean = data.chelsea()[:40, :52]
-    first, again, other = (model.transfer(clean, seed=seed) for seed in (0, 0, 1))
+    told = {name: clean for name in model.told if name != "camera"}
+    first, again, other = (model.transfer(clean, seed=seed, **told) for seed in (0, 0, 1))
     assert first.shape == clean.shape
     assert first.dtype == np.float32
     assert 0 <= first.min() < first.max() <= 1
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
-    batch = {"clean": jnp.asarray(clean[None] / np.float32(255))}
+    image = jnp.asarray(clean[None] / np.float32(255))
+    batch = {name: image for name in ("clean", *model.told) if name in ("clean", *IN_BATCHES)}
     noise = jax.jit(model.noise)(model.params, batch, jax.random.key(0))
     assert noise.shape == batch["clean"].shape
     images = mock.create_autospec(Images, clean=clean, reference=clean, camera="S6_3200")
+    images.reference_clean = clean
     assert generation.of_model(model)(images, jax.random.key(0)).shape == clean.shape
 
 
@@ -195,6 +208,12 @@ def test_gradient_penalty_by_hand():
     assert float(half) == pytest.approx(0.25, rel=1e-5)
 
 
+def test_wasserstein_by_hand():
+    real, generated = jnp.full((1, 2, 2, 1), 3.0), jnp.arange(4.0).reshape(1, 2, 2, 1)
+    assert wasserstein(real, generated) == 1.5 - 3
+    assert adversarial(generated) == -1.5
+
+
 def test_plain_convolutions():
     x = jnp.arange(8.0).reshape(1, 2, 4, 1)
     ones = {"kernel": jnp.ones((2, 2, 1, 1)), "bias": jnp.full(1, 0.5)}
@@ -246,10 +265,7 @@ def test_c2n_has_the_published_size(size, generator):
         assert size_of(c2n.Critic(width), image) == 445_512
 
 
-def test_c2n_losses_by_hand():
-    real, generated = jnp.full((1, 2, 2, 1), 3.0), jnp.arange(4.0).reshape(1, 2, 2, 1)
-    assert c2n_losses.critic_loss(real, generated) == 1.5 - 3
-    assert c2n_losses.adversarial(generated) == -1.5
+def test_c2n_loss_by_hand():
     noise = jnp.zeros((2, 2, 2, 3)).at[0, ..., 0].set(0.5).at[..., 1].set(-1.0)
     assert float(c2n_losses.squared_mean(noise)) == pytest.approx((0.25**2 + 1 + 0) / 3)
 
@@ -271,3 +287,57 @@ def test_c2n_is_trained_without_pairs():
     config.data.real_reference = "same_image"
     with pytest.raises(InputError, match="other_image"):
         check_config(config, 1)
+
+
+# --- NeCA ----------------------------------------------------------------------------------------
+
+
+def test_neca_has_the_published_size():
+    config, image = get_config("neca"), (1, 96, 96, 3)
+    gain, level, correlation = neca.make_generator(config.model)
+    assert size_of(gain, image) == 263_425
+    assert size_of(level, image, (1, 1, 1, 1)) == 42_435
+    assert size_of(correlation, image) == 7_790_723
+    critic = neca.Critic(config.model.critic_width)
+    assert config.data.patch_size == 96
+    assert size_of(critic, image) == 14_145_801  # 14.1 M
+    assert size_of(critic, (1, 32, 32, 3)) == 2_165_001  # 2.2 M
+    small = neca.make_generator(get_config("neca-small").model)
+    assert size_of(small.correlation, image) == 489_251
+
+
+def test_neca_levels_by_hand():
+    noise = jnp.zeros((2, 8, 8, 3)).at[0, 3, 3, 0].set(1.0)
+    share = 1 / (8 * 8 * 3)
+    by_hand = np.sqrt(share - share**2)
+    assert neca_losses.global_level(noise).ravel() == pytest.approx([by_hand, 0])
+    local = neca_losses.local_level(noise)
+    by_hand = np.sqrt(1 / 49 - 1 / 49**2)
+    # Places from which the pixel is among the 7x7: 7 rows, of 0 to 6.
+    np.testing.assert_allclose(local[0, :7, :7, 0], by_hand, rtol=1e-5)
+    assert not local[0, 7].any()
+    assert not local[..., 1:].any()
+    gain = jnp.array([1.0, 3.0])[:, None, None, None]
+    assert neca_losses.squared_error(jnp.zeros((2, 2, 2, 3)), gain) == 5
+    assert neca_losses.cells(noise).shape == (2, 3, 3, 3)
+    assert neca_losses.cells(noise)[0, 1, 1, 0] == 1
+
+
+def test_neca_is_told_the_gain():
+    generator = neca.make_generator({"level_width": 4, "width": 1})
+    clean, image = jax.random.uniform(jax.random.key(0), (1, 12, 12, 3)), (1, 16, 16, 3)
+    shapes = {"gain": (image,), "level": (image, (1, 1, 1, 1)), "correlation": (image,)}
+    params = {
+        name: init_plain(jax.random.key(1), getattr(generator, name), shape)
+        for name, shape in shapes.items()
+    }
+    last = {"kernel": jnp.zeros((1, 1, 4, 1)), "bias": jnp.full(1, 2.0)}
+    params["gain"] = {**params["gain"], "last": last}
+    made = neca.make(generator, params, clean, clean, jax.random.key(2))
+    assert made.gain == 2
+    assert (made.level >= 0).all()
+    # The rest is what the correlation adds, within the bounds of tanh.
+    assert 0 < np.abs(made.noise - made.plain).max() < 1
+    params["gain"]["last"]["bias"] = jnp.full(1, 4.0)
+    more = neca.make(generator, params, clean, clean, jax.random.key(2))
+    assert np.abs(more.level - made.level).max() > 0.01

@@ -8,6 +8,7 @@ ARG is NAME, NAME-small or NAME-smoke. NAME is one of
   danet     DANet's generator, trained together with its denoiser
   gdanet    the same on more data: SIDD, PolyU and RENOIR, all in --config.data.pairs
   c2n       C2N, of clean and noisy images that are no pairs
+  neca      NeCA, one model for all cameras
 Without pairs they learn synthetic noise of photographs. -small is for 2 CPU cores; -smoke takes
 seconds and needs no data.
 """
@@ -105,6 +106,32 @@ def _c2n(config: ConfigDict, size: str) -> None:
     train.steps = 300_000
 
 
+def _neca(config: ConfigDict, size: str) -> None:
+    # Channels of the first of four levels of the network of grain, and of the critics' first.
+    config.model.width = {"": 64, "small": 16, "smoke": 2}[size]
+    config.model.critic_width = {"": 64, "small": 16, "smoke": 2}[size]
+    # Channels of the networks of gain and level.
+    config.model.level_width = 4 if size == "smoke" else 96
+    config.losses = losses = ConfigDict()
+    # Weights of the squared errors: the gain's, against the deviation of all of the noise; the
+    # level's, against that of 7x7 pixels; the level's against the gain.
+    losses.gain = 50.0
+    losses.level = 10.0
+    losses.evenness = 1.0
+    # Weight of each critic's score in the generator's loss, and of each critic's gradient penalty.
+    losses.adversarial = 0.1
+    losses.penalty = 10.0
+    config.data.patch_size = 48 if size else 96
+    train = config.train
+    train.batch_size = 8 if size else 16
+    # Steps from one in which the critics judge the generator to the next; they learn in all.
+    train.adversarial_every = 5
+    train.adam_b1 = 0.5
+    train.adam_b2 = 0.9
+    # Ours: the program counts epochs of patches that it cuts beforehand.
+    train.steps = 300_000
+
+
 def _small(config: ConfigDict) -> None:
     """The budget that all peers have alike."""
     config.train.steps = 5000
@@ -128,4 +155,4 @@ def _smoke(config: ConfigDict) -> None:
     config.eval.patch_size = 32
 
 
-_PEERS = {"srgbflow": _srgbflow, "danet": _danet, "gdanet": _danet, "c2n": _c2n}
+_PEERS = {"srgbflow": _srgbflow, "danet": _danet, "gdanet": _danet, "c2n": _c2n, "neca": _neca}

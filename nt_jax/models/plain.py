@@ -1,4 +1,4 @@
-"""Plain convolutions of the peers, differentiable twice, as a gradient penalty needs."""
+"""Plain convolutions of the peers, differentiable twice as a penalty needs, and WGAN-GP."""
 
 import functools
 import math
@@ -98,6 +98,16 @@ def init_plain(key: Array, module: nn.Module, shapes: tuple[tuple[int, ...], ...
         for (path, leaf), draw in zip(flat, draws, strict=True)
     }
     return flax.traverse_util.unflatten_dict(params)
+
+
+def wasserstein(real: Array, fake: Array) -> Array:
+    """Wasserstein loss of a critic by its scores of any number, less its gradient penalty."""
+    return fake.mean() - real.mean()
+
+
+def adversarial(scores: Array) -> Array:
+    """Loss of what a critic judges, by its scores."""
+    return -scores.mean()
 
 
 def gradient_penalty(critic: Any, real: Array, fake: Array, key: Array) -> Array:

@@ -12,7 +12,7 @@ from nt_jax import prng
 from nt_jax.families.c2n import losses
 from nt_jax.families.c2n.networks import Critic, Generator, make_noise, shapes_of
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.models.plain import gradient_penalty, init_plain
+from nt_jax.models.plain import adversarial, gradient_penalty, init_plain, wasserstein
 from nt_jax.training.optimizer import make_optimizer
 from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
@@ -85,9 +85,9 @@ def train_step(
     generated = clean + make_noise(networks.generator, state.generator, batch, noise_key)
 
     def loss_of_critic(params: Tree) -> tuple[Array, Array]:
-        wasserstein = losses.critic_loss(score(params, real), score(params, generated))
+        loss = wasserstein(score(params, real), score(params, generated))
         penalty = gradient_penalty(partial(score, params), real, generated, penalty_key)
-        return wasserstein + config.losses.penalty * penalty, -wasserstein
+        return loss + config.losses.penalty * penalty, -loss
 
     differentiate = partial(jax.value_and_grad, has_aux=True)
     (loss_critic, distance), gradient = differentiate(loss_of_critic)(state.critic)
@@ -96,7 +96,7 @@ def train_step(
     def loss_of_generator(params: Tree) -> tuple[Array, Array]:
         noise = make_noise(networks.generator, params, batch, generator_key)
         mean = losses.squared_mean(noise)
-        judged = losses.adversarial(score(critic, clean + noise))
+        judged = adversarial(score(critic, clean + noise))
         return judged + config.losses.mean * mean, mean
 
     (loss_g, mean), gradient = differentiate(loss_of_generator)(state.generator)
