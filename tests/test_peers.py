@@ -24,10 +24,11 @@ from nt_jax.families.c2n import losses as c2n_losses
 from nt_jax.families.c2n import networks as c2n
 from nt_jax.families.danet import losses as danet_losses
 from nt_jax.families.danet.networks import Critic, UNet
+from nt_jax.families.naflow import flow as naflow
 from nt_jax.families.neca import losses as neca_losses
 from nt_jax.families.neca import networks as neca
+from nt_jax.families.settings import draw_settings
 from nt_jax.families.srgbflow import flow as srgbflow
-from nt_jax.families.srgbflow.model import draw_settings
 from nt_jax.fields import check_config
 from nt_jax.models.parameters import Tree
 from nt_jax.models.plain import (
@@ -341,3 +342,105 @@ def test_neca_is_told_the_gain():
     params["gain"]["last"]["bias"] = jnp.full(1, 4.0)
     more = neca.make(generator, params, clean, clean, jax.random.key(2))
     assert np.abs(more.level - made.level).max() > 0.01
+
+
+# --- NAFlow --------------------------------------------------------------------------------------
+
+
+def moved(params, amount=0.1):
+    """Parameters away from their start."""
+    leaves, tree = jax.tree.flatten(params)
+    draws = np.random.default_rng(0)
+    return jax.tree.unflatten(
+        tree, [leaf + amount * draws.standard_normal(leaf.shape, np.float32) for leaf in leaves]
+    )
+
+
+@pytest.fixture(scope="module")
+def pair_flow():
+    """(flow of two levels, its parameters away from their start)."""
+    module = naflow.Flow(2, 4)
+    return module, moved(naflow.init_params(jax.random.key(0), module))
+
+
+def test_naflow_sizes():
+    for name, of_flow in (("naflow", 879_758), ("naflow-small", 404_366)):
+        model = get_config(name).model
+        module = naflow.Flow(model.levels, model.width)
+        params = jax.eval_shape(partial(naflow.init_params, flow=module), jax.random.key(0))
+        assert count(params["flow"]) == of_flow
+        assert count(params["prior"]) == 26 * 2 * 192
+
+
+def test_naflow_is_invertible_and_knows_its_determinant(pair_flow):
+    module, params = pair_flow
+    variables = {"params": params["flow"]}
+    noise, clean, _ = noise_clean_settings(4)
+    noise, clean = noise[:1], clean[:1]
+
+    @jax.jit
+    def encode(noise):
+        def of(flat):
+            latents, log = module.apply(variables, flat.reshape(noise.shape), clean)
+            return latents.ravel(), (latents, log)
+
+        return jax.jacobian(of, has_aux=True)(noise.ravel())
+
+    jacobian, (latents, log) = encode(noise)
+    assert latents.shape == (1, 1, 1, 48)
+    _, expected = np.linalg.slogdet(np.asarray(jacobian, np.float64))
+    assert np.abs(expected) > 0.1
+    assert float(log[0]) == pytest.approx(expected, abs=1e-3)
+    back = jax.jit(partial(module.apply, method="decode"))(variables, latents, clean)
+    assert np.asarray(back) == pytest.approx(np.asarray(noise), abs=2e-4)
+
+
+def test_naflow_likelihood_by_hand():
+    latents = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    prior = {
+        "mean": jax.random.normal(jax.random.key(1), (26, 5)),
+        "log_deviation": 0.3 * jax.random.normal(jax.random.key(2), (26, 5)),
+    }
+    likelihoods = naflow.class_likelihoods(prior, latents)
+    z, mean, log = (np.asarray(x, np.float64) for x in (latents, *prior.values()))
+    scaled = (z[:, :, :, None] - mean) / np.exp(log)
+    by_hand = (-0.5 * scaled**2 - log - 0.5 * np.log(2 * np.pi)).sum(-1).mean((1, 2))
+    np.testing.assert_allclose(likelihoods, by_hand, rtol=1e-4)
+
+    # Of a fresh flow: white noise of ten levels.
+    module = naflow.Flow(1, 4)
+    params = naflow.init_params(jax.random.key(0), module)
+    clean, noise = jnp.full((1, 4, 4, 3), 0.5), jnp.full((1, 4, 4, 3), 20 / 255)
+    nats = naflow.nats(module, params, noise, clean, jnp.array([25]))
+    assert float(nats) == pytest.approx(0.5 * np.log(2 * np.pi * 10**2) + 2**2 / 2, rel=1e-5)
+
+
+def test_naflow_finds_the_camera_of_a_pair():
+    module = naflow.Flow(1, 4)
+    params = naflow.init_params(jax.random.key(0), module)
+    # Three cameras of 5, 10 and 40 levels, the last of which training has not seen.
+    levels = jnp.log(jnp.array([0.5, 1.0, 4.0]))[:, None]
+    log_deviation = params["prior"]["log_deviation"].at[:3].set(levels)
+    params["prior"] = {**params["prior"], "log_deviation": log_deviation}
+    params["counts"] = jnp.zeros(26, jnp.int32).at[jnp.array([0, 1])].set(5)
+    clean = jnp.full((3, 30, 31, 3), 0.5)
+    sigma = jnp.array([5.0, 10.0, 40.0])[:, None, None, None] / 255
+    noisy = clean + sigma * jax.random.normal(jax.random.key(3), clean.shape)
+    batch = {"clean": clean, "reference": noisy, "reference_clean": clean}
+    make = jax.jit(partial(naflow.make_noise, module))
+    noise = make(params, batch, jax.random.key(4))
+    assert noise.shape == clean.shape
+    assert 255 * noise.std((1, 2, 3)) == pytest.approx([5, 10, 10], rel=0.05)
+    # Without the reference's clean image it is one of the two that training saw.
+    many = {"clean": jnp.full((16, 16, 16, 3), 0.5)}
+    levels = np.asarray(255 * make(params, many, jax.random.key(4)).std((1, 2, 3)))
+    distances = np.abs(levels[:, None] - [5, 10])
+    assert distances.min(axis=1).max() < 1
+    assert set(distances.argmin(axis=1)) == {0, 1}
+
+
+def test_naflow_needs_patches_that_it_can_halve():
+    config = get_config("naflow-smoke")
+    config.model.levels = 5
+    with pytest.raises(InputError, match="multiple of 32"):
+        check_config(config, 1)

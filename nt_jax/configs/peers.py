@@ -9,6 +9,7 @@ ARG is NAME, NAME-small or NAME-smoke. NAME is one of
   gdanet    the same on more data: SIDD, PolyU and RENOIR, all in --config.data.pairs
   c2n       C2N, of clean and noisy images that are no pairs
   neca      NeCA, one model for all cameras
+  naflow    NAFlow, by camera and ISO of the pairs' names
 Without pairs they learn synthetic noise of photographs. -small is for 2 CPU cores; -smoke takes
 seconds and needs no data.
 """
@@ -83,8 +84,8 @@ def _danet(config: ConfigDict, size: str) -> None:
     train.adam_b2 = 0.9
     # 70 epochs of 5,000 steps; halved at those epochs, of a small run at the same shares.
     train.steps = 350_000
-    each = 5000 / 70 if size else 5000
-    train.halve_at = tuple(round(each * epoch) for epoch in (20, 30, 40, 50, 60, 65))
+    halved = (epoch / 70 for epoch in (20, 30, 40, 50, 60, 65))
+    train.halve_at = _at_shares(5000 if size else 350_000, *halved)
 
 
 def _c2n(config: ConfigDict, size: str) -> None:
@@ -132,6 +133,27 @@ def _neca(config: ConfigDict, size: str) -> None:
     train.steps = 300_000
 
 
+def _naflow(config: ConfigDict, size: str) -> None:
+    # Channels of the networks inside of the affine maps.
+    config.model.width = {"": 64, "small": 32, "smoke": 4}[size]
+    # How often the flow halves the image.
+    config.model.levels = 1 if size == "smoke" else 3
+    config.data.patch_size = 64 if size else 160
+    train = config.train
+    train.batch_size = 8
+    train.adam_b1 = 0.9
+    train.adam_b2 = 0.99
+    train.steps = 100_000
+    train.halve_at = _at_shares(5000 if size else 100_000, 0.5, 0.75, 0.9, 0.95)
+    if size:
+        train.learning_rate = 5e-4
+
+
+def _at_shares(steps: int, *shares: float) -> tuple[int, ...]:
+    """Steps at these shares of a run."""
+    return tuple(round(share * steps) for share in shares)
+
+
 def _small(config: ConfigDict) -> None:
     """The budget that all peers have alike."""
     config.train.steps = 5000
@@ -155,4 +177,11 @@ def _smoke(config: ConfigDict) -> None:
     config.eval.patch_size = 32
 
 
-_PEERS = {"srgbflow": _srgbflow, "danet": _danet, "gdanet": _danet, "c2n": _c2n, "neca": _neca}
+_PEERS = {
+    "srgbflow": _srgbflow,
+    "danet": _danet,
+    "gdanet": _danet,
+    "c2n": _c2n,
+    "neca": _neca,
+    "naflow": _naflow,
+}

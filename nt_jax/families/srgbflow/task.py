@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from nt_jax import prng
-from nt_jax.data.catalogue.sources import SETTINGS
+from nt_jax.families.settings import count_settings, no_settings
 from nt_jax.families.srgbflow.flow import Flow, init_flow, nats
 from nt_jax.families.srgbflow.model import SRGBFlow
 from nt_jax.models.parameters import Array, Tree
@@ -41,9 +41,8 @@ def make_flow(config: Any) -> Flow:
 def init_state(config: Any, flow: Flow, key: Array) -> FlowState:
     """Makes the state before the first step."""
     params = init_flow(key, flow)
-    counts = jnp.zeros(len(SETTINGS) + 1, jnp.int32)
     optimizer = make_optimizer(config.train).init(params)
-    return FlowState(jnp.zeros((), jnp.int32), params, counts, optimizer)
+    return FlowState(jnp.zeros((), jnp.int32), params, no_settings(), optimizer)
 
 
 def train_step(
@@ -69,14 +68,14 @@ def train_step(
     )
     optimizer = make_optimizer(config.train)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    seen = jax.nn.one_hot(settings, len(state.counts), dtype=jnp.int32).sum(axis=0, dtype=jnp.int32)
+    counts = count_settings(state.counts, settings)
     values = {
         "loss": loss,
         "bits_per_dimension": loss / np.float32(np.log(2)),
         "gradient_norm": optax.tree.norm(gradient),
     }
     params = optax.apply_updates(state.params, updates)
-    return FlowState(state.step + 1, params, state.counts + seen, moments), values
+    return FlowState(state.step + 1, params, counts, moments), values
 
 
 def noise_of(flow: Flow, state: FlowState, batch: Batch, key: Array) -> Array:
