@@ -10,9 +10,14 @@ ARG is NAME, NAME-small or NAME-smoke. NAME is one of
   c2n       C2N, of clean and noisy images that are no pairs
   neca      NeCA, one model for all cameras
   naflow    NAFlow, by camera and ISO of the pairs' names
+  n2g_g     N2G, of images with Gaussian noise and others without any
+  n2g_p     the same with Poisson noise
 Without pairs they learn synthetic noise of photographs. -small is for 2 CPU cores; -smoke takes
 seconds and needs no data.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 from ml_collections import ConfigDict
 
@@ -29,7 +34,7 @@ def get_config(arg: str = "srgbflow") -> ConfigDict:
             f" {', '.join(_PEERS)}"
         )
     config = base_config()
-    config.family = "danet" if name == "gdanet" else name
+    config.family = _FAMILIES.get(name, name)
     # Of NoiseTransfer.
     del config.variant, config.losses
     config.model = ConfigDict()
@@ -149,6 +154,26 @@ def _naflow(config: ConfigDict, size: str) -> None:
         train.learning_rate = 5e-4
 
 
+def _n2g(config: ConfigDict, size: str, kind: str) -> None:
+    # Channels of the U-Net at full size.
+    config.model.width = 2 if size == "smoke" else 32
+    # All noise is synthetic; pairs, if any, give clean images.
+    config.data.real_fraction = 0.0
+    config.data.real_reference = "other_image"
+    config.data.noise_kinds, config.data.noise_kind_weights = (kind,), (1.0,)
+    config.data.patch_size = 64 if size else 128
+    train = config.train
+    train.batch_size = 4 if size else 1
+    # The loss of the gradient counts in every step, after so many in every second, and so on.
+    train.rarer_after = 500
+    train.learning_rate = 2e-4
+    train.adam_b1 = 0.5
+    train.adam_b2 = 0.999
+    # Ours: the paper has 1,000 epochs, and a linear fall from the 500th on.
+    train.steps = 500_000
+    train.decay = "cosine"
+
+
 def _at_shares(steps: int, *shares: float) -> tuple[int, ...]:
     """Steps at these shares of a run."""
     return tuple(round(share * steps) for share in shares)
@@ -177,11 +202,15 @@ def _smoke(config: ConfigDict) -> None:
     config.eval.patch_size = 32
 
 
-_PEERS = {
+_PEERS: dict[str, Callable[[ConfigDict, str], None]] = {
     "srgbflow": _srgbflow,
     "danet": _danet,
     "gdanet": _danet,
     "c2n": _c2n,
     "neca": _neca,
     "naflow": _naflow,
+    "n2g_g": partial(_n2g, kind="gaussian"),
+    "n2g_p": partial(_n2g, kind="poisson"),
 }
+# Of recipes that are not called as their family.
+_FAMILIES = {"gdanet": "danet", "n2g_g": "n2g", "n2g_p": "n2g"}

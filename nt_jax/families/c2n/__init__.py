@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from nt_jax.families.loaded import Loaded, released
-from nt_jax.fields import WEIGHT, integer, no_average
+from nt_jax.fields import WEIGHT, integer, no_average, unpaired_images
 
 if TYPE_CHECKING:
     from nt_jax.families.c2n.task import C2NTask
@@ -19,16 +19,6 @@ FIELDS = {
     "losses.mean": WEIGHT,
     "losses.penalty": WEIGHT,
 }
-
-
-def unpaired_images(config: Any) -> str:
-    """Says what is wrong if batches have no noisy image beside the clean one's own."""
-    if config.data.real_reference in ("other_image", "same_iso", "same_group"):
-        return ""
-    return (
-        f"config.data.real_reference={config.data.real_reference}: training without pairs needs"
-        " noisy images of other photographs: other_image"
-    )
 
 
 RELATIONS = (no_average, unpaired_images)
