@@ -166,7 +166,7 @@ def _n2g(config: ConfigDict, size: str, kind: str) -> None:
     train.batch_size = 4 if size else 1
     # The loss of the gradient counts in every step, after so many in every second, and so on.
     train.rarer_after = 500
-    train.learning_rate = 2e-4
+    train.learning_rate = 1e-3 if size else 2e-4
     train.adam_b1 = 0.5
     train.adam_b2 = 0.999
     # Ours: the paper has 1,000 epochs, and a linear fall from the 500th on.
