@@ -1,10 +1,11 @@
-"""Converts checkpoints of the released PyTorch program to model folders.
+"""Converts checkpoints of released PyTorch programs to model folders.
 
   python -m nt_jax.convert --torch_dir=DIR --output=DIR
 
 DIR holds `VUNet.pt` and `encoder_k.pt`, which make noise, with `encoder_q.pt` for the
 discriminator too; or `ridnet_g.pt`, the denoiser; or all four. `nt_jax.load(OUTPUT)` and
-`nt_jax.load_denoiser(OUTPUT)` read the result; the denoiser is in `OUTPUT/denoiser`.
+`nt_jax.load_denoiser(OUTPUT)` read the result; the denoiser is in `OUTPUT/denoiser`. Or it holds
+Noise2Grad's `latest_net_G.pth`, of one kind of noise.
 """
 
 import hashlib
@@ -35,6 +36,8 @@ def convert(torch_dir: Path, output: Path) -> list[Path]:
     source = {name: _digest(torch_dir / name) for name in networks}
     denoiser = networks.pop(torch_files.DENOISER, None)
     folders: dict[Path, tuple[dict[str, Any], dict[str, Any]]] = {}
+    if extractor := networks.pop(torch_files.N2G, None):
+        folders[output] = _n2g(extractor)
     if networks:
         folders[output] = _noisetransfer(networks)
     if denoiser:
@@ -66,6 +69,10 @@ def _noisetransfer(networks: dict[str, Network]) -> tuple[dict[str, Any], dict[s
         if name in networks
     }
     return {"kind": "noisetransfer", "model": model}, variables
+
+
+def _n2g(extractor: Network) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"kind": "n2g", "model": extractor.sizes}, {"generator": extractor.params}
 
 
 def _normalized(network: Network) -> dict[str, Any]:

@@ -245,6 +245,16 @@ def no_average(config: Any) -> str:
     return f"config.train.ema_decay={config.train.ema_decay}: {config.family} keeps no average; 0"
 
 
+def unpaired_images(config: Any) -> str:
+    """Says what is wrong if batches have no noisy image beside the clean one's own."""
+    if config.data.real_reference in ("other_image", "same_iso", "same_group"):
+        return ""
+    return (
+        f"config.data.real_reference={config.data.real_reference}: training without pairs needs"
+        " noisy images of other photographs: other_image"
+    )
+
+
 def kept(name: str) -> bool:
     """Whether a run can only resume with the value it has."""
     return name in KEPT or name.partition(".")[0] in KEPT

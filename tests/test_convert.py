@@ -9,8 +9,10 @@ import flax
 import numpy as np
 import pytest
 
+import nt_jax
 from nt_jax import convert
 from nt_jax.errors import InputError, run_command
+from nt_jax.families.n2g.networks import Extractor
 from nt_jax.inference import torch_format
 from nt_jax.model_folder import load_model
 
@@ -60,6 +62,56 @@ def change(path: pathlib.Path, function) -> None:
 
 
 # --- What is right -------------------------------------------------------------------------------
+
+
+def n2g_state(width: int) -> dict:
+    """A state dict such as Noise2Grad's program saves, of random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        key: 0.2 * torch.randn(shape, generator=generator)
+        for layer in torch_format.n2g_layers(width)
+        for key, shape in layer.weights().values()
+    }
+
+
+def n2g_in_torch(state: dict, x):
+    """What the program computes: (restored, noise)."""
+    functional = torch.nn.functional
+
+    def conv(x, name, pad=1):
+        return functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=pad)
+
+    def two(x, name):
+        return conv(conv(x, f"{name}.0").relu(), f"{name}.2").relu()
+
+    image, kept = x, [two(x, "inc.conv.conv")]
+    for i in (1, 2, 3):
+        kept.append(two(functional.max_pool2d(kept[-1], 2), f"down{i}.mpconv.1.conv"))
+    x = kept.pop()
+    for i in (1, 2, 3):
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        x = two(torch.cat([kept.pop(), x], dim=1), f"up{i}.conv.conv")
+    restored = conv(x, "outc.0")
+    return restored, conv(image - restored, "s.0", pad=0)
+
+
+def test_noise2grad_converts(tmp_path):
+    state = n2g_state(4)
+    (tmp_path / "pth").mkdir()
+    torch.save(state, tmp_path / "pth" / "latest_net_G.pth")
+    assert convert.convert(tmp_path / "pth", tmp_path / "model") == [tmp_path / "model"]
+    model = nt_jax.load(tmp_path / "model")
+    assert model.metadata["kind"] == "n2g"
+    image = torch.rand((1, 3, 24, 16), generator=torch.Generator().manual_seed(1))
+    expected = n2g_in_torch(state, image)
+    found = Extractor(4).apply({"params": model.params}, image.permute(0, 2, 3, 1).numpy())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.abs(theirs.numpy()).max() > 0.1
+        np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), atol=1e-4)
+
+    shutil.copy(RELEASED / "ridnet_g.pt", tmp_path / "pth")
+    with pytest.raises(InputError, match="another program"):
+        convert.convert(tmp_path / "pth", tmp_path / "both")
 
 
 def test_everything_converts(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Reads the folder of the released program's checkpoints. Needs PyTorch."""
+"""Reads folders of released programs' checkpoints. Needs PyTorch."""
 
 from pathlib import Path
 
@@ -10,12 +10,15 @@ from nt_jax.inference.torch_format import Network
 
 GENERATOR, KEY_ENCODER, DISCRIMINATOR = "VUNet.pt", "encoder_k.pt", "encoder_q.pt"
 DENOISER = "ridnet_g.pt"
+# Noise2Grad's, one folder for each kind of noise.
+N2G = "latest_net_G.pth"
 
 _READERS = {
     GENERATOR: torch_format.read_generator,
     KEY_ENCODER: torch_format.read_discriminator,
     DISCRIMINATOR: torch_format.read_discriminator,
     DENOISER: torch_format.read_ridnet,
+    N2G: torch_format.read_n2g,
 }
 
 
@@ -24,7 +27,7 @@ def read_folder(folder: Path) -> dict[str, Network]:
 
     Raises:
       InputError: there is no checkpoint, noise generation lacks one of its two, one is not what its
-        name says, or they do not fit each other.
+        name says, or they do not fit each other, as of two programs.
     """
     networks = {
         name: reader(_load(folder / name), str(folder / name))
@@ -33,7 +36,10 @@ def read_folder(folder: Path) -> dict[str, Network]:
     }
     if not networks:
         raise InputError(f"{folder} has none of {', '.join(_READERS)}; name the folder of these")
-    parts = {name: network.sizes for name, network in networks.items() if name != DENOISER}
+    if N2G in networks and len(networks) > 1:
+        raise InputError(f"{folder} has {N2G} beside files of another program; separate them")
+    others = (DENOISER, N2G)
+    parts = {name: network.sizes for name, network in networks.items() if name not in others}
     if parts:
         _check_parts(parts, folder)
     return networks

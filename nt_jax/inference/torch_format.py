@@ -1,4 +1,4 @@
-"""The released PyTorch program's state dicts as parameter trees of this package.
+"""Released PyTorch programs' state dicts as parameter trees of this package.
 
 A network is described once, as a table of layers that pairs our paths with the program's module
 names; reading, checking and naming what is wrong all follow from the table. Pure NumPy.
@@ -127,6 +127,12 @@ def read_ridnet(state: State, source: str) -> Network:
     return _read(sizes, ridnet_layers(features, blocks), state, source)
 
 
+def read_n2g(state: State, source: str) -> Network:
+    """Reads Noise2Grad's `latest_net_G.pth`: sizes are `width`; else as `read_generator`."""
+    width = _size(state, "inc.conv.conv.0.weight", 0, source)
+    return _read({"width": width}, n2g_layers(width), state, source)
+
+
 def generator_layers(width: int, embedding_size: int, blocks: tuple[int, int, int]) -> list[Layer]:
     """The generator's layers, `blocks` those of levels 1, 2 and 3."""
     first, second, third = width, 2 * width, 4 * width
@@ -233,6 +239,29 @@ def ridnet_layers(features: int, blocks: int) -> list[Layer]:
     ]
 
 
+def n2g_layers(width: int) -> list[Layer]:
+    """The layers of the network that takes noise out: pairs of convolutions, and two more."""
+    pairs = {  # input and output channels, in widths; the first sees the image
+        "first": ("inc.conv.conv", 0, 1),
+        "down_1": ("down1.mpconv.1.conv", 1, 2),
+        "down_2": ("down2.mpconv.1.conv", 2, 4),
+        "down_3": ("down3.mpconv.1.conv", 4, 4),
+        "up_1": ("up1.conv.conv", 8, 2),
+        "up_2": ("up2.conv.conv", 4, 1),
+        "up_3": ("up3.conv.conv", 2, 1),
+    }
+    layers = [
+        Layer(("last",), "outc.0", "biased", (3, width, 3, 3)),
+        Layer(("noise",), "s.0", "biased", (3, 3, 1, 1)),
+    ]
+    for path, (name, inputs, outputs) in pairs.items():
+        channels = (inputs * width or 3, outputs * width, outputs * width)
+        for i in range(2):
+            shape = (channels[i + 1], channels[i], 3, 3)
+            layers.append(Layer((f"{path}_{i}",), f"{name}.{2 * i}", "biased", shape))
+    return layers
+
+
 def map_weights(layers: list[Layer], state: State, source: str) -> Tree:
     """Our parameter tree of the state's weights, or of gradients by the same keys.
 
@@ -294,7 +323,7 @@ def _read(sizes: dict[str, Any], layers: list[Layer], state: State, source: str)
     return Network(sizes, params, u, v)
 
 
-_EXPECTED = "expected a state dict saved by the released NoiseTransfer program"
+_EXPECTED = "expected a state dict saved by the released program"
 
 
 def _take(state: State, key: str, shape: tuple[int, ...], source: str) -> np.ndarray:

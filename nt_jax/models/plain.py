@@ -1,4 +1,4 @@
-"""Plain convolutions of the peers, differentiable twice, as a gradient penalty needs."""
+"""Plain convolutions of the peers, differentiable twice as a penalty needs, and WGAN-GP."""
 
 import functools
 import math
@@ -98,6 +98,37 @@ def init_plain(key: Array, module: nn.Module, shapes: tuple[tuple[int, ...], ...
         for (path, leaf), draw in zip(flat, draws, strict=True)
     }
     return flax.traverse_util.unflatten_dict(params)
+
+
+def init_idle(key: Array, module: nn.Module, *arguments: Any) -> Tree:
+    """Makes parameters of networks that give 0: kernels U(-1, 1) / sqrt(fan_in), all else 0.
+
+    Args:
+      key: PRNG key.
+      module: kernels of layers named `last` are 0 too.
+      arguments: `jax.ShapeDtypeStruct`s of what it is called with.
+    """
+    found = jax.eval_shape(module.init, key, *arguments)["params"]
+    flat = flax.traverse_util.flatten_dict(found)
+    params = {path: jnp.zeros(leaf.shape, jnp.float32) for path, leaf in flat.items()}
+    drawn = sorted(path for path in flat if path[-1] == "kernel" and path[-2] != "last")
+    sizes = [math.prod(flat[path].shape) for path in drawn]
+    # One draw for all: a random generator of each shape would take long to compile.
+    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
+    for path, draw in zip(drawn, draws, strict=True):
+        shape = flat[path].shape
+        params[path] = draw.reshape(shape) * math.prod(shape[:-1]) ** -0.5
+    return flax.traverse_util.unflatten_dict(params)
+
+
+def wasserstein(real: Array, fake: Array) -> Array:
+    """Wasserstein loss of a critic by its scores of any number, less its gradient penalty."""
+    return fake.mean() - real.mean()
+
+
+def adversarial(scores: Array) -> Array:
+    """Loss of what a critic judges, by its scores."""
+    return -scores.mean()
 
 
 def gradient_penalty(critic: Any, real: Array, fake: Array, key: Array) -> Array:

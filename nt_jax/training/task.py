@@ -2,8 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -12,6 +15,7 @@ from nt_jax.evaluation import heldout
 from nt_jax.evaluation.heldout import Scores
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.training import logs
+from nt_jax.training.optimizer import JitStep
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -88,11 +92,11 @@ class GeneratorTask(Task):
     }
     headline = ("akld", "ks", "level_correlation", "akld_other", "level_correlation_other")
     picture = "generated"
+    inputs: tuple[str, ...] = ("clean", "noisy", "reference")
 
     def __init__(self, config: Any) -> None:
         """Reads the held-out patches; raises InputError."""
         self.config = config
-        self.inputs = ("clean", "noisy", "reference")
         self._held_out = held_out = heldout.make_heldout(config)
         if not held_out.has_other.all():
             count, total = int(held_out.has_other.sum()), len(held_out.has_other)
@@ -133,3 +137,53 @@ class GeneratorTask(Task):
             "true noise x4": 0.5 + 4 * (noisy - clean),
         }
         return Scores(results, pictures)
+
+
+class Functions(NamedTuple):
+    """Pure functions that make up a generator and its training.
+
+    Attributes:
+      make_networks: (config) -> the modules.
+      init_state: (config, networks, key) -> the state before the first step.
+      train_step: (config, networks, state, batch, key) -> (state after the step, metrics).
+      make_noise: (networks, state, batch, key) -> unclipped noise of `batch["clean"]`,
+        [N, P, P, 3]; batches as `GeneratorTask.generate` has them.
+    """
+
+    make_networks: Callable[[Any], Any]
+    init_state: Callable[[Any, Any, Array], Any]
+    train_step: Callable[[Any, Any, Any, Batch, Array], tuple[Any, Metrics]]
+    make_noise: Callable[[Any, Any, Batch, Array], Array]
+
+
+class FunctionsTask(GeneratorTask):
+    """A generator given by functions; the fields of its state that `inherits` names are trained.
+
+    Attributes:
+      functions: what a subclass gives.
+    """
+
+    functions: ClassVar[Functions]
+
+    def __init__(self, config: Any) -> None:
+        """Reads the held-out patches; raises InputError."""
+        super().__init__(config)
+        self._networks = self.functions.make_networks(config)
+        self._noise = jax.jit(partial(self.functions.make_noise, self._networks))
+
+    def init(self, key: Array) -> Any:
+        """Makes the state before the first step."""
+        return self.functions.init_state(self.config, self._networks, key)
+
+    def parameters(self, state: Any) -> dict[str, Tree]:
+        """Gives the trained parameters by network name."""
+        return {name: getattr(state, name) for name in self.inherits}
+
+    def make_step(self, mesh: Mesh) -> Step:
+        """Compiles the step."""
+        return JitStep(self.functions.train_step, self.config, (self._networks,), mesh)
+
+    def generate(self, state: Any, batch: Batch, key: Array) -> Array:
+        """Makes noisy patches."""
+        batch = {name: jnp.asarray(images) for name, images in batch.items()}
+        return jnp.clip(batch["clean"] + self._noise(state, batch, key), 0, 1)

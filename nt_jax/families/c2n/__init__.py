@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 
-from nt_jax.families.untold import Untold, released
-from nt_jax.fields import WEIGHT, integer, no_average
+from nt_jax.families.loaded import Loaded, released
+from nt_jax.fields import WEIGHT, integer, no_average, unpaired_images
 
 if TYPE_CHECKING:
     from nt_jax.families.c2n.task import C2NTask
@@ -22,16 +21,6 @@ FIELDS = {
 }
 
 
-def unpaired_images(config: Any) -> str:
-    """Says what is wrong if batches have no noisy image beside the clean one's own."""
-    if config.data.real_reference in ("other_image", "same_iso", "same_group"):
-        return ""
-    return (
-        f"config.data.real_reference={config.data.real_reference}: training without pairs needs"
-        " noisy images of other photographs: other_image"
-    )
-
-
 RELATIONS = (no_average, unpaired_images)
 
 
@@ -42,10 +31,9 @@ def task_class() -> type["C2NTask"]:
     return C2NTask
 
 
-def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Untold:
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Loaded:
     """Builds the generator, told nothing."""
     from nt_jax.families.c2n.networks import Generator, make_noise
 
     generator = Generator(metadata["model"]["width"], jnp.dtype(dtype))
-    params = jax.device_put(variables["generator"])
-    return Untold(partial(make_noise, generator), params, metadata)
+    return Loaded(partial(make_noise, generator), variables["generator"], metadata)

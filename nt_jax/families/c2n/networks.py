@@ -3,6 +3,7 @@
 Parameters at full size: generator 2,154,068, critic 445,512.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -139,9 +140,9 @@ def shapes_of(generator: Generator, shape: tuple[int, ...]) -> tuple[tuple[int, 
     return shape, (shape[0], generator.width // 2), each, each
 
 
-def make_noise(generator: Generator, params: Tree, clean: Array, key: Array) -> Array:
-    """Makes unclipped noise of clean images, its kind drawn anew: [N, H, W, 3] -> the same."""
-    keys = prng.split(key, 3)
+def make_noise(generator: Generator, params: Tree, batch: Mapping[str, Array], key: Array) -> Array:
+    """Makes unclipped noise of `clean` images, its kind drawn anew: [N, H, W, 3]."""
+    keys, clean = prng.split(key, 3), batch["clean"]
     _, code, each, _ = shapes_of(generator, clean.shape)
     draws = prng.normal(keys[0], code), prng.normal(keys[1], each), prng.uniform(keys[2], each)
     return jnp.asarray(generator.apply({"params": params}, clean, *draws))

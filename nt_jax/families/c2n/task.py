@@ -7,15 +7,14 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from nt_jax import prng
 from nt_jax.families.c2n import losses
 from nt_jax.families.c2n.networks import Critic, Generator, make_noise, shapes_of
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.models.plain import gradient_penalty, init_plain
-from nt_jax.training.optimizer import JitStep, make_optimizer
-from nt_jax.training.task import Batch, GeneratorTask, Metrics, Step
+from nt_jax.models.plain import adversarial, gradient_penalty, init_plain, wasserstein
+from nt_jax.training.optimizer import make_optimizer
+from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
 
 class C2NState(flax.struct.PyTreeNode):
@@ -83,21 +82,21 @@ def train_step(
         updates, moments[name] = optimizer.update(gradient, state.optimizers[name], params)
         return optax.apply_updates(params, updates)
 
-    generated = clean + make_noise(networks.generator, state.generator, clean, noise_key)
+    generated = clean + make_noise(networks.generator, state.generator, batch, noise_key)
 
     def loss_of_critic(params: Tree) -> tuple[Array, Array]:
-        wasserstein = losses.critic_loss(score(params, real), score(params, generated))
+        loss = wasserstein(score(params, real), score(params, generated))
         penalty = gradient_penalty(partial(score, params), real, generated, penalty_key)
-        return wasserstein + config.losses.penalty * penalty, -wasserstein
+        return loss + config.losses.penalty * penalty, -loss
 
     differentiate = partial(jax.value_and_grad, has_aux=True)
     (loss_critic, distance), gradient = differentiate(loss_of_critic)(state.critic)
     critic = update("critic", state.critic, gradient)
 
     def loss_of_generator(params: Tree) -> tuple[Array, Array]:
-        noise = make_noise(networks.generator, params, clean, generator_key)
+        noise = make_noise(networks.generator, params, batch, generator_key)
         mean = losses.squared_mean(noise)
-        judged = losses.adversarial(score(critic, clean + noise))
+        judged = adversarial(score(critic, clean + noise))
         return judged + config.losses.mean * mean, mean
 
     (loss_g, mean), gradient = differentiate(loss_of_generator)(state.generator)
@@ -111,32 +110,15 @@ def train_step(
     return C2NState(state.step + 1, generator, critic, moments), values
 
 
-class C2NTask(GeneratorTask):
+def noise_of(networks: Networks, state: C2NState, batch: Batch, key: Array) -> Array:
+    """Makes unclipped noise of clean patches, [N, P, P, 3]."""
+    return make_noise(networks.generator, state.generator, batch, key)
+
+
+class C2NTask(FunctionsTask):
     """Generator and critic, of clean and noisy images that are no pairs."""
 
     shown = ("loss_g", "loss_critic", "distance")
+    inputs = ("clean", "reference")
     inherits: ClassVar = {name: name for name in ("generator", "critic")}
-
-    def __init__(self, config: Any) -> None:
-        """Reads the held-out patches; raises InputError."""
-        super().__init__(config)
-        self.inputs = ("clean", "reference")
-        self._networks = make_networks(config)
-        self._noise = jax.jit(partial(make_noise, self._networks.generator))
-
-    def init(self, key: Array) -> C2NState:
-        """Makes the state before the first step."""
-        return init_state(self.config, self._networks, key)
-
-    def parameters(self, state: C2NState) -> dict[str, Tree]:
-        """Gives the trained parameters by network name."""
-        return {name: getattr(state, name) for name in self.inherits}
-
-    def make_step(self, mesh: Mesh) -> Step:
-        """Compiles the step."""
-        return JitStep(train_step, self.config, (self._networks,), mesh)
-
-    def generate(self, state: C2NState, batch: Batch, key: Array) -> Array:
-        """Makes noisy patches."""
-        clean = jnp.asarray(batch["clean"])
-        return jnp.clip(clean + self._noise(state.generator, clean, key), 0, 1)
+    functions = Functions(make_networks, init_state, train_step, noise_of)

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 
-from nt_jax.families.untold import Untold, released
+from nt_jax.families.loaded import Loaded, released
 from nt_jax.fields import COUNT, WEIGHT, no_average
 
 if TYPE_CHECKING:
@@ -44,10 +43,9 @@ def task_class() -> type["DANetTask"]:
     return DANetTask
 
 
-def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Untold:
+def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Loaded:
     """Builds the generator, told nothing."""
     from nt_jax.families.danet.networks import UNet, make_noise
 
     generator = UNet(metadata["model"]["width"], jnp.dtype(dtype))
-    params = jax.device_put(variables["generator"])
-    return Untold(partial(make_noise, generator), params, metadata)
+    return Loaded(partial(make_noise, generator), variables["generator"], metadata)

@@ -4,6 +4,7 @@ Parameters at full size: generator 9,153,859, denoiser 9,153,571 (its first conv
 random map), critic 44,707,777.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -82,8 +83,9 @@ class Critic(nn.Module):
         return Conv(1, 1, pad=0, name="score")(x).reshape(-1)
 
 
-def make_noise(generator: UNet, params: Tree, clean: Array, key: Array) -> Array:
-    """Makes unclipped noise of clean images and one random map: [N, H, W, 3] -> the same shape."""
+def make_noise(generator: UNet, params: Tree, batch: Mapping[str, Array], key: Array) -> Array:
+    """Makes unclipped noise of `clean` images and one random map: [N, H, W, 3]."""
+    clean = batch["clean"]
     random_map = prng.normal(key, (*clean.shape[:3], 1))
     seen = jnp.concatenate([clean, random_map], axis=-1)
     return jnp.asarray(generator.apply({"params": params}, seen))

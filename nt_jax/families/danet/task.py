@@ -7,7 +7,6 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nt_jax import prng
@@ -15,8 +14,8 @@ from nt_jax.families.danet import losses
 from nt_jax.families.danet.networks import Critic, UNet, make_noise, restore
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import gradient_penalty, init_plain
-from nt_jax.training.optimizer import JitStep, make_optimizer
-from nt_jax.training.task import Batch, GeneratorTask, Metrics, Step
+from nt_jax.training.optimizer import make_optimizer
+from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
 
 class DANetState(flax.struct.PyTreeNode):
@@ -106,7 +105,7 @@ def train_step(
     critic, loss_critic, distance = state.critic, jnp.float32(0), jnp.float32(0)
     for i in range(config.train.critic_steps):
         noise_key, *penalty_keys = prng.split(prng.fold_in(key, i + 1), 3)
-        generated = clean + jax.lax.stop_gradient(generate(state.generator, clean, noise_key))
+        generated = clean + jax.lax.stop_gradient(generate(state.generator, batch, noise_key))
         fakes = [
             jnp.concatenate([clean, generated], axis=-1),
             jnp.concatenate([restored, noisy], axis=-1),
@@ -128,7 +127,7 @@ def train_step(
         critic = update("critic", critic, gradient)
 
     def loss_of_generator(params: Tree) -> tuple[Array, Array]:
-        noise = generate(params, clean, prng.fold_in(key, 0))
+        noise = generate(params, batch, prng.fold_in(key, 0))
         difference = losses.blurred_difference(noisy - clean, noise)
         judged = losses.adversarial(score(critic, clean, clean + noise))
         return judged + config.losses.generated * difference, difference
@@ -160,32 +159,15 @@ def train_step(
     return after, values
 
 
-class DANetTask(GeneratorTask):
+def noise_of(networks: Networks, state: DANetState, batch: Batch, key: Array) -> Array:
+    """Makes unclipped noise of clean patches, [N, P, P, 3]."""
+    return make_noise(networks.unet, state.generator, batch, key)
+
+
+class DANetTask(FunctionsTask):
     """Generator, denoiser and critic; the generator is scored and released."""
 
     shown = ("loss_g", "loss_r", "distance")
+    inputs = ("clean", "noisy")
     inherits: ClassVar = {name: name for name in ("generator", "denoiser", "critic")}
-
-    def __init__(self, config: Any) -> None:
-        """Reads the held-out patches; raises InputError."""
-        super().__init__(config)
-        self.inputs = ("clean", "noisy")
-        self._networks = make_networks(config)
-        self._noise = jax.jit(partial(make_noise, self._networks.unet))
-
-    def init(self, key: Array) -> DANetState:
-        """Makes the state before the first step."""
-        return init_state(self.config, self._networks, key)
-
-    def parameters(self, state: DANetState) -> dict[str, Tree]:
-        """Gives the trained parameters by network name."""
-        return {name: getattr(state, name) for name in self.inherits}
-
-    def make_step(self, mesh: Mesh) -> Step:
-        """Compiles the step."""
-        return JitStep(train_step, self.config, (self._networks,), mesh)
-
-    def generate(self, state: DANetState, batch: Batch, key: Array) -> Array:
-        """Makes noisy patches."""
-        clean = jnp.asarray(batch["clean"])
-        return jnp.clip(clean + self._noise(state.generator, clean, key), 0, 1)
+    functions = Functions(make_networks, init_state, train_step, noise_of)

@@ -11,7 +11,6 @@ cameras and ISOs enter its first layer one by one.
 
 from typing import Any
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ import numpy as np
 from nt_jax import prng
 from nt_jax.data.catalogue.sources import SETTINGS
 from nt_jax.models.parameters import Array, Tree
+from nt_jax.models.plain import init_idle
 
 # Noise is given to the flow in units of so many grey levels, near which a fresh flow has it.
 UNIT = 10.0
@@ -170,7 +170,7 @@ class ResNet(nn.Module):
 
 
 class PixelLinear(nn.Module):
-    """Linear map of the last axis; its values come from `init_flow`."""
+    """Linear map of the last axis; its values come from `init_idle`."""
 
     features: int
     biased: bool = True
@@ -186,21 +186,10 @@ class PixelLinear(nn.Module):
 
 
 def init_flow(key: Array, flow: Flow) -> Tree:
-    """Makes fresh parameters: kernels U(-1, 1) / sqrt(fan_in), but 0 in last layers; all else 0."""
+    """Makes fresh parameters, of a flow that changes nothing but the order of channels."""
     image = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.float32)
     settings = jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(flow.init, key, image, image, settings)["params"]
-    flat = flax.traverse_util.flatten_dict(shapes)
-    params = {path: jnp.zeros(leaf.shape, jnp.float32) for path, leaf in flat.items()}
-    drawn = sorted(path for path in flat if path[-1] == "kernel" and path[-2] != "last")
-    sizes = [int(np.prod(flat[path].shape)) for path in drawn]
-    # One draw for all: a random generator of each shape would take long to compile.
-    for path, draw in zip(
-        drawn, jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes), strict=True
-    ):
-        shape = flat[path].shape
-        params[path] = draw.reshape(shape) * np.float32(shape[0] ** -0.5)
-    return flax.traverse_util.unflatten_dict(params)
+    return init_idle(key, flow, image, image, settings)
 
 
 def nats(flow: Flow, params: Tree, noise: Array, clean: Array, settings: Array) -> Array:

@@ -10,25 +10,9 @@ import numpy as np
 from nt_jax import prng
 from nt_jax.arrays import as_images
 from nt_jax.data.catalogue.sources import SETTINGS, setting_number
+from nt_jax.families.settings import draw_settings
 from nt_jax.families.srgbflow.flow import Flow, sample
 from nt_jax.models.parameters import Array, Tree
-
-
-def draw_settings(counts: Array, key: Array, count: int) -> Array:
-    """Draws cameras and ISOs as often as training saw them.
-
-    Args:
-      counts: int32 [26], images of each of `sources.SETTINGS` and of others.
-      key: PRNG key.
-      count: how many to draw.
-
-    Returns:
-      int32 [count]; before any training all are others.
-    """
-    shares = jnp.cumsum(counts.astype(jnp.float32))
-    drawn = prng.uniform(key, (count,)) * shares[-1]
-    numbers = (shares <= drawn[:, None]).sum(axis=1, dtype=jnp.int32)
-    return jnp.minimum(numbers, len(SETTINGS))
 
 
 class SRGBFlow:

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from nt_jax import prng
-from nt_jax.data.catalogue.sources import SETTINGS
+from nt_jax.families.settings import count_settings, no_settings
 from nt_jax.families.srgbflow.flow import Flow, init_flow, nats
 from nt_jax.families.srgbflow.model import SRGBFlow
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.training.optimizer import JitStep, make_optimizer
-from nt_jax.training.task import Batch, GeneratorTask, Metrics, Step
+from nt_jax.training.optimizer import make_optimizer
+from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
 
 class FlowState(flax.struct.PyTreeNode):
@@ -34,39 +33,16 @@ class FlowState(flax.struct.PyTreeNode):
     optimizer: Any
 
 
-class SRGBFlowTask(GeneratorTask):
-    """The flow, by maximum likelihood."""
+def make_flow(config: Any) -> Flow:
+    """Makes the flow of a training config."""
+    return Flow(config.model.blocks, config.model.width)
 
-    shown = ("bits_per_dimension",)
-    inherits: ClassVar = {"params": "params"}
 
-    def __init__(self, config: Any) -> None:
-        """Reads the held-out patches; raises InputError."""
-        super().__init__(config)
-        self.inputs = ("clean", "noisy", "setting")
-        self._flow = Flow(config.model.blocks, config.model.width)
-        self._noise = jax.jit(SRGBFlow(self._flow, None, {}).noise)
-
-    def init(self, key: Array) -> FlowState:
-        """Makes the state before the first step."""
-        params = init_flow(key, self._flow)
-        counts = jnp.zeros(len(SETTINGS) + 1, jnp.int32)
-        optimizer = make_optimizer(self.config.train).init(params)
-        return FlowState(jnp.zeros((), jnp.int32), params, counts, optimizer)
-
-    def parameters(self, state: FlowState) -> dict[str, Tree]:
-        """Gives the trained parameters by network name."""
-        return {"flow": state.params}
-
-    def make_step(self, mesh: Mesh) -> Step:
-        """Compiles the step."""
-        return JitStep(train_step, self.config, (self._flow,), mesh)
-
-    def generate(self, state: FlowState, batch: Batch, key: Array) -> Array:
-        """Makes noisy patches of cameras and ISOs drawn as training saw them."""
-        params = {"flow": state.params, "counts": state.counts}
-        clean = jnp.asarray(batch["clean"])
-        return jnp.clip(clean + self._noise(params, {"clean": clean}, key), 0, 1)
+def init_state(config: Any, flow: Flow, key: Array) -> FlowState:
+    """Makes the state before the first step."""
+    params = init_flow(key, flow)
+    optimizer = make_optimizer(config.train).init(params)
+    return FlowState(jnp.zeros((), jnp.int32), params, no_settings(), optimizer)
 
 
 def train_step(
@@ -92,11 +68,26 @@ def train_step(
     )
     optimizer = make_optimizer(config.train)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    seen = jax.nn.one_hot(settings, len(state.counts), dtype=jnp.int32).sum(axis=0, dtype=jnp.int32)
+    counts = count_settings(state.counts, settings)
     values = {
         "loss": loss,
         "bits_per_dimension": loss / np.float32(np.log(2)),
         "gradient_norm": optax.tree.norm(gradient),
     }
     params = optax.apply_updates(state.params, updates)
-    return FlowState(state.step + 1, params, state.counts + seen, moments), values
+    return FlowState(state.step + 1, params, counts, moments), values
+
+
+def noise_of(flow: Flow, state: FlowState, batch: Batch, key: Array) -> Array:
+    """Makes unclipped noise of cameras and ISOs drawn as training saw them, [N, P, P, 3]."""
+    params = {"flow": state.params, "counts": state.counts}
+    return SRGBFlow(flow, params, {}).noise(params, batch, key)
+
+
+class SRGBFlowTask(FunctionsTask):
+    """The flow, by maximum likelihood."""
+
+    shown = ("bits_per_dimension",)
+    inputs = ("clean", "noisy", "setting")
+    inherits: ClassVar = {"params": "params"}
+    functions = Functions(make_flow, init_state, train_step, noise_of)
