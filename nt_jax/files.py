@@ -88,9 +88,14 @@ def temporary_name(name: str) -> str:
     Of a long name, for which there would be no room, it has what tells it apart.
     """
     end = f".{platform.node()}.{os.getpid()}.part"
-    if len(os.fsencode(name)) + len(end) + 1 > _LONGEST_NAME:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return f".{name}{end}"
+    return f".{shortened(name, len(end) + 1)}{end}"
+
+
+def shortened(name: str, reserved: int = 0) -> str:
+    """A file's name, or a digest with its ending where no disk has room for it and `reserved`."""
+    if len(os.fsencode(name)) + reserved <= _LONGEST_NAME:
+        return name
+    return hashlib.sha256(os.fsencode(name)).hexdigest() + Path(name).suffix[:16]
 
 
 def check_inside(folder: Path, root: Path) -> None:

@@ -59,13 +59,15 @@ def _aligned_empty(size: int) -> np.ndarray:
 
 
 def _read_header(image: ImageFile) -> _Header:
-    path = image.shard if isinstance(image, StoredImage) else image
+    path = Path(image)
     try:
         stat = path.stat()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    offset = image.offset if isinstance(image, StoredImage) else 0
-    identity = f"{path.resolve()} {offset} {stat.st_size} {stat.st_mtime_ns}"
+    # Not resolved: that takes longer than all else here, and times tell where a link was changed.
+    identity = f"{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}"
+    if isinstance(image, StoredImage):
+        return _Header(image.height, image.width, identity)
     return _Header(*image_size(image), identity)
 
 
@@ -192,7 +194,10 @@ def load_bank(
             except InputError as error:
                 return str(error)
             if image.shape[:2] != tuple(sizes[i]):
-                return f"{files[listed[i]]}: turned by EXIF data after its pixels: save it again"
+                return (
+                    f"{files[listed[i]]}: not of the size that its header or index says: save or"
+                    " prepare it again"
+                )
             pixels[starts[i] : starts[i + 1]] = image.reshape(-1, 3)
             return ""
 
