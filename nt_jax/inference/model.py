@@ -83,7 +83,7 @@ class Model:
 
         That of the training patches of a model trained here: what an encoder trained on small
         patches says of larger images means another level to the generator
-        (docs/training_log.md). 256 of a converted model.
+        (docs/log/generator.md). 256 of a converted model.
         """
         return self.metadata.get("reference_crop", _DEFAULT_REFERENCE_CROP)
 
