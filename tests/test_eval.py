@@ -25,7 +25,6 @@ from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, s
 from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import CEILING, ORACLES, camera_model, level_curve, white
 from nt_jax.evaluation.report import markdown_table
-from nt_jax.evaluation.tsne import pca, tsne
 from nt_jax.models.biased import init_biased
 from nt_jax.models.ridnet import RIDNet
 
@@ -595,20 +594,20 @@ def test_retrieval_and_level_correlation():
 def test_pca_is_that_of_the_covariance():
     points = np.random.default_rng(0).normal(size=(40, 6)) * [5, 3, 1, 1, 0.5, 0.1]
     variances = np.linalg.eigvalsh(np.cov(points.T, bias=True))[::-1]
-    np.testing.assert_allclose(pca(points).var(axis=0), variances[:2])
+    np.testing.assert_allclose(embedding.pca(points).var(axis=0), variances[:2])
 
 
 def test_tsne_keeps_clusters_apart():
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(3), 15)
     points = 4 * rng.normal(size=(3, 10))[label] + 0.3 * rng.normal(size=(45, 10))
-    placed = tsne(points)
+    placed = embedding.tsne(points)
     assert placed.shape == (45, 2)
     distance = np.linalg.norm(placed[:, None] - placed, axis=-1) + 1e9 * np.eye(45)
     assert (label[distance.argmin(axis=1)] == label).all()
-    np.testing.assert_array_equal(placed, tsne(points))
-    assert np.isfinite(tsne(points[:4])).all()
-    assert np.isfinite(tsne(np.zeros((5, 3)))).all(), "all embeddings alike"
+    np.testing.assert_array_equal(placed, embedding.tsne(points))
+    assert np.isfinite(embedding.tsne(points[:4])).all()
+    assert np.isfinite(embedding.tsne(np.zeros((5, 3)))).all(), "all embeddings alike"
 
 
 def test_markdown_table():
