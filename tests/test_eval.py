@@ -17,6 +17,7 @@ from tiny_models import save_tiny
 import nt_jax
 from nt_jax import eval as command
 from nt_jax import metrics
+from nt_jax.broken import Broken
 from nt_jax.checkpointing import save_model
 from nt_jax.data.catalogue.references import next_other, photograph
 from nt_jax.data.catalogue.sources import find_pairs, read_rgb
@@ -169,7 +170,7 @@ def test_reference_other_is_used(model, pairs):
         return np.clip(clean / 255 + 0.1 * jax.random.normal(key, clean.shape), 0, 1)
 
     rows = {"mine": generation.by_reference(method)}
-    broken = samples.Broken(skip=False)
+    broken = Broken(skip=False)
     _, references = samples.other_references(found, broken)
     result = generation.evaluate(found[:3], references[:3], rows, broken)
     for index, other in enumerate((2, 3, 0)):
@@ -204,7 +205,7 @@ def test_generated_files_may_have_another_extension(triples):
     image = np.array(Image.open(path))
     write(path.with_suffix(".tif"), image)
     path.unlink()
-    found = samples.samples_of_folders(*triples, samples.Broken(skip=False))
+    found = samples.samples_of_folders(*triples, Broken(skip=False))
     assert len(found) == 4
     np.testing.assert_array_equal(samples.read_images(found[0]).generated, image)
 
@@ -246,7 +247,7 @@ def test_one_protocol_scores_what_is_made_without_rounding(tmp_path):
     clean = np.full((32, 32, 3), 100, np.uint8)
     for role in ("gt", "noisy"):
         write(tmp_path / f"a_{role}.png", clean)
-    pairs, broken = find_pairs(tmp_path), samples.Broken(skip=False)
+    pairs, broken = find_pairs(tmp_path), Broken(skip=False)
 
     def nearly(image, *_):
         return np.asarray(image, np.float32) / 255 + np.float32(0.4 / 255)
@@ -433,14 +434,14 @@ def test_broken_pair_is_skipped_on_request(evaluate, denoiser, pairs, tmp_path, 
 
 def test_alone_in_its_group(pairs):
     found = samples.samples_of_pairs(find_pairs(pairs))
-    broken = samples.Broken(skip=False)
+    broken = Broken(skip=False)
     kept, references = samples.other_references(found[:3], broken)
     assert kept == found[:3:2]
     assert references == found[2::-2]
     (line,) = broken.skipped
     assert "no other photograph of the same camera and ISO" in line
     with pytest.raises(InputError, match="no two photographs"):
-        samples.other_references(found[:1], samples.Broken(skip=True))
+        samples.other_references(found[:1], Broken(skip=True))
 
 
 def test_the_other_reference_says_of_how_many_it_is(evaluate, model, pairs, short):
@@ -474,7 +475,7 @@ def test_tiles_of_one_photograph_are_no_other_images(tmp_path):
         assert pairs[other].group == pair.group
         assert pairs[other].name not in tiles[pair.name]
     found = samples.samples_of_pairs(pairs)
-    kept, references = samples.other_references(found, samples.Broken(skip=False))
+    kept, references = samples.other_references(found, Broken(skip=False))
     assert len(kept) == len(found)
     for sample, reference in zip(kept, references, strict=True):
         assert reference.image not in tiles[sample.image]
@@ -523,7 +524,7 @@ def test_large_images_are_cut_into_blocks(tmp_path):
     assert covered.max() == 1
     assert covered[[0, -1]].any(axis=1).all()
     with pytest.raises(InputError, match="no two photographs"):  # blocks are no other images
-        samples.other_references(by_image[2], samples.Broken(skip=False))
+        samples.other_references(by_image[2], Broken(skip=False))
     assert samples.read_images(found[0]).clean.shape == (512, 17, 3)
 
 

@@ -465,7 +465,9 @@ def test_broken_images_fail_by_name_or_are_skipped(damage, tmp_path, capsys):
     pairs(tmp_path / "raw")
     message = damage(tmp_path / "raw")
     flags = ["--dataset=pairs", f"--raw_dir={tmp_path / 'raw'}", f"--data_dir={tmp_path / 'data'}"]
-    with pytest.raises(InputError, match=f"{message}.*; 1 of 3 are broken: .*--on_error=skip"):
+    with pytest.raises(
+        InputError, match=f"{message}.*; 1 of 3 images are unus.*; .*--on_error=skip"
+    ):
         prepare.main(flags)
     assert not (tmp_path / "data").exists()
     prepare.main([*flags, "--on_error=skip", "--val_scenes=a"])

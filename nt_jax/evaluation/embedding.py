@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
+from nt_jax.broken import Broken
 from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report, statistics
-from nt_jax.evaluation.samples import Broken, usable_pairs, whole_windows
+from nt_jax.evaluation.samples import usable_pairs, whole_windows
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.files import progress
 from nt_jax.images import read_rgb

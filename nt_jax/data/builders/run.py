@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nt_jax.broken import Broken
 from nt_jax.data.builders import dnd, pairs, photos, sidd, tiles
 from nt_jax.data.builders.listing import Listing, Source, assign_splits
 from nt_jax.data.catalogue import prepared
@@ -87,32 +88,26 @@ def _check_names(listed: list[Source]) -> None:
 
 
 def _check_all(
-    listed: list[Source], broken: list[str], tile: int, done: Path, on_error: str
+    listed: list[Source], problems: list[str], tile: int, done: Path, skip: bool
 ) -> tuple[list[Source], list[str]]:
     """(usable sources, lines about the others).
 
     Raises:
-      InputError: there are others and `on_error` is "fail", or none is usable.
+      InputError: there are others and they are not to be skipped, or none is usable.
     """
-    total = len(listed) + len(broken)
+    broken = Broken(skip, remedy="mend them, or leave them out with --on_error=skip")
 
     def check(source: Source) -> str:
         cut = (done / f"{tiles.work_name(source, tile)}.json").exists()  # and checked before
         return "" if cut else _check(source)
 
     lines = list(tiles.in_parallel(check, listed, len(listed), "checked"))
+    for line in filter(None, [*problems, *lines]):
+        broken.add(line)
+    broken.check(len(listed) + len(problems))
+    broken.say()
     usable = [source for source, line in zip(listed, lines, strict=True) if not line]
-    broken = [*broken, *filter(None, lines)]
-    if broken and on_error == "fail":
-        raise InputError(
-            f"{broken[0]}; {len(broken)} of {total} are broken: mend them, or leave them out with"
-            " --on_error=skip"
-        )
-    for line in broken:
-        print(f"skipped: {line}", flush=True)
-    if not usable:
-        raise InputError(f"{broken[0]}; all {total} are broken")
-    return usable, broken
+    return usable, broken.skipped
 
 
 def prepare(
@@ -153,7 +148,7 @@ def prepare(
         print(f"{folder}: prepared already", flush=True)
         return folder
     work = data_dir / f".{dataset}.unfinished"
-    usable, skipped = _check_all(listed, broken, tile, work / _DONE, on_error)
+    usable, skipped = _check_all(listed, broken, tile, work / _DONE, on_error == "skip")
     made = work / dataset
     _make_folders(work, made, work / _DONE)
     cut = tiles.in_parallel(
