@@ -21,8 +21,8 @@ from apache_beam.utils.shared import Shared
 import nt_jax
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.images import image_size, read_photo
+from nt_jax.inference.checks import check_options
 from nt_jax.inference.files import Job, is_done, make_file, noise_of_photos, pair_up
-from nt_jax.inference.model import check_options
 from nt_jax.inference.tiles import Tile
 
 

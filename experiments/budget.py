@@ -18,12 +18,12 @@ from PIL import Image
 
 from configs import denoiser
 from nt_jax import families, prng
+from nt_jax.broken import Broken
 from nt_jax.checkpointing import CONFIG_FILE, read_config
 from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import ArgumentParser, InputError
 from nt_jax.evaluation import denoising, generation, report, statistics
 from nt_jax.evaluation.baselines import Method
-from nt_jax.evaluation.samples import Broken
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.files import progress, replacing
 from nt_jax.images import read_rgb

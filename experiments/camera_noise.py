@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from nt_jax import metrics, prng
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, run_command
-from nt_jax.files import replacing
+from nt_jax.files import progress, replacing
 from nt_jax.noise import camera
 
 LEVEL_BINS = 8
@@ -228,9 +227,9 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{args.pairs}: an image is smaller than {2 * SPECTRUM_BINS} pixels")
     keys = prng.split(prng.key(args.seed), (len(pairs), args.cameras))
     rows, originals = [], []
-    for (pair, *images), pair_keys in zip(tqdm(pairs, unit="pair"), keys, strict=True):
+    for index, (pair, *images) in progress(pairs, len(pairs), "pair"):
         clean, noisy = (image / np.float32(255) for image in images)
-        rows += measure(pair.name, clean, noisy, pair_keys)
+        rows += measure(pair.name, clean, noisy, keys[index])
         originals.append(clean)
     args.output.mkdir(parents=True, exist_ok=True)
     markdown = table(rows)

@@ -10,7 +10,6 @@ for pairs, synthetic ones for photographs. With `--world`, as many samples of ca
 photographs: world.jpg and world.md say whether the pairs' noise is among them (noise_world.py).
 """
 
-import sys
 from pathlib import Path
 
 import jax
@@ -18,7 +17,6 @@ import matplotlib
 import numpy as np
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from configs.common import base_config
 from experiments import noise_world
@@ -26,7 +24,7 @@ from experiments.camera_noise import COLUMNS, LEVEL_BINS, statistics
 from nt_jax.data.catalogue import sources
 from nt_jax.data.sampling import pipeline
 from nt_jax.errors import ArgumentParser, InputError, run_command
-from nt_jax.files import replacing
+from nt_jax.files import progress, replacing
 from nt_jax.training.logs import save_grid
 
 ROWS = 8  # of a batch picture
@@ -39,7 +37,7 @@ def measure(folder: str) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = {"all": []}
     pairs = sources.find_pairs(folder)
     pairs.sort(key=lambda pair: pair.iso or 0)
-    for pair in tqdm(pairs, folder, unit="pair", disable=not sys.stderr.isatty()):
+    for _, pair in progress(pairs, len(pairs), "pair", folder):
         clean, noisy = (
             sources.read_rgb(image) / np.float32(255) for image in (pair.clean, pair.noisy)
         )

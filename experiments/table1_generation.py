@@ -18,6 +18,7 @@ from PIL import Image
 
 from experiments import budget
 from nt_jax import prng
+from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
@@ -26,7 +27,6 @@ from nt_jax.evaluation.baselines import load_method
 from nt_jax.evaluation.oracles import Generate, to_bytes
 from nt_jax.evaluation.samples import (
     LARGEST_WHOLE,
-    Broken,
     Sample,
     other_references,
     samples_of_pairs,

@@ -24,12 +24,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import budget
+from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import find_pairs
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import baselines, denoising, report
 from nt_jax.evaluation.baselines import Method
-from nt_jax.evaluation.samples import Broken, usable_pairs
+from nt_jax.evaluation.samples import usable_pairs
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.images import read_rgb
 from nt_jax.inference.loading import load

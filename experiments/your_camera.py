@@ -26,11 +26,11 @@ import numpy as np
 
 from nt_jax import adapt
 from nt_jax.adaptation import finetune
+from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import Pair, find_pairs, parse_spec
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command
 from nt_jax.evaluation import denoising, report, statistics
-from nt_jax.evaluation.samples import Broken
 from nt_jax.files import replacing
 from nt_jax.images import to_float
 from nt_jax.inference.loading import load_denoiser

@@ -88,9 +88,14 @@ def temporary_name(name: str) -> str:
     Of a long name, for which there would be no room, it has what tells it apart.
     """
     end = f".{platform.node()}.{os.getpid()}.part"
-    if len(os.fsencode(name)) + len(end) + 1 > _LONGEST_NAME:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return f".{name}{end}"
+    return f".{shortened(name, len(end) + 1)}{end}"
+
+
+def shortened(name: str, reserved: int = 0) -> str:
+    """A file's name, or a digest with its ending where no disk has room for it and `reserved`."""
+    if len(os.fsencode(name)) + reserved <= _LONGEST_NAME:
+        return name
+    return hashlib.sha256(os.fsencode(name)).hexdigest() + Path(name).suffix[:16]
 
 
 def check_inside(folder: Path, root: Path) -> None:
@@ -112,8 +117,18 @@ def check_inside(folder: Path, root: Path) -> None:
 class Progress:
     """Shows a bar with rate and time left on a terminal, plain lines now and then otherwise."""
 
-    def __init__(self, total: int, unit: str, what: str = "", start: int = 0) -> None:
-        """Args: of how many; what is counted; a word for the work; how many are done before."""
+    def __init__(
+        self, total: int, unit: str, what: str = "", start: int = 0, lines: bool = True
+    ) -> None:
+        """Begins.
+
+        Args:
+          total: of how many.
+          unit: what is counted.
+          what: a word for the work.
+          start: how many are done before.
+          lines: False for no plain lines, where `say` gives enough.
+        """
         self._bar = tqdm(
             total=total,
             initial=start,
@@ -122,6 +137,7 @@ class Progress:
             disable=not sys.stderr.isatty(),
             smoothing=0.05,
         )
+        self._lines = lines
         self._what, self._unit, self._total = what or unit, unit, total
         self._start, self._begun = start, time.monotonic()
         self._last = self._begun
@@ -144,10 +160,16 @@ class Progress:
         rate = (done - self._start) / self.elapsed
         left = _clock((self._total - done) / rate) if rate else "?"
         if self._bar.disable:
+            if not self._lines:
+                return
             line = f"{self._what} {done}/{self._total}  {rate:.2f} {self._unit}s/s  {left} left"
             print(f"{line}  {text}".rstrip(), flush=True)
         else:
             self._bar.set_postfix_str(text)
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        self._bar.write(line, file=sys.stdout)
 
     def close(self) -> None:
         """Ends the bar's line."""

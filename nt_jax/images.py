@@ -9,14 +9,13 @@ decoders may log what they find wrong in a file; commands silence them (`errors.
 """
 
 import contextlib
-import io
 import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
@@ -83,21 +82,6 @@ class Photo:
     resolution: Resolution | None = None
 
 
-class StoredFile(Protocol):
-    """An image file inside another one, which stands where a path could stand."""
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-
-    def read(self) -> bytes:
-        """Its content."""
-
-
 def to_float(pixels: np.ndarray) -> np.ndarray:
     """Pixels [H, W, 3] or grey [H, W], uint8, uint16 or float in [0, 1] -> float32 [H, W, 3]."""
     values = pixels.astype(np.float32)
@@ -151,8 +135,8 @@ def read_photo(path: str | os.PathLike) -> Photo:
     return photo
 
 
-def read_rgb(source: str | os.PathLike | StoredFile) -> np.ndarray:
-    """Reads an image as 8-bit RGB, upright: uint8 [H, W, 3].
+def read_rgb(source: str | os.PathLike, *, keep_depth: bool = False) -> np.ndarray:
+    """Reads an image as RGB, upright: uint8 [H, W, 3]; uint16 if that is its depth and to be kept.
 
     As `read_photo`, of any size from 1 pixel; grey becomes RGB, alpha is dropped.
 
@@ -162,20 +146,20 @@ def read_rgb(source: str | os.PathLike | StoredFile) -> np.ndarray:
     with _opened(source) as image:
         large = image.height * image.width > LARGE
         with _LARGE_LOCK if large else contextlib.nullcontext():
-            pixels = as_depth(image.decode().pixels, np.dtype(np.uint8))
+            pixels = image.decode().pixels
+            if not keep_depth:
+                pixels = as_depth(pixels, np.dtype(np.uint8))
             if pixels.ndim == 2:
                 pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
             return np.ascontiguousarray(pixels)
 
 
-def image_size(source: str | os.PathLike | StoredFile) -> tuple[int, int]:
+def image_size(source: str | os.PathLike) -> tuple[int, int]:
     """(height, width) of an image file as it will be read; reads only the header.
 
     Raises:
       InputError: the file is no readable image.
     """
-    if not isinstance(source, str | os.PathLike):
-        return source.height, source.width
     with _opened(source) as image:
         # An orientation after the pixels of a PNG is not in its header.
         turned = image.orientation() in (5, 6, 7, 8)
@@ -200,15 +184,12 @@ class _Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def _opened(source: str | os.PathLike | StoredFile) -> Iterator[_Opened]:
+def _opened(source: str | os.PathLike) -> Iterator[_Opened]:
     """Opens an image; whatever fails within is an InputError that names it."""
-    named = Path(source) if isinstance(source, str | os.PathLike) else source
+    named = Path(source)
     try:
         with contextlib.ExitStack() as stack:
-            if isinstance(named, Path):
-                file: IO[bytes] = stack.enter_context(named.open("rb"))
-            else:
-                file = io.BytesIO(named.read())
+            file = stack.enter_context(named.open("rb"))
             head = file.read(_PNG_HEADER_END)
             file.seek(0)
             image = _open(named, file, head, stack)
@@ -235,10 +216,8 @@ def _opened(source: str | os.PathLike | StoredFile) -> Iterator[_Opened]:
         ) from error
 
 
-def _open(
-    source: Path | StoredFile, file: IO[bytes], head: bytes, stack: contextlib.ExitStack
-) -> _Opened:
-    if isinstance(source, Path) and raw.looks_raw(source, head[:16]):
+def _open(source: Path, file: IO[bytes], head: bytes, stack: contextlib.ExitStack) -> _Opened:
+    if raw.looks_raw(source, head[:16]):
         return _open_raw(source)
     if head.startswith(_TIFF_MAGIC):
         return _open_tiff(source, file, stack)
@@ -256,7 +235,7 @@ def _open(
     raise InputError(f"{source} is not a readable {_NAMES} image; convert or replace it")
 
 
-def _check_size(source: Path | StoredFile, image: _Opened) -> None:
+def _check_size(source: Path, image: _Opened) -> None:
     most = _MAX_PIXELS_COSTLY if image.costly else _MAX_PIXELS
     if image.width * image.height > most:
         raise InputError(
@@ -271,13 +250,13 @@ def _open_raw(path: Path) -> _Opened:
     return _Opened(*raw.size(path), False, lambda: 1, lambda: Photo(raw.develop(path)))
 
 
-def _open_tiff(source: Path | StoredFile, file: IO[bytes], stack: contextlib.ExitStack) -> _Opened:
+def _open_tiff(source: Path, file: IO[bytes], stack: contextlib.ExitStack) -> _Opened:
     from tifffile import TiffFile
 
     from nt_jax.formats import tiff
 
     opened = stack.enter_context(TiffFile(file))
-    if tiff.is_raw(opened) and isinstance(source, Path):
+    if tiff.is_raw(opened):
         return _open_raw(source)
     layout = tiff.find_layout(opened, source)
     page = layout.page
@@ -299,7 +278,7 @@ def _open_tiff(source: Path | StoredFile, file: IO[bytes], stack: contextlib.Exi
     return _Opened(page.imagelength, page.imagewidth, layout.costly, orientation, decode)
 
 
-def _open_webp(source: Path | StoredFile, data: bytes) -> _Opened:
+def _open_webp(source: Path, data: bytes) -> _Opened:
     found = webp.read_container(data)
     if found.frames > 1:
         raise InputError(f"{source} holds {found.frames} images; save the one you want alone")
@@ -312,9 +291,7 @@ def _open_webp(source: Path | StoredFile, data: bytes) -> _Opened:
     return _Opened(found.height, found.width, True, lambda: orientation, decode)
 
 
-def _open_by_pillow(
-    source: Path | StoredFile, file: IO[bytes], head: bytes, image: ImageFile
-) -> _Opened:
+def _open_by_pillow(source: Path, file: IO[bytes], head: bytes, image: ImageFile) -> _Opened:
     # The second frame of a phone's MPO is a preview or a depth map.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":

@@ -1,4 +1,4 @@
-"""Turns a data set, as downloaded, into a TFDS data set of tiles to train and evaluate on.
+"""Turns a data set, as downloaded, into PNG tiles and an index, to train and evaluate on.
 
   python -m nt_jax.prepare --dataset=sidd --raw_dir=SIDD_Medium_Srgb --data_dir=data
   python -m nt_jax.main --config=configs/noisetransfer.py --config.data.pairs=data/sidd/train ...
@@ -10,13 +10,16 @@ out for `val`: --val_scenes, or a tenth of the images. --align is for pairs betw
 camera moved a little, such as PolyU's. Wherever a folder of images is asked for, data/sidd means
 all splits and data/sidd/train one.
 
+data/sidd/index.jsonl has a line a tile: its files, camera, ISO, scene, origin and digests. The
+tiles are data/sidd/train/clean/*.png and noisy/*.png, of 16 bits where their source is. `tfds.load`
+reads them too: nt_jax/data/tfds.py.
+
 Ended at any moment and started again, it goes on where it was.
 """
 
 import argparse
-from collections import Counter
 
-from nt_jax.data.builders.run import LAYOUTS, prepare
+from nt_jax.data.builders.run import DATASETS, prepare
 from nt_jax.data.catalogue import prepared
 from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
 from nt_jax.paths import expand
@@ -28,7 +31,7 @@ def _parser() -> ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--dataset", required=True, choices=LAYOUTS)
+    parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument(
         "--raw_dir", required=True, type=expand, help="folder of the files as published"
     )
@@ -69,12 +72,13 @@ def main(argv: list[str] | None = None) -> None:
         args.on_error,
         args.align,
     )
-    for split, tiles in prepared.read_index(folder)["splits"].items():
+    rows = prepared.read_index(folder)
+    for split in sorted({row["split"] for row in rows}):
+        tiles = [row for row in rows if row["split"] == split]
         images = {tile["image"] for tile in tiles}
-        scenes = Counter(tile["scene"] or tile["image"] for tile in tiles)
+        scenes = {tile["scene"] or tile["image"] for tile in tiles}
         print(
-            f"{folder.parent / split}: {len(tiles)} tiles of {len(images)} images,"
-            f" {len(scenes)} scenes",
+            f"{folder / split}: {len(tiles)} tiles of {len(images)} images, {len(scenes)} scenes",
             flush=True,
         )
 

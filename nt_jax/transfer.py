@@ -137,8 +137,8 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--reference_clean is for the report: give --report=FILE.html too")
 
     from nt_jax.compilation import use_compilation_cache
+    from nt_jax.inference.checks import check_options
     from nt_jax.inference.loading import load_noisetransfer
-    from nt_jax.inference.model import check_options
 
     check_options(args.seed, args.strength, len(pairs))
     use_compilation_cache()

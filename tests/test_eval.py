@@ -17,6 +17,7 @@ from tiny_models import save_tiny
 import nt_jax
 from nt_jax import eval as command
 from nt_jax import metrics
+from nt_jax.broken import Broken
 from nt_jax.checkpointing import save_model
 from nt_jax.data.catalogue.references import next_other, photograph
 from nt_jax.data.catalogue.sources import find_pairs, read_rgb
@@ -25,7 +26,6 @@ from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, s
 from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import CEILING, ORACLES, camera_model, level_curve, white
 from nt_jax.evaluation.report import markdown_table
-from nt_jax.evaluation.tsne import pca, tsne
 from nt_jax.models.biased import init_biased
 from nt_jax.models.ridnet import RIDNet
 
@@ -170,7 +170,7 @@ def test_reference_other_is_used(model, pairs):
         return np.clip(clean / 255 + 0.1 * jax.random.normal(key, clean.shape), 0, 1)
 
     rows = {"mine": generation.by_reference(method)}
-    broken = samples.Broken(skip=False)
+    broken = Broken(skip=False)
     _, references = samples.other_references(found, broken)
     result = generation.evaluate(found[:3], references[:3], rows, broken)
     for index, other in enumerate((2, 3, 0)):
@@ -205,7 +205,7 @@ def test_generated_files_may_have_another_extension(triples):
     image = np.array(Image.open(path))
     write(path.with_suffix(".tif"), image)
     path.unlink()
-    found = samples.samples_of_folders(*triples, samples.Broken(skip=False))
+    found = samples.samples_of_folders(*triples, Broken(skip=False))
     assert len(found) == 4
     np.testing.assert_array_equal(samples.read_images(found[0]).generated, image)
 
@@ -247,7 +247,7 @@ def test_one_protocol_scores_what_is_made_without_rounding(tmp_path):
     clean = np.full((32, 32, 3), 100, np.uint8)
     for role in ("gt", "noisy"):
         write(tmp_path / f"a_{role}.png", clean)
-    pairs, broken = find_pairs(tmp_path), samples.Broken(skip=False)
+    pairs, broken = find_pairs(tmp_path), Broken(skip=False)
 
     def nearly(image, *_):
         return np.asarray(image, np.float32) / 255 + np.float32(0.4 / 255)
@@ -434,14 +434,14 @@ def test_broken_pair_is_skipped_on_request(evaluate, denoiser, pairs, tmp_path, 
 
 def test_alone_in_its_group(pairs):
     found = samples.samples_of_pairs(find_pairs(pairs))
-    broken = samples.Broken(skip=False)
+    broken = Broken(skip=False)
     kept, references = samples.other_references(found[:3], broken)
     assert kept == found[:3:2]
     assert references == found[2::-2]
     (line,) = broken.skipped
     assert "no other photograph of the same camera and ISO" in line
     with pytest.raises(InputError, match="no two photographs"):
-        samples.other_references(found[:1], samples.Broken(skip=True))
+        samples.other_references(found[:1], Broken(skip=True))
 
 
 def test_the_other_reference_says_of_how_many_it_is(evaluate, model, pairs, short):
@@ -475,7 +475,7 @@ def test_tiles_of_one_photograph_are_no_other_images(tmp_path):
         assert pairs[other].group == pair.group
         assert pairs[other].name not in tiles[pair.name]
     found = samples.samples_of_pairs(pairs)
-    kept, references = samples.other_references(found, samples.Broken(skip=False))
+    kept, references = samples.other_references(found, Broken(skip=False))
     assert len(kept) == len(found)
     for sample, reference in zip(kept, references, strict=True):
         assert reference.image not in tiles[sample.image]
@@ -524,7 +524,7 @@ def test_large_images_are_cut_into_blocks(tmp_path):
     assert covered.max() == 1
     assert covered[[0, -1]].any(axis=1).all()
     with pytest.raises(InputError, match="no two photographs"):  # blocks are no other images
-        samples.other_references(by_image[2], samples.Broken(skip=False))
+        samples.other_references(by_image[2], Broken(skip=False))
     assert samples.read_images(found[0]).clean.shape == (512, 17, 3)
 
 
@@ -595,20 +595,20 @@ def test_retrieval_and_level_correlation():
 def test_pca_is_that_of_the_covariance():
     points = np.random.default_rng(0).normal(size=(40, 6)) * [5, 3, 1, 1, 0.5, 0.1]
     variances = np.linalg.eigvalsh(np.cov(points.T, bias=True))[::-1]
-    np.testing.assert_allclose(pca(points).var(axis=0), variances[:2])
+    np.testing.assert_allclose(embedding.pca(points).var(axis=0), variances[:2])
 
 
 def test_tsne_keeps_clusters_apart():
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(3), 15)
     points = 4 * rng.normal(size=(3, 10))[label] + 0.3 * rng.normal(size=(45, 10))
-    placed = tsne(points)
+    placed = embedding.tsne(points)
     assert placed.shape == (45, 2)
     distance = np.linalg.norm(placed[:, None] - placed, axis=-1) + 1e9 * np.eye(45)
     assert (label[distance.argmin(axis=1)] == label).all()
-    np.testing.assert_array_equal(placed, tsne(points))
-    assert np.isfinite(tsne(points[:4])).all()
-    assert np.isfinite(tsne(np.zeros((5, 3)))).all(), "all embeddings alike"
+    np.testing.assert_array_equal(placed, embedding.tsne(points))
+    assert np.isfinite(embedding.tsne(points[:4])).all()
+    assert np.isfinite(embedding.tsne(np.zeros((5, 3)))).all(), "all embeddings alike"
 
 
 def test_markdown_table():

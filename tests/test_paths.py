@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from nt_jax import images
+from nt_jax.broken import Broken
 from nt_jax.data.builders import photos
 from nt_jax.data.catalogue import layouts, sources
 from nt_jax.errors import InputError
-from nt_jax.evaluation.samples import Broken, samples_of_folders
+from nt_jax.evaluation.samples import samples_of_folders
 from nt_jax.files import replacing
 from nt_jax.inference.files import pair_up, plan
 from nt_jax.paths import expand, look_through, split_names

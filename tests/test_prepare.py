@@ -1,5 +1,7 @@
 """Every data set's builder on small files of the published layout, resuming, and what is broken."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
+import imagecodecs
 import jax
 import numpy as np
 import pytest
@@ -225,25 +228,26 @@ def _examples(folder: Path) -> list[dict]:
     """All examples, read as anyone would with TFDS."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
+    import nt_jax.data.tfds  # noqa: F401  (registers)
+
+    splits = tfds.load(f"nt_jax/{folder.name}", data_dir=folder.parent)
     return [
         {
             name: value.decode() if isinstance(value, bytes) else value
             for name, value in example.items()
         }
-        for split in builder.info.splits
-        for example in tfds.as_numpy(builder.as_dataset(split=split))
+        for split in splits.values()
+        for example in tfds.as_numpy(split)
     ]
 
 
 @pytest.mark.parametrize("layout", CASES, ids=lambda layout: layout.__name__)
-def test_round_trip(layout, tmp_path, capfd):
+def test_round_trip(layout, tmp_path):
     dataset, splits, features = CASES[layout]
     images, named = layout(tmp_path / "raw")
     folder = run.prepare(dataset, tmp_path / "raw", tmp_path / "data", TILE)
-    assert folder == tmp_path / "data" / dataset / "1.0.0"
+    assert folder == tmp_path / "data" / dataset
     assert [path.name for path in (tmp_path / "data").iterdir()] == [dataset]
-    assert "Download" not in capfd.readouterr().out
     examples = _examples(folder)
     for example in examples:
         example["source"] = re.sub(r"_y\d{5}_x\d{5}$", "", example["name"])
@@ -337,22 +341,58 @@ def test_noisy_images_alone_are_no_photographs(tmp_path):
         sources.find_photos(tmp_path / "data")
 
 
-def test_damaged_shards_are_named(sidd, tmp_path):
+def test_damaged_tiles_are_named(sidd, tmp_path):
     shutil.copytree(sidd.data, tmp_path, dirs_exist_ok=True)
-    (shard,) = (tmp_path / "sidd" / "1.0.0").glob("*train*")
-    (*_, last) = sorted(
-        sources.find_pairs(tmp_path / "train"),
-        key=lambda pair: max(pair.clean.offset, pair.noisy.offset),
-    )
-    shard.write_bytes(shard.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=f"{shard.name}: ends too early"):
-        [sources.read_rgb(image) for image in (last.clean, last.noisy)]
-    shard.unlink()
-    with pytest.raises(InputError, match=f"{shard.name}: No such file"):
+    (*_, last) = sources.find_pairs(tmp_path / "train")
+    path = last.clean.path
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=f"{path.name} cannot be decoded, it is truncated"):
         sources.read_rgb(last.clean)
-    (shard.parent / prepared.INDEX).write_text("{")
+    path.unlink()
+    with pytest.raises(InputError, match=f"{path.name}: no such file"):
+        sources.read_rgb(last.clean)
+    (tmp_path / "sidd" / prepared.INDEX).write_text("{")
     with pytest.raises(InputError, match="not readable: prepare the data again"):
         sources.find_pairs(tmp_path)
+
+
+def test_data_of_an_older_version_are_to_be_prepared_again(sidd, tmp_path):
+    old = tmp_path / "sidd" / "1.0.0"
+    old.mkdir(parents=True)
+    (old / "tiles.json").write_text("{}")
+    again = f"{old}: prepared by an older version .* run `python -m nt_jax.prepare` again"
+    for folder in (tmp_path, old.parent, old, tmp_path / "sidd" / "train", tmp_path / "train"):
+        with pytest.raises(InputError, match=again):
+            sources.find_pairs(folder)
+    with pytest.raises(InputError, match=again):
+        run.prepare("sidd", sidd.raw, tmp_path, TILE)
+
+
+def test_tiles_keep_16_bits_and_are_plain_files(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 65536, (2, HEIGHT, WIDTH, 3), np.uint16)
+    (tmp_path / "raw").mkdir()
+    for role, pixels in zip(("gt", "noisy"), deep, strict=True):
+        imagecodecs.imwrite(tmp_path / "raw" / f"a_{role}.png", pixels)
+    _write(tmp_path / "raw" / "b_gt.png", _image(1))
+    _write(tmp_path / "raw" / "b_noisy.png", _image(2))
+    folder = run.prepare("pairs", tmp_path / "raw", tmp_path / "data", TILE, [])
+    rows = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert {(row["image"], row["bits"]) for row in rows} == {("a", 16), ("b", 8)}
+    for row in rows:
+        assert row["origin"] == [f"{row['image']}_gt.png", f"{row['image']}_noisy.png"]
+        for role, pixels in zip(("clean", "noisy"), deep, strict=True):
+            data = (folder / row[role]).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == row[f"{role}_sha256"]
+            if row["image"] == "a":
+                window = pixels[row["y"] :, row["x"] :][: row["height"], : row["width"]]
+                assert np.array_equal(imagecodecs.png_decode(data), window)
+    # Folders of tiles are pairs without the index, too.
+    shutil.copytree(folder / "train", tmp_path / "plain")
+    assert [pair.name for pair in sources.find_pairs(tmp_path / "plain")] == [
+        row["name"] for row in rows
+    ]
+    first = next(example for example in _examples(folder) if example["image"] == "a")
+    assert first["clean"].dtype == np.uint16
 
 
 def test_stopping_leaves_waiting_images_alone():
@@ -425,12 +465,14 @@ def test_broken_images_fail_by_name_or_are_skipped(damage, tmp_path, capsys):
     pairs(tmp_path / "raw")
     message = damage(tmp_path / "raw")
     flags = ["--dataset=pairs", f"--raw_dir={tmp_path / 'raw'}", f"--data_dir={tmp_path / 'data'}"]
-    with pytest.raises(InputError, match=f"{message}.*; 1 of 3 are broken: .*--on_error=skip"):
+    with pytest.raises(
+        InputError, match=f"{message}.*; 1 of 3 images are unus.*; .*--on_error=skip"
+    ):
         prepare.main(flags)
     assert not (tmp_path / "data").exists()
     prepare.main([*flags, "--on_error=skip", "--val_scenes=a"])
     assert f"skipped: {tmp_path / 'raw' / message[:5]}" in capsys.readouterr().out
-    folder = tmp_path / "data" / "pairs" / "1.0.0"
+    folder = tmp_path / "data" / "pairs"
     assert message in (folder / "skipped.txt").read_text()
     assert [pair.name for pair in sources.find_pairs(folder)] == ["a", "sub/c"]
 
@@ -467,7 +509,7 @@ def test_broken_matlab_files(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("dataset", run.LAYOUTS)
+@pytest.mark.parametrize("dataset", run.DATASETS)
 def test_wrong_folders_are_one_line(dataset, tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "notes.txt").write_text("no images")
@@ -505,14 +547,17 @@ from nt_jax.data.builders import run, tiles
 raw, data, phase, tile = sys.argv[1:]
 write, done = tiles._write, []
 
-def write_or_die(path, source, tile):
+def write_or_die(folder, source, tile):
     done.append(source)
+    rows = write(folder, source, tile)
     if len(done) == 4 and phase == "cut":
-        path.with_name("." + path.name + ".part").write_bytes(b"half")
+        path = folder / rows[-1]["noisy"]
+        path.rename(path.with_name("." + path.name + ".part")).write_bytes(b"half")
+        (folder / "train" / "clean" / "of_other_settings.png").write_bytes(b"whole")
         os.kill(os.getpid(), signal.SIGKILL)
-    write(path, source, tile)
+    return rows
 
-def die(folder, **about):
+def die(folder, rows, about):
     (folder / prepared.INDEX).write_text("{}")
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -536,39 +581,35 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same(sidd, tmp_path, 
         with pytest.raises(InputError, match="no pair found"):
             sources.find_pairs(data)
 
+    def done() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in data.rglob("done/*.json")}
+
     killed("cut")
-    kept = {path: path.stat().st_mtime_ns for path in data.rglob("*.zip")}
+    kept = done()
     assert len(kept) == 3
     killed("written")
-    assert kept.items() <= {path: path.stat().st_mtime_ns for path in data.rglob("*.zip")}.items()
-    assert list(data.rglob("*.tfrecord*"))
+    assert kept.items() <= done().items()
+    assert list(data.rglob(prepared.INDEX))
     monkeypatch.setattr(tiles, "_write", lambda *_: pytest.fail("an image was cut again"))
     monkeypatch.setattr(tiles, "read", lambda *_: pytest.fail("an image was checked again"))
     folder = run.prepare("sidd", sidd.raw, data, TILE, ["002"])
     monkeypatch.undo()
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        path.name for path in sidd.folder.iterdir()
-    )
+    files = [path.relative_to(folder) for path in folder.rglob("*")]
+    assert sorted(files) == sorted(path.relative_to(sidd.folder) for path in sidd.folder.rglob("*"))
     assert [path.name for path in data.iterdir()] == ["sidd"]
-    for mine, theirs in zip(
-        prepared.find_tiles(folder), prepared.find_tiles(sidd.folder), strict=True
-    ):
-        assert mine[:5] == theirs[:5]
-        assert (mine.clean.read(), mine.noisy.read()) == (theirs.clean.read(), theirs.noisy.read())
+    for file in files:
+        if not (folder / file).is_dir():
+            assert (folder / file).read_bytes() == (sidd.folder / file).read_bytes()
 
 
-def test_the_builder_works_without_the_command(sidd, tmp_path):
+def test_tfds_says_what_is_missing(sidd, tmp_path):
     import tensorflow_datasets as tfds
 
-    from nt_jax.data.builders.builder import Sidd
-
-    builder = Sidd(data_dir=tmp_path)
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=sidd.raw), file_format="tfrecord"
-    )
-    found = sources.find_pairs(tmp_path)
-    assert {pair.name for pair in found} == set(sidd.images)  # smaller than the default tile
-    assert not list(tmp_path.rglob("*.zip"))
+    assert {example["image"] for example in _examples(sidd.folder)} == set(sidd.images)
+    with pytest.raises(InputError, match=r"no prepared data set: run .* --dataset=photos"):
+        tfds.load("nt_jax/photos", data_dir=tmp_path)
+    with pytest.raises(InputError, match="test: no such split: one of train, val"):
+        tfds.load("nt_jax/sidd", data_dir=sidd.data, split="test")
 
 
 @pytest.mark.parametrize("loader", ["tfdata", "device"])

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from experiments.soak import fuzz_images, image_mutations
 from nt_jax import images, prepare, transfer
 from nt_jax.data.builders import matlab, run
 from nt_jax.data.catalogue import prepared, sources
+from nt_jax.data.sampling.bank import load_bank
 from nt_jax.errors import InputError
 from nt_jax.files import check_inside, replacing, temporary_name
 from nt_jax.images import Photo, image_size, read_photo, read_rgb
@@ -158,49 +160,43 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize(
     "change",
     [
-        {"shard": "../secret"},
-        {"shard": "/etc/passwd"},
-        {"shard": "sub/shard"},
-        {"shard": ""},
-        {"shard": ".."},
-        {"shard": 3},
-        {"clean": [-1, 10]},
-        {"clean": [0]},
-        {"clean": "ab"},
+        {"clean": "../secret"},
+        {"clean": "/etc/passwd"},
+        {"clean": "sub/../../secret"},
+        {"clean": ""},
+        {"clean": ".."},
+        {"clean": 3},
+        {"clean": [0, 10]},
+        {"clean": None, "noisy": None},
+        {"iso": -1},
         {"height": 10**9},
         {"height": 0},
         {"width": "8"},
         {"name": None},
     ],
 )
-def test_an_index_names_only_its_own_shards(data, tmp_path, change):
-    index = json.loads((data / prepared.INDEX).read_text())
-    index["splits"]["train"][0] |= change
+def test_an_index_names_only_files_below_it(data, tmp_path, change):
+    row = json.loads((data / prepared.INDEX).read_text()) | change
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / prepared.INDEX).write_text(json.dumps(index))
+    (tmp_path / "set" / prepared.INDEX).write_text(json.dumps(row))
     (tmp_path / "secret").write_bytes(bytes(1000))
-    with pytest.raises(InputError, match=r"tiles\.json: not readable: prepare the data again"):
+    with pytest.raises(InputError, match=r"index\.jsonl: not readable: prepare the data again"):
         sources.find_pairs(tmp_path / "set")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"splits": []}', '{"splits": {"a": [1]}}', "[" * 9999]
-)
+@pytest.mark.parametrize("text", ["", "[]", "{}", "1", '{"name": "a"}', "[" * 9999])
 def test_an_index_of_another_kind(tmp_path, text):
     (tmp_path / prepared.INDEX).write_text(text)
-    with pytest.raises(InputError, match=r"tiles\.json: not readable"):
+    with pytest.raises(InputError, match=r"index\.jsonl: (not readable|empty)"):
         sources.find_pairs(tmp_path)
 
 
-def test_an_index_that_points_past_its_shard(data, tmp_path):
-    index = json.loads((data / prepared.INDEX).read_text())
-    index["splits"]["train"][0]["clean"] = [0, 10**15]
-    index["splits"]["train"][0]["shard"] = "shard"
-    (tmp_path / prepared.INDEX).write_text(json.dumps(index))
-    (tmp_path / "shard").write_bytes(bytes(100))
-    (pair,) = sources.find_pairs(tmp_path)
-    with pytest.raises(InputError, match="shard: ends too early"):
-        read_rgb(pair.clean)
+def test_an_index_that_lies_about_a_size(data, tmp_path):
+    row = json.loads((data / prepared.INDEX).read_text())
+    shutil.copytree(data / "train", tmp_path / "train")
+    (tmp_path / prepared.INDEX).write_text(json.dumps(row | {"height": row["height"] + 1}))
+    with pytest.raises(InputError, match=r"a\.png: not of the size"):
+        load_bank([], sources.find_pairs(tmp_path), 8)
 
 
 # --- Writing -------------------------------------------------------------------------------------
@@ -248,11 +244,7 @@ def test_a_folder_of_images_with_links(tmp_path):
     transfer.main([*flags, f"--output={tmp_path / 'made'}"])
     assert _everything(tmp_path / "made") == ["a.png"]
     prepare.main(["--dataset=photos", f"--raw_dir={photos}", f"--data_dir={tmp_path / 'data'}"])
-    names = {
-        row["name"]
-        for split in prepared.read_index(tmp_path / "data/photos/1.0.0")["splits"].values()
-        for row in split
-    }
+    names = {row["name"] for row in prepared.read_index(tmp_path / "data/photos")}
     # Training and prepare follow links, but not upwards.
     assert names == {"a.png", "out.png", "folder/x.png"}
     assert _everything(outside.parent) == ["x.png"]

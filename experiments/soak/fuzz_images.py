@@ -232,9 +232,8 @@ def fuzz_prepare(files: list[Path], work: Path, outcomes: Outcomes) -> None:
                 outcomes.fault(f"prepare {kind} {choice}", f"{outcome}, not {expected}")
         if outcome != "taken":
             continue
-        (made,) = (work / "data" / kind).iterdir()
-        splits = prepared.read_index(made)["splits"].values()
-        images = {tile["image"] for tiles in splits for tile in tiles}
+        made = work / "data" / kind
+        images = {tile["image"] for tile in prepared.read_index(made)}
         skipped = len((made / "skipped.txt").read_text().splitlines())
         outcomes.counts[f"{kind} prepared"] += len(images)
         outcomes.counts[f"{kind} skipped"] += skipped

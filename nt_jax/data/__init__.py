@@ -1,4 +1,4 @@
 """Images to train and evaluate on: catalogue (which), sampling (their patches), builders (prepare).
 
-The noise models are not data: they are in `nt_jax.noise`.
+`tfds` has what `prepare` wrote for `tfds.load`. The noise models are not data: `nt_jax.noise`.
 """

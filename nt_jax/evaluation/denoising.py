@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import metrics, noise, prng
+from nt_jax.broken import Broken
 from nt_jax.data.catalogue.sources import ImageFile, Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report
 from nt_jax.evaluation.oracles import to_bytes
 from nt_jax.evaluation.report import Evaluation
-from nt_jax.evaluation.samples import Broken, usable_pairs, usable_photos, whole_windows
+from nt_jax.evaluation.samples import usable_pairs, usable_photos, whole_windows
 from nt_jax.files import progress
 from nt_jax.images import read_rgb
 

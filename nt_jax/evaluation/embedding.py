@@ -1,5 +1,6 @@
 """Knowledge in noise embeddings: the camera and ISO, or the kind of noise, and the noise level."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
+from nt_jax.broken import Broken
 from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report, statistics
-from nt_jax.evaluation.samples import Broken, usable_pairs, whole_windows
+from nt_jax.evaluation.samples import usable_pairs, whole_windows
 from nt_jax.evaluation.statistics import Estimate
-from nt_jax.evaluation.tsne import pca, tsne
 from nt_jax.files import progress
 from nt_jax.images import read_rgb
 
@@ -129,12 +130,44 @@ def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -
     return statistics.bootstrap(statistic, len(levels), seed, _RESAMPLES)
 
 
+def pca(points: np.ndarray) -> np.ndarray:
+    """Projects points [N, D], D of 2 or more, on their first two principal axes: float64 [N, 2]."""
+    centred = points.astype(np.float64) - points.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2]
+    # The sign of an axis is arbitrary: its largest entry shall be positive.
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    return centred @ axes.T
+
+
+def tsne(points: np.ndarray) -> np.ndarray:
+    """Maps points [N, D], N of 4 or more, to the plane, neighbours near each other: float [N, 2].
+
+    t-SNE (van der Maaten and Hinton, JMLR 2008) of perplexity 30, or (N - 1) / 3 where there are
+    few points. Starts from the first two principal components, so it is deterministic.
+    """
+    from sklearn.manifold import TSNE
+
+    start = pca(points)
+    start = 1e-4 * start / max(start[:, 0].std(), 1e-12)  # where all are alike, zeros
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    return TSNE(perplexity=perplexity, init=start.astype(np.float32), random_state=0).fit_transform(
+        points
+    )
+
+
+def _check_installed() -> None:
+    if not importlib.util.find_spec("sklearn"):
+        raise InputError("scikit-learn is missing: pip install 'nt_jax[train]'")
+
+
 def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool) -> str:
     """`eval embedding`; returns the table.
 
     Raises:
       InputError: a wrong argument, model or image.
     """
+    _check_installed()
     report.check_output(output, [pairs])
     broken = Broken(skip_broken)
     found = usable_pairs(pairs, broken)

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import metrics, prng
+from nt_jax.broken import Broken
 from nt_jax.errors import InputError
 from nt_jax.evaluation import c2st, figures, report, statistics
 from nt_jax.evaluation.baselines import BASELINES, Method, load_method
 from nt_jax.evaluation.oracles import CEILING, ORACLES, Generate, to_bytes, true_noise
 from nt_jax.evaluation.report import Evaluation
 from nt_jax.evaluation.samples import (
-    Broken,
     Images,
     Sample,
     other_references,

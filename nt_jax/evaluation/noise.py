@@ -10,10 +10,11 @@ import numpy as np
 from skimage.restoration import estimate_sigma
 
 from nt_jax import metrics
+from nt_jax.broken import Broken
 from nt_jax.data.catalogue.sources import ImageFile, read_rgb
 from nt_jax.errors import InputError
 from nt_jax.evaluation import report, statistics
-from nt_jax.evaluation.samples import Broken, usable_images, usable_pairs
+from nt_jax.evaluation.samples import usable_images, usable_pairs
 from nt_jax.files import progress
 from nt_jax.readings import NoiseReading
 

@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nt_jax.broken import Broken
 from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import (
     ImageFile,
     Pair,
     find_pairs,
     find_photos,
-    list_pairs,
     parse_capture,
 )
 from nt_jax.errors import InputError
@@ -92,33 +92,6 @@ class Images(NamedTuple):
     camera: str = ""
 
 
-class Broken:
-    """Policy for images that cannot be used: end on one, or name it and go on."""
-
-    def __init__(self, skip: bool) -> None:
-        """Args: whether to go on."""
-        self.skip = skip
-        self.skipped: list[str] = []
-
-    def leave_out(self, line: str) -> None:
-        """Names what is left out whatever is asked for, as nothing is wrong with it."""
-        if line not in self.skipped:  # an image may have many blocks
-            print(f"left out: {line}", flush=True)
-            self.skipped.append(line)
-
-    def note(self, error: InputError | str) -> None:
-        """Notes what is wrong with an image.
-
-        Raises:
-          InputError: it is not to be skipped.
-        """
-        if not self.skip:
-            raise InputError(f"{error}; --skip_broken goes on without it")
-        if str(error) not in self.skipped:  # an image may have many blocks
-            print(f"skipped: {error}", flush=True)
-            self.skipped.append(str(error))
-
-
 def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
     """The pairs of a folder, in any layout of `nt_jax.data.catalogue.sources.find_pairs`.
 
@@ -127,16 +100,10 @@ def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
         a side or cannot be read, and `broken` does not go on.
     """
     notes: list[str] = []
-    try:
-        pairs = find_pairs(folder, notes=notes)
-    except InputError:
-        if not broken.skip:
-            raise
-        pairs, problems = list_pairs(folder)
-        if not pairs:
-            raise
-        for problem in problems:
-            broken.note(problem)
+    problems: list[str] = []
+    pairs = find_pairs(folder, problems, notes)
+    for problem in problems:
+        broken.note(problem)
     _say(notes)
     return [pair for pair in pairs if _size(pair.clean, broken)]
 

@@ -3,17 +3,17 @@
 Imports neither JAX nor a model, so that wrong input is told at once.
 """
 
-import sys
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from nt_jax.broken import Broken
 from nt_jax.errors import InputError
-from nt_jax.files import check_inside, temporary_name
+from nt_jax.files import Progress, check_inside, temporary_name
 from nt_jax.formats import raw
 from nt_jax.images import (
     Photo,
@@ -106,7 +106,7 @@ def plan(
     """
     inputs = {path.resolve() for path in (*references, *(image for image, _ in pairs))}
     targets: dict[Path, Path] = {}
-    jobs, broken = [], []
+    jobs, broken = [], Broken(skip_broken)
     for index, (image, target) in enumerate(pairs):
         if targets.setdefault(target, image) != image:
             raise InputError(f"{image} and {targets[target]} would both become {target}")
@@ -117,18 +117,15 @@ def plan(
         try:
             photo = read_photo(image)
         except InputError as error:
-            broken.append(str(error))
+            if len(pairs) == 1:
+                raise
+            broken.add(error)
             continue
         check_writable_as(target, photo)
         height, width = photo.pixels.shape[:2]
         jobs.append(Job(image, target, seed + index, (height, width)))
-    if broken and skip_broken and (jobs or shard != WHOLE):
-        for line in broken:
-            print(f"skipped: {line}", flush=True)
-    elif broken:
-        others = f"; {len(broken)} of {len(pairs)} images are unusable" if len(broken) > 1 else ""
-        skip = "; --skip_broken goes on without" if jobs else ""
-        raise InputError(broken[0] + others + skip)
+    broken.check(len(pairs))
+    broken.say()
     return jobs
 
 
@@ -187,18 +184,20 @@ def run_jobs(
       total: how many pieces there will be in all.
       note: what to add to a job's line.
     """
-    with tqdm(total=total, unit="tile", disable=not sys.stderr.isatty()) as bar:
+    shown, done = Progress(total, "tile", lines=False), itertools.count(1)
 
-        def counted(job: Job, pixels: np.ndarray) -> Iterator["Tile"]:
-            for part in tiles(job, pixels):
-                yield part
-                bar.update()
+    def counted(job: Job, pixels: np.ndarray) -> Iterator["Tile"]:
+        for part in tiles(job, pixels):
+            yield part
+            shown.show(next(done))
 
+    try:
         for number, job in enumerate(jobs, start=1):
             make_file(job, counted)
             height, width = job.size
-            line = f"[{number}/{len(jobs)}] {job.target}  {width}x{height}{note(job)}"
-            bar.write(line, file=sys.stdout)
+            shown.say(f"[{number}/{len(jobs)}] {job.target}  {width}x{height}{note(job)}")
+    finally:
+        shown.close()
 
 
 def make_file(job: Job, tiles: Callable[[Job, np.ndarray], Iterable["Tile"]]) -> None:

@@ -1,10 +1,8 @@
 """A trained model, loaded: embed the noise of a photo, put it on others, judge the result."""
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nt_jax import prng
-from nt_jax.arrays import as_images, as_integer, as_number, is_traced, refuse_traced
+from nt_jax.arrays import as_images, as_integer, refuse_traced
 from nt_jax.calibration import calibrate as calibrate_noise
-from nt_jax.compilation import Program
 from nt_jax.errors import InputError
-from nt_jax.images import SMALLEST_SIDE
+from nt_jax.inference import checks, programs
 from nt_jax.inference import embeddings as embeddings_of
 from nt_jax.inference.processes import check_process
 from nt_jax.inference.reference import ReferenceNoise, read_crops, read_reference
@@ -28,21 +25,16 @@ from nt_jax.inference.tiles import (
     Tile,
     Window,
     framed,
-    full_float32,
     over_tiles,
     receptive_radius,
     round_up,
-    stacked_maps,
-    unstack,
 )
-from nt_jax.models.discriminator import Discriminator
-from nt_jax.models.generator import Generator, map_shapes, sample_maps
-from nt_jax.models.networks import Networks, embed, generate_noise
+from nt_jax.models.generator import map_shapes, sample_maps
+from nt_jax.models.networks import Networks, generate_noise
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.paths import expand
 from nt_jax.readings import NoiseReading
 
-_SEEDS = 2**32
 # Pixels that zero padding changes visibly; those beyond, up to the receptive field, it hardly does.
 _FRAME = 16
 
@@ -83,7 +75,7 @@ class Model:
 
         That of the training patches of a model trained here: what an encoder trained on small
         patches says of larger images means another level to the generator
-        (docs/training_log.md). 256 of a converted model.
+        (docs/log/generator.md). 256 of a converted model.
         """
         return self.metadata.get("reference_crop", _DEFAULT_REFERENCE_CROP)
 
@@ -96,7 +88,7 @@ class Model:
           image: uint8 or float in [0, 1], sides of 16 pixels or more.
         """
         check_process()
-        images = _large_enough(as_images(image, "image"), "image")
+        images = checks.check_large_enough(as_images(image, "image"), "image")
         embeddings = self.embed_crops(embeddings_of.reference_crops(images, self.reference_crop))
         return embeddings if np.ndim(image) == 4 else embeddings[0]
 
@@ -117,7 +109,9 @@ class Model:
         # Arrays of NumPy stay there: each operation of JAX is a program to find and to load.
         numpy: Any = jnp if any(isinstance(crop, jax.Array) for crop in crops) else np
         if len(crops) == 1:
-            return numpy.asarray(_embed(self.networks, self.params["key_encoder"], crops[0]))[None]
+            return numpy.asarray(
+                programs.embed_images(self.networks, self.params["key_encoder"], crops[0])
+            )[None]
         images = numpy.concatenate(crops)
         # Always as many at once: one program for references of all sizes.
         batches = -(-len(images) // _EMBEDDED_AT_ONCE)
@@ -125,7 +119,7 @@ class Model:
         images = numpy.concatenate([images, np.zeros((surplus, *images.shape[1:]), np.float32)])
         embeddings = numpy.concatenate(
             [
-                _embed(self.networks, self.params["key_encoder"], batch)
+                programs.embed_images(self.networks, self.params["key_encoder"], batch)
                 for batch in numpy.split(images, batches)
             ]
         )[: len(images) - surplus]
@@ -168,7 +162,7 @@ class Model:
         Raises:
           InputError: an argument is none of the above.
         """
-        check_options(seed, strength=1.0)
+        checks.check_options(seed, strength=1.0)
         refuse_traced("level_direction", photos)
         batches: Sequence[Any] = photos if isinstance(photos, list | tuple) else [photos]
         rng = np.random.default_rng(seed)
@@ -228,7 +222,7 @@ class Model:
           InputError: the model cannot read, or the image is none of the above.
         """
         self._check_reader()
-        images = _large_enough(as_images(image, "image"), "image")
+        images = checks.check_large_enough(as_images(image, "image"), "image")
         crops = embeddings_of.reference_crops(images, self.reference_crop)
         reading = read_crops(self.networks, self.params, self._embed_each(crops))
         if np.ndim(image) == 4:
@@ -263,7 +257,7 @@ class Model:
         crops = [
             embeddings_of.reference_crops(image[None], self.reference_crop)
             for batch in images
-            for image in _large_enough(as_images(batch, "reference"), "reference")
+            for image in checks.check_large_enough(as_images(batch, "reference"), "reference")
         ]
         return self.noise_of_crops(crops, calibrate=calibrate)
 
@@ -363,12 +357,12 @@ class Model:
         """
         refuse_traced("transfer", clean, embedding)
         check_process()
-        check_options(seed, strength)
+        checks.check_options(seed, strength)
         factors = np.float32(strength) * np.broadcast_to(np.asarray(gain, np.float32), (3,))
-        _large_enough(clean[None], "clean")
+        checks.check_large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
         windows = self.windows(height, width, tile)
-        plane = self._embeddings(embedding, 1)
+        plane = checks.check_embedding(embedding, 1, self.embedding_size)
         return self._tiles(clean, windows, plane, np.uint32(seed), factors)
 
     def _tiles(
@@ -385,12 +379,12 @@ class Model:
             height, width, _ = inputs.shape
             # Windows begin before the image; positions of random numbers do not.
             origin = np.uint32(row.start + self._halo), np.uint32(column.start + self._halo)
-            noise = _tile_function()(
+            noise = programs.tile_function()(
                 self.networks.generator,
                 self.params["generator"],
                 inputs[None],
                 embedding,
-                _stacked_maps((height, width, self.blocks), seed, origin),
+                programs.tile_maps((height, width, self.blocks), seed, origin),
             )
             made = factors * np.asarray(noise)[0]
             # Averaged to grey, colour noise would lose a third of its level.
@@ -454,8 +448,8 @@ class Model:
           shape: (B, H, W), H and W multiples of 4.
         """
         batch, height, width = shape
-        _aligned(height, width, "shape")
-        return _sample_maps(key, batch, height, width, self.blocks)
+        checks.check_aligned(height, width, "shape")
+        return programs.draw_maps(key, batch, height, width, self.blocks)
 
     def generate_noise(
         self, clean: ArrayLike, embedding: ArrayLike, maps: Sequence[ArrayLike]
@@ -469,7 +463,7 @@ class Model:
         """
         images = as_images(clean, "clean")
         batch, height, width, _ = images.shape
-        _aligned(height, width, "clean")
+        checks.check_aligned(height, width, "clean")
         expected = map_shapes(batch, height, width, self.blocks)
         seen = tuple(np.shape(values) for values in maps)
         if seen != expected:
@@ -477,11 +471,11 @@ class Model:
                 f"maps: expected {len(expected)} maps as sample_maps(key, ({batch}, {height}, "
                 f"{width})) gives them; got {len(seen)} of shapes {sorted(set(seen))}"
             )
-        return _generate(
+        return programs.generate(
             self.networks.generator,
             self.params["generator"],
             images,
-            self._embeddings(embedding, batch),
+            checks.check_embedding(embedding, batch, self.embedding_size),
             tuple(jnp.asarray(values, jnp.float32) for values in maps),
         )
 
@@ -503,12 +497,12 @@ class Model:
                 f"clean and noisy must have one shape; got {list(images.shape)} and "
                 f"{list(judged.shape)}"
             )
-        _aligned(images.shape[1], images.shape[2], "clean")
-        return _discriminate(
+        checks.check_aligned(images.shape[1], images.shape[2], "clean")
+        return programs.discriminate(
             self.networks.discriminator,
             self.params.get("discriminator", self.params["key_encoder"]),
             images,
-            self._embeddings(embedding, images.shape[0]),
+            checks.check_embedding(embedding, images.shape[0], self.embedding_size),
             judged,
         )
 
@@ -534,113 +528,3 @@ class Model:
         from nt_jax.inference.export import export
 
         return export(self, expand(path), format, size)
-
-    def _embeddings(self, embedding: ArrayLike, batch: int) -> Array:
-        expected = (batch, self.embedding_size)
-        try:
-            array = jnp.asarray(embedding)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"embedding: expected float of shape {list(expected)}; got no array ({error})"
-            ) from error
-        if batch == 1 and array.ndim == 1:
-            array = array.reshape(1, -1)
-        if array.shape != expected or not jnp.issubdtype(array.dtype, jnp.floating):
-            raise InputError(
-                f"embedding: expected float of shape {list(expected)}, as embed() gives it; got "
-                f"{array.dtype} of shape {list(np.shape(embedding))}"
-            )
-        if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
-            raise InputError("embedding: expected finite values; got NaN or infinity")
-        return array.astype(jnp.float32)
-
-
-# --- Compiled functions --------------------------------------------------------------------------
-
-
-def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
-    return network.apply({"params": params}, *inputs)
-
-
-@Program
-@full_float32
-def _embed(networks: Networks, params: Tree, images: Array) -> Array:
-    return embed(networks, params, images)
-
-
-@partial(jax.jit, static_argnums=0)
-@full_float32
-def _generate(
-    generator: Generator, params: Tree, clean: Array, embedding: Array, maps: tuple[Array, ...]
-) -> Array:
-    return _apply(generator, params, clean, embedding, maps)
-
-
-@Program
-def _stacked_maps(
-    size: tuple[int, int, tuple[int, int, int]], seed: Array, origin: tuple[Array, Array]
-) -> Any:
-    return stacked_maps(seed, origin, *size)
-
-
-@cache
-def _tile_function() -> Program:
-    """Compiles (generator, params, clean, embedding, stacked maps) -> noise for one tile."""
-
-    @full_float32
-    def generate(
-        generator: Generator, params: Tree, clean: Array, embedding: Array, stacks: Any
-    ) -> Array:
-        return _apply(generator, params, clean, embedding, unstack(stacks, generator.blocks))
-
-    # On a CPU, XLA computes all modulations, which do not wait for each other, early by default:
-    # at width 64 a tile would need 3.2 GB in place of 0.4 GB.
-    low_memory = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    options = low_memory if jax.default_backend() == "cpu" else None
-    return Program(generate, compiler_options=options)
-
-
-@partial(jax.jit, static_argnums=0)
-@full_float32
-def _discriminate(
-    discriminator: Discriminator, params: Tree, clean: Array, embedding: Array, noisy: Array
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    _, outputs = _apply(discriminator, params, None, clean, embedding, noisy[:, None])
-    return tuple(f[:, 0] for f in outputs.features), tuple(m[:, 0] for m in outputs.logits)
-
-
-@partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def _sample_maps(key: Array, batch: int, height: int, width: int, blocks: tuple[int, int, int]):
-    return sample_maps(key, batch, height, width, blocks)
-
-
-# --- Checks --------------------------------------------------------------------------------------
-
-
-def _large_enough(images: Any, name: str) -> Any:
-    if min(images.shape[1:3]) < SMALLEST_SIDE:
-        raise InputError(
-            f"{name}: expected sides of {SMALLEST_SIDE} pixels or more; got {list(images.shape)}"
-        )
-    return images
-
-
-def check_options(seed: int, strength: float, images: int = 1) -> None:
-    """Checks what `transfer` is asked to do with that many images.
-
-    Raises:
-      InputError: a seed, of the first or the last image, or the strength is no number or out of
-        range.
-    """
-    if not 0 <= as_integer(seed, "seed") <= _SEEDS - images:
-        raise InputError(f"seed: expected 0 to 2**32 - {images} for {images} image(s); got {seed}")
-    if not 0 <= as_number(strength, "strength") < math.inf:
-        raise InputError(f"strength: expected 0 or more; got {strength}")
-
-
-def _aligned(height: int, width: int, name: str) -> None:
-    if height % ALIGNMENT or width % ALIGNMENT or min(height, width) < SMALLEST_SIDE:
-        raise InputError(
-            f"{name}: expected height and width multiples of {ALIGNMENT}, {SMALLEST_SIDE} or more; "
-            f"got {height}x{width}; transfer() takes any size"
-        )

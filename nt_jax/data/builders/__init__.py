@@ -1,1 +1,1 @@
-"""Published data sets, from the files that one downloads by hand to TFDS data sets of tiles."""
+"""Published data sets, from the files that one downloads by hand to tiles and an index."""

@@ -18,18 +18,20 @@ def align_noisy(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     its mean, is taken away.
 
     Args:
-      clean: uint8 [H, W, 3].
-      noisy: the same.
+      clean: uint8 or uint16 [H, W, 3].
+      noisy: the same; its depth may be another.
 
     Returns:
-      uint8 [H, W, 3].
+      [H, W, 3] of the noisy image's dtype.
     """
+    white = np.iinfo(noisy.dtype).max
+    scale = white / np.iinfo(clean.dtype).max
     aligned = np.empty_like(noisy)
     for channel in range(clean.shape[2]):
-        image = clean[..., channel].astype(np.float64)
+        image = clean[..., channel] * scale
         difference = noisy[..., channel] - image
         explained = _explained(image, difference)
-        aligned[..., channel] = np.clip(np.round(noisy[..., channel] - explained), 0, 255)
+        aligned[..., channel] = np.clip(np.round(noisy[..., channel] - explained), 0, white)
     return aligned
 
 

@@ -17,7 +17,8 @@ from nt_jax.paths import split_names
 SPLITS = ("train", "val", "test")
 _HELD_OUT = 0.1  # share of the images that goes to `val` where no split is published
 
-Reader = Callable[[], np.ndarray]  # -> uint8 [H, W, 3]; raises InputError with the file's name
+# -> uint8 or uint16 [H, W, 3]; raises InputError with the file's name.
+Reader = Callable[[], np.ndarray]
 
 
 class Source(NamedTuple):
@@ -64,10 +65,14 @@ def split_of(path: Path, raw_dir: Path) -> str:
     return first if first in SPLITS else ""
 
 
+def _reader(path: Path) -> Reader:
+    return partial(read_rgb, path, keep_depth=True)
+
+
 def photo(path: Path, raw_dir: Path, split: str) -> Source:
     """The source of a photograph."""
     name = path.relative_to(raw_dir).as_posix()
-    return Source(name, split, (path,), clean=partial(read_rgb, path))
+    return Source(name, split, (path,), clean=_reader(path))
 
 
 def pair(found: sources.Pair, raw_dir: Path, split: str | None = None) -> Source:
@@ -78,8 +83,8 @@ def pair(found: sources.Pair, raw_dir: Path, split: str | None = None) -> Source
         name=found.name,
         split=split_of(found.clean, raw_dir) if split is None else split,
         files=(found.clean, found.noisy),
-        clean=partial(read_rgb, found.clean),
-        noisy=partial(read_rgb, found.noisy),
+        clean=_reader(found.clean),
+        noisy=_reader(found.noisy),
         capture=sources.parse_capture(found.name)._replace(scene=found.scene),
     )
 

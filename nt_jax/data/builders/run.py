@@ -1,38 +1,57 @@
 """Preparing a data set: list, check, cut, write. Nothing is written before all is checked."""
 
-import contextlib
 import hashlib
-import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from nt_jax.data.builders import tiles
+from nt_jax.broken import Broken
+from nt_jax.data.builders import dnd, pairs, photos, sidd, tiles
 from nt_jax.data.builders.listing import Listing, Source, assign_splits
 from nt_jax.data.catalogue import prepared
 from nt_jax.errors import InputError
 from nt_jax.images import EXTENSIONS
 from nt_jax.paths import look_through
 
-LAYOUTS = {  # what to say where nothing was found
-    "sidd": "Data/0001_001_S6_00100_00060_3200_L/*_SRGB_010.PNG or Validation*BlocksSrgb.mat",
-    "siddplus": "siddplus_valid_noisy_srgb and siddplus_valid_gt_srgb, .mat files or folders",
-    "dnd": "info.mat and images_srgb/0001.mat",
-    "polyu": "CroppedImages/Canon5D2_5_160_3200_chair_11_mean.JPG and ..._real.JPG",
-    "div2k": "DIV2K_train_HR/*.png or DIV2K_valid_HR/*.png",
-    "bsds500": "images/train, images/val and images/test",
-    "pairs": "NAME_gt.EXT beside NAME_noisy.EXT, or folders gt and noisy or target and input",
-    "photos": "image files",
+
+class Dataset(NamedTuple):
+    """How to find the images of a data set: a function, and what to say where there are none."""
+
+    list_images: Callable[[Path], Listing]
+    layout: str
+
+
+DATASETS = {
+    "sidd": Dataset(
+        sidd.list_sidd,
+        "Data/0001_001_S6_00100_00060_3200_L/*_SRGB_010.PNG or Validation*BlocksSrgb.mat",
+    ),
+    "siddplus": Dataset(
+        sidd.list_siddplus,
+        "siddplus_valid_noisy_srgb and siddplus_valid_gt_srgb, .mat files or folders",
+    ),
+    "dnd": Dataset(dnd.list_dnd, "info.mat and images_srgb/0001.mat"),
+    "polyu": Dataset(
+        pairs.list_polyu, "CroppedImages/Canon5D2_5_160_3200_chair_11_mean.JPG and ..._real.JPG"
+    ),
+    "div2k": Dataset(photos.list_div2k, "DIV2K_train_HR/*.png or DIV2K_valid_HR/*.png"),
+    "bsds500": Dataset(photos.list_bsds500, "images/train, images/val and images/test"),
+    "pairs": Dataset(
+        pairs.list_pairs,
+        "NAME_gt.EXT beside NAME_noisy.EXT, or folders gt and noisy or target and input",
+    ),
+    "photos": Dataset(photos.list_photos, "image files"),
 }
 
 # Of the others it is known what else lies beside the images.
 _ANY_FOLDER = ("pairs", "photos")
+_DONE = "done"  # folder of the images that are cut, while the data set is unfinished
 
 
 def _fingerprint(listed: Iterable[Source], tile: int) -> str:
-    lines = sorted(f"{tiles.work_name(source, tile)} {source.split}\n" for source in listed)
+    lines = sorted(f"{tiles.work_name(source, tile)}\n" for source in listed)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -69,32 +88,26 @@ def _check_names(listed: list[Source]) -> None:
 
 
 def _check_all(
-    listed: list[Source], broken: list[str], tile: int, work: Path, on_error: str
+    listed: list[Source], problems: list[str], tile: int, done: Path, skip: bool
 ) -> tuple[list[Source], list[str]]:
     """(usable sources, lines about the others).
 
     Raises:
-      InputError: there are others and `on_error` is "fail", or none is usable.
+      InputError: there are others and they are not to be skipped, or none is usable.
     """
-    total = len(listed) + len(broken)
+    broken = Broken(skip, remedy="mend them, or leave them out with --on_error=skip")
 
     def check(source: Source) -> str:
-        done = (work / f"{tiles.work_name(source, tile)}.zip").exists()  # checked and cut before
-        return "" if done else _check(source)
+        cut = (done / f"{tiles.work_name(source, tile)}.json").exists()  # and checked before
+        return "" if cut else _check(source)
 
     lines = list(tiles.in_parallel(check, listed, len(listed), "checked"))
+    for line in filter(None, [*problems, *lines]):
+        broken.add(line)
+    broken.check(len(listed) + len(problems))
+    broken.say()
     usable = [source for source, line in zip(listed, lines, strict=True) if not line]
-    broken = [*broken, *filter(None, lines)]
-    if broken and on_error == "fail":
-        raise InputError(
-            f"{broken[0]}; {len(broken)} of {total} are broken: mend them, or leave them out with"
-            " --on_error=skip"
-        )
-    for line in broken:
-        print(f"skipped: {line}", flush=True)
-    if not usable:
-        raise InputError(f"{broken[0]}; all {total} are broken")
-    return usable, broken
+    return usable, broken.skipped
 
 
 def prepare(
@@ -106,31 +119,66 @@ def prepare(
     on_error: str = "fail",
     align: bool = False,
 ) -> Path:
-    """Writes a TFDS data set of tiles, or finds it written already; see `nt_jax.prepare`.
+    """Writes a data set of tiles and their index, or finds it written; see `nt_jax.prepare`.
 
-    Ended at any moment and called again it goes on with the images that are not cut yet: they lie
-    in a hidden folder of `data_dir` until the data set, written beside its place, gets its name.
+    Ended at any moment and called again it goes on with the images that are not cut yet: all lies
+    in a hidden folder of `data_dir` until the data set, complete, gets its name.
     `align` takes out of the training pairs' noise what is a filter of the clean image; what models
     are evaluated on stays as it was taken.
 
     Returns:
-      Its folder, `data_dir/dataset/VERSION`.
+      Its folder, `data_dir/dataset`.
 
     Raises:
       InputError: nothing of that layout in `raw_dir`, a broken image, or another data set there.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it prints that it uses them
-    from nt_jax.data.builders.builder import BUILDERS, Plan
-
     if not raw_dir.is_dir():
         raise InputError(f"{raw_dir}: no such folder")
     if tile < 16:
         raise InputError(f"--tile: {tile} is below 16")
-    builder = BUILDERS[dataset]
-    found = _without_odd_names(builder.list_images(raw_dir))
+    listed, broken = _list(dataset, raw_dir, val_scenes, align)
+    fingerprint = _fingerprint(listed, tile)
+    folder = data_dir / dataset
+    if folder.exists() or folder.is_symlink():
+        if prepared.read_about(folder).get("fingerprint") != fingerprint:
+            raise InputError(
+                f"{folder}: no data set of prepare's, or one of other images or settings: remove it"
+                " or give another --data_dir"
+            )
+        print(f"{folder}: prepared already", flush=True)
+        return folder
+    work = data_dir / f".{dataset}.unfinished"
+    usable, skipped = _check_all(listed, broken, tile, work / _DONE, on_error == "skip")
+    made = work / dataset
+    _make_folders(work, made, work / _DONE)
+    cut = tiles.in_parallel(
+        lambda source: tiles.cut(source, tile, made, work / _DONE), usable, len(usable), "cut"
+    )
+    rows = [
+        row | _about_image(source, dataset, raw_dir)
+        for source, own in zip(usable, cut, strict=True)
+        for row in own
+    ]
+    _remove_others(made, rows)
+    if skipped:
+        (made / "skipped.txt").write_text("".join(f"{line}\n" for line in skipped))
+    prepared.write_index(made, rows, {"dataset": dataset, "fingerprint": fingerprint})
+    try:
+        os.rename(made, folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+    shutil.rmtree(work)
+    return folder
+
+
+def _list(
+    dataset: str, raw_dir: Path, val_scenes: str | Iterable[str] | None, align: bool
+) -> tuple[list[Source], list[str]]:
+    """(images with their splits, a line for each that is of no use)."""
+    about = DATASETS[dataset]
+    found = _without_odd_names(about.list_images(raw_dir))
     if not found.sources and not found.broken:
-        raise InputError(f"{raw_dir}: nothing of {dataset} found: need {LAYOUTS[dataset]}")
+        raise InputError(f"{raw_dir}: nothing of {dataset} found: need {about.layout}")
     if dataset in _ANY_FOLDER and (note := look_through(raw_dir, EXTENSIONS).left_out()):
         print(note, flush=True)
     _check_names(found.sources)
@@ -140,49 +188,32 @@ def prepare(
     ]
     if align and not any(source.clean and source.noisy for source in listed):
         raise InputError(f"--align: {dataset} has no pairs of clean and noisy images")
-    fingerprint = _fingerprint(listed, tile)
-    folder = data_dir / dataset / str(builder.VERSION)
-    if folder.exists():
-        if prepared.read_index(folder).get("fingerprint") != fingerprint:
-            raise InputError(
-                f"{folder}: holds a data set of other images or settings: remove it or give another"
-                " --data_dir"
-            )
-        print(f"{folder}: prepared already", flush=True)
-        return folder
-    work = data_dir / f".{dataset}.unfinished"
-    usable, skipped = _check_all(listed, found.broken, tile, work, on_error)
-    _make_folder(work)
-    paths = tiles.in_parallel(
-        lambda source: tiles.cut(source, tile, work), usable, len(usable), "cut"
-    )
-    cut = list(zip(usable, paths, strict=True))
-    print("writing", flush=True)
-    for left in folder.parent.glob("incomplete.*"):  # TFDS's, of a run that was killed
-        if not left.is_symlink():
-            shutil.rmtree(left)
-    _write(builder(data_dir=data_dir, plan=Plan(cut, fingerprint, skipped)), work)
-    shutil.rmtree(work)
-    return folder
+    return listed, found.broken
 
 
-def _make_folder(folder: Path) -> None:
-    if folder.is_symlink():  # what it leads to would be filled, and removed at the end
-        raise InputError(f"{folder} is a link: remove it")
+def _about_image(source: Source, dataset: str, raw_dir: Path) -> dict[str, Any]:
+    """What all rows of the index say that were cut from one image."""
+    return {
+        "split": source.split,
+        "image": source.image or source.name,
+        "dataset": dataset,
+        "origin": [path.relative_to(raw_dir).as_posix() for path in source.files],
+    } | source.capture._asdict()
+
+
+def _make_folders(work: Path, *inside: Path) -> None:
+    if work.is_symlink():  # what it leads to would be filled, and removed at the end
+        raise InputError(f"{work} is a link: remove it")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for folder in inside:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+        raise InputError(f"{work} cannot be written: {error.strerror}") from error
 
 
-def _write(builder: Any, work: Path) -> None:
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(None):  # it speaks of downloading
-            builder.download_and_prepare(file_format="tfrecord", download_dir=work)
-    except (OSError, tf.errors.OpError) as error:
-        raise InputError(f"{builder.data_dir} cannot be written: {error}") from error
+def _remove_others(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Removes what an earlier run left that was ended, and had other images or settings."""
+    files = {folder / row[role] for row in rows for role in prepared.ROLES if row[role]}
+    for path in folder.rglob("*"):
+        if path not in files and not path.is_dir():
+            path.unlink()

@@ -2,40 +2,29 @@
 
 import contextlib
 import hashlib
+import json
 import math
 import os
-import re
 import threading
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
 
 from nt_jax.data.builders.alignment import align_noisy
 from nt_jax.data.builders.listing import Source
+from nt_jax.data.catalogue.prepared import ROLES
 from nt_jax.errors import InputError
-from nt_jax.files import progress, replacing
+from nt_jax.files import progress, replacing, shortened
 from nt_jax.images import EXTENSIONS, LARGE, image_size
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _LARGE_LOCK = threading.Lock()
-_MEMBER = re.compile(r"y(\d+)_x(\d+)_(clean|noisy)\.png")
-
-
-class Tile(NamedTuple):
-    """A part of an image: y and x of its first pixel there, and lossless PNGs of it."""
-
-    y: int
-    x: int
-    clean: bytes | None
-    noisy: bytes | None
 
 
 def windows(height: int, width: int, tile: int) -> list[tuple[int, int, int, int]]:
@@ -66,7 +55,9 @@ def room(source: Source) -> Iterator[None]:
 
 
 def read(source: Source) -> dict[str, np.ndarray]:
-    """Decodes an image or a pair completely: "clean" and "noisy" uint8 [H, W, 3], as there are.
+    """Decodes an image or a pair completely: "clean" and "noisy" [H, W, 3], as there are.
+
+    Each is uint8, or uint16 where its file is deeper.
 
     Raises:
       InputError: a file cannot be read, or the two differ in size.
@@ -83,8 +74,8 @@ def read(source: Source) -> dict[str, np.ndarray]:
 
 
 def work_name(source: Source, tile: int) -> str:
-    """A name that changes with whatever the tiles of a source are made of."""
-    digest = hashlib.sha256(f"{source.name} {source.y} {source.x} {tile}".encode())
+    """A name that changes with whatever the tiles of a source are made of, and where they go."""
+    digest = hashlib.sha256(f"{source.name} {source.split} {source.y} {source.x} {tile}".encode())
     if source.align:
         digest.update(b" aligned")
     for path in source.files:
@@ -93,53 +84,64 @@ def work_name(source: Source, tile: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _write(path: Path, source: Source, tile: int) -> None:
+def tile_file(split: str, role: str, name: str) -> str:
+    """Where a tile's image goes, relative to the index; parts too long for a file have a digest."""
+    return "/".join([split, role, *map(shortened, f"{name}.png".split("/"))])
+
+
+def _write_png(path: Path, png: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be written: {error.strerror}") from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(png)
+
+
+def _write(folder: Path, source: Source, tile: int) -> list[dict[str, Any]]:
+    """Writes the tiles of an image below a folder: the rows of the index that only they tell."""
     images = read(source)
     if source.align and len(images) == 2:
         images["noisy"] = align_noisy(images["clean"], images["noisy"])
     height, width = next(iter(images.values())).shape[:2]
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for y, x, h, w in windows(height, width, tile):
-            for role, image in images.items():
-                part = np.ascontiguousarray(image[y : y + h, x : x + w])
-                png = imagecodecs.png_encode(part, level=4)
-                archive.writestr(f"y{source.y + y}_x{source.x + x}_{role}.png", png)
+    places = windows(height, width, tile)
+    rows = []
+    for y, x, h, w in places:
+        place = f"_y{source.y + y:05d}_x{source.x + x:05d}" if len(places) > 1 else ""
+        row: dict[str, Any] = {"name": source.name + place, "height": h, "width": w}
+        row |= {"y": source.y + y, "x": source.x + x, "bits": 8}
+        for role in ROLES:
+            row |= {role: None, f"{role}_sha256": None}
+        for role, image in images.items():
+            part = np.ascontiguousarray(image[y : y + h, x : x + w])
+            png = bytes(imagecodecs.png_encode(part, level=4))
+            row[role] = tile_file(source.split, role, row["name"])
+            row[f"{role}_sha256"] = hashlib.sha256(png).hexdigest()
+            row["bits"] = max(row["bits"], image.dtype.itemsize * 8)
+            _write_png(folder / row[role], png)
+        rows.append(row)
+    return rows
 
 
-def cut(source: Source, tile: int, work: Path) -> Path:
-    """Cuts an image and keeps its tiles in a file below `work`; that of an earlier run stands.
+def cut(source: Source, tile: int, folder: Path, done: Path) -> list[dict[str, Any]]:
+    """Cuts an image into PNGs below `folder`, once: a file below `done` says that it is done.
 
     Returns:
-      The file, for `load`.
+      The rows of the index that are its own, without those that tell of the whole image.
 
     Raises:
-      InputError: the image is broken, or the file cannot be written.
+      InputError: the image is broken, or a file cannot be written.
     """
-    path = work / f"{work_name(source, tile)}.zip"
+    path = done / f"{work_name(source, tile)}.json"
     if not path.exists():
         with room(source):
-            _write(path, source, tile)
-    return path
-
-
-def load(path: Path) -> Iterator[Tile]:
-    """The tiles that `cut` kept.
-
-    Raises:
-      InputError: the file was damaged since.
-    """
-    found: dict[tuple[int, int], dict[str, bytes]] = {}
+            rows = _write(folder, source, tile)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(rows))
     try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                match = _MEMBER.fullmatch(member)
-                assert match
-                part = found.setdefault((int(match[1]), int(match[2])), {})
-                part[match[3]] = archive.read(member)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): remove it and start again") from error
-    for (y, x), images in found.items():
-        yield Tile(y, x, images.get("clean"), images.get("noisy"))
 
 
 def in_parallel(

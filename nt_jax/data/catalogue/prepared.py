@@ -1,69 +1,71 @@
-"""Reading what `python -m nt_jax.prepare` wrote, without TensorFlow.
+"""Reading and writing the folder that `python -m nt_jax.prepare` makes: PNG tiles and an index.
 
-The data set is TFDS's own: TFRecord shards of tf.train.Example. Beside them lies `tiles.json`,
-which says where in which shard the PNG of each tile lies, so an image costs one seek.
+sidd/index.jsonl                 a line a tile, see `COLUMNS`
+sidd/train/clean/NAME.png        8 or 16 bits, as its source
+sidd/train/noisy/NAME.png
+sidd/about.json                  what the data set is made of
 """
 
+import itertools
 import json
-import mmap
 import os
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nt_jax.errors import InputError
+from nt_jax.files import replacing
 from nt_jax.paths import expand
 
-INDEX = "tiles.json"
+INDEX = "index.jsonl"
+ABOUT = "about.json"
+ROLES = ("clean", "noisy")
+COLUMNS = {
+    "name": "of the tile, unique",
+    "split": "train, val or test",
+    "clean": "file, relative to the index; null where there is none, like the next",
+    "noisy": "file",
+    "clean_sha256": "of the file",
+    "noisy_sha256": "of the file",
+    "height": "in pixels",
+    "width": "in pixels",
+    "bits": "a channel, 8 or 16: of the deeper of the two files",
+    "image": "name of the image that it was cut from",
+    "y": "of its first pixel in that image",
+    "x": "of the same",
+    "dataset": "such as sidd",
+    "scene": "such as 008; empty where not known",
+    "camera": "such as S6; empty where not known",
+    "iso": "such as 3200; null where not known, like the next two",
+    "shutter": "inverse of the exposure in 1/s",
+    "illuminant": "colour temperature in K",
+    "origin": "files that it was cut from, relative to the folder that prepare was given",
+}
+_OLD_INDEX = "tiles.json"  # of the TFRecords that prepare wrote once
 _MAX_PIXELS = 2**30  # of a tile, which memory is taken for before it is read
 
 
 class StoredImage(NamedTuple):
-    """A PNG inside a shard; stands where the path of an image file could stand.
+    """A tile's image file, whose size the index tells; stands where a path could stand."""
 
-    Attributes:
-      name: the tile's name and which of its images it is.
-      shard: file.
-      offset: of the PNG's first byte in the shard.
-      length: in bytes.
-      height: in pixels.
-      width: in pixels.
-    """
-
-    name: str
-    shard: Path
-    offset: int
-    length: int
+    path: Path
     height: int
     width: int
 
     @property
     def stem(self) -> str:
         """As of a path."""
-        return self.name
+        return self.path.stem
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __str__(self) -> str:
-        return f"{self.shard.parent}: {self.name}"
-
-    def read(self) -> bytes:
-        """The PNG.
-
-        Raises:
-          InputError: the shard is gone or too short.
-        """
-        try:
-            with self.shard.open("rb") as file:
-                if self.offset + self.length > os.fstat(file.fileno()).st_size:
-                    raise InputError(f"{self.shard}: ends too early: prepare the data again")
-                file.seek(self.offset)
-                return file.read(self.length)
-        except OSError as error:
-            raise InputError(f"{self.shard}: {error.strerror}: prepare the data again") from error
+        return str(self.path)
 
 
 class StoredTile(NamedTuple):
-    """One example of a prepared data set.
+    """One tile of a prepared data set.
 
     Attributes:
       name: unique within the data set.
@@ -71,6 +73,7 @@ class StoredTile(NamedTuple):
       camera, scene: "" where not known.
       iso: None where not known.
       clean, noisy: None where the data set has none.
+      folder: of the data set.
     """
 
     name: str
@@ -80,161 +83,151 @@ class StoredTile(NamedTuple):
     scene: str
     clean: StoredImage | None
     noisy: StoredImage | None
+    folder: Path
 
 
-def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """(number, start, stop) of the length-delimited fields of a protocol buffer message."""
+def write_index(folder: Path, rows: Iterable[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Writes the index, in the order of names, and what the data set is made of.
 
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
+    Args:
+      folder: of the data set.
+      rows: by the names of `COLUMNS`, all of them.
+      about: what `read_about` gives.
 
-    while at < stop:
-        tag = varint()
-        assert tag & 7 == 2, "tf.train.Example has no other fields down to its values"
-        length = varint()
-        yield tag >> 3, at, at + length
-        at += length
-
-
-def _varint(data: bytes) -> int:
-    return sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(data))
+    Raises:
+      InputError: two tiles have one name, or a file cannot be written.
+    """
+    ordered = sorted(rows, key=lambda row: row["name"])
+    for row, later in itertools.pairwise(ordered):
+        if row["name"] == later["name"]:
+            raise InputError(f"{row['origin'][-1]}: two tiles are named {row['name']}: rename it")
+    with replacing(folder / INDEX) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in ordered:
+            line = {column: row[column] for column in COLUMNS}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with replacing(folder / ABOUT) as temporary:
+        temporary.write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _example(data: mmap.mmap, start: int, stop: int) -> dict[str, tuple[int, int, bool]]:
-    """Where the one value of each feature lies: (start, stop, whether it is an integer)."""
-    values = {}
-    ((_, start, stop),) = _fields(data, start, stop)  # Example.features
-    for _, entry_start, entry_stop in _fields(data, start, stop):  # Features.feature, a map
-        (_, *key), (_, *feature) = sorted(_fields(data, entry_start, entry_stop))
-        ((kind, *value_list),) = _fields(data, *feature)  # 1 bytes_list, 3 int64_list
-        ((_, *value),) = _fields(data, *value_list)
-        values[data[slice(*key)].decode()] = (value[0], value[1], kind == 3)
-    return values
-
-
-def _tiles(shard: Path) -> Iterator[dict[str, Any]]:
-    """The index of one shard. A TFRecord is its length (8 bytes), a CRC (4), data, a CRC (4)."""
-    with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = 0
-        while at < len(data):
-            (length,) = struct.unpack_from("<Q", data, at)
-            tile: dict[str, Any] = {"shard": shard.name}
-            for name, (start, stop, is_integer) in _example(
-                data, at + 12, at + 12 + length
-            ).items():
-                if name in ("clean", "noisy"):
-                    width, height = struct.unpack_from(">II", data, start + 16)  # of the PNG header
-                    tile |= {name: [start, stop - start], "height": height, "width": width}
-                elif is_integer:
-                    tile[name] = _varint(data[start:stop])
-                else:
-                    tile[name] = data[start:stop].decode()
-            yield tile
-            at += length + 16
-
-
-def write_index(folder: Path, **about: Any) -> None:
-    """Writes the index of the shards of a folder, and `about` into it."""
-    splits: dict[str, list[dict[str, Any]]] = {}
-    for shard in sorted(folder.glob("*.tfrecord*")):
-        for tile in _tiles(shard):
-            splits.setdefault(tile.pop("split"), []).append(tile)
-    for tiles in splits.values():
-        tiles.sort(key=lambda tile: tile["name"])
-    (folder / INDEX).write_text(json.dumps(about | {"splits": splits}))
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """Reads what `write_index` wrote.
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """Reads what `write_index` wrote: a row a tile, by the names of `COLUMNS`.
 
     Raises:
       InputError: it cannot be read.
     """
+    path = folder / INDEX
     try:
-        index = json.loads((folder / INDEX).read_text())
-        for rows in index["splits"].values():
-            for row in rows:
-                _check_row(row)
-        return index
+        with path.open(encoding="utf-8") as file:
+            rows = [_checked(json.loads(line)) for line in file]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{folder / INDEX}: not readable: prepare the data again") from error
+        raise InputError(f"{path}: not readable: prepare the data again") from error
+    if not rows:
+        raise InputError(f"{path}: empty: prepare the data again")
+    return rows
 
 
-def _check_row(row: dict[str, Any]) -> None:
-    """Raises ValueError or KeyError where a row is not as `write_index` makes it."""
-    texts = [row[field] for field in ("name", "image", "camera", "scene", "shard")]
-    numbers = [row["iso"], *row.get("clean", ()), *row.get("noisy", ())]
-    sides = row["height"], row["width"]
+def read_about(folder: Path) -> dict[str, Any]:
+    """What the data set of a folder is made of; {} where the folder is none.
+
+    Raises:
+      InputError: it is of an older version.
+    """
+    _refuse_old(folder)
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError, KeyError or TypeError where a row is not as `write_index` writes it."""
+    texts = [row[column] for column in ("name", "split", "image", "dataset", "camera", "scene")]
+    known = [row[column] for column in ("iso", "shutter", "illuminant") if row[column] is not None]
+    numbers = [*known, *(row[column] for column in ("height", "width", "bits", "y", "x"))]
+    files = [row[role] for role in ROLES if row[role] is not None]
     if not (
         all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, int) and number >= 0 for number in [*numbers, *sides])
-        and 1 <= sides[0] * sides[1] <= _MAX_PIXELS
-        and all(len(row[role]) == 2 for role in ("clean", "noisy") if role in row)
-        and Path("x", row["shard"]).name == row["shard"] != ".."  # beside the index
+        and all(isinstance(number, int) and number >= 0 for number in numbers)
+        and 1 <= row["height"] * row["width"] <= _MAX_PIXELS
+        and files
+        and all(isinstance(file, str) and _is_below(file) for file in files)
     ):
         raise ValueError(row)
+    return row
+
+
+def _is_below(file: str) -> bool:
+    """Whether a name leads to a file below the index, as far as it can be told without links."""
+    return not {"", ".."} & set(file.split("/"))
+
+
+def _refuse_old(root: Path) -> None:
+    for depth in ("", "*/", "*/*/"):
+        for old in root.glob(depth + _OLD_INDEX):
+            raise InputError(
+                f"{old.parent}: prepared by an older version of nt_jax: remove it and run"
+                " `python -m nt_jax.prepare` again"
+            )
 
 
 def _locate(root: Path) -> Path | None:
-    """The prepared data set at or below a folder: DATA_DIR, DATA_DIR/NAME or .../NAME/VERSION."""
-    found = [path.parent for depth in ("", "*/", "*/*/") for path in root.glob(depth + INDEX)]
-    found = sorted(folder for folder in found if not folder.name.startswith("incomplete."))
+    """The prepared data set at or right below a folder: DATA_DIR/NAME or DATA_DIR."""
+    found = [path.parent for depth in ("", "*/") for path in root.glob(depth + INDEX)]
+    # A hidden one is not finished.
+    found = sorted(folder for folder in found if folder == root or not folder.name.startswith("."))
     if len(found) > 1:
         names = ", ".join(str(folder) for folder in found)
         raise InputError(f"{root}: holds more than one prepared data set, name one: {names}")
+    if not found:
+        _refuse_old(root)
     return found[0] if found else None
+
+
+def _locate_split(asked: Path) -> tuple[Path | None, str]:
+    """(data set, split or "" for all) that a folder's name means; (None, "") for another folder."""
+    if asked.is_dir():
+        if root := _locate(asked):
+            return root, ""
+        return (asked.parent, asked.name) if (asked.parent / INDEX).is_file() else (None, "")
+    if asked.exists() or not asked.parent.is_dir():
+        return None, ""
+    return _locate(asked.parent), asked.name
 
 
 def find_tiles(folder: str | Path) -> list[StoredTile] | None:
     """The tiles of a folder that `prepare` wrote, sorted by name; None if it is no such folder.
 
-    DIR, DIR/NAME and DIR/NAME/VERSION mean all splits; followed by `/train`, `/val` or `/test`
-    they mean that one, as if splits were folders.
+    DIR and DIR/NAME mean all splits; followed by `/train`, `/val` or `/test` they mean that one.
 
     Raises:
-      InputError: it holds several data sets, or has no such split.
+      InputError: it holds several data sets, has no such split, or is of an older version.
     """
-    asked = expand(folder)
-    root, split = _locate(asked) if asked.is_dir() else None, ""
-    if not root and not asked.exists() and asked.parent.is_dir():
-        root, split = _locate(asked.parent), asked.name
+    root, split = _locate_split(expand(folder))
     if not root:
         return None
-    splits = read_index(root)["splits"]
+    rows = read_index(root)
+    splits = {row["split"] for row in rows}
     if split and split not in splits:
         raise InputError(f"{folder}: no such split, {root} has {', '.join(sorted(splits))}")
-    rows = [row for name, rows in splits.items() if split in ("", name) for row in rows]
+    base = os.fspath(root)
 
     def image(row: dict[str, Any], role: str) -> StoredImage | None:
-        if role not in row:
+        if row[role] is None:
             return None
-        offset, length = row[role]
-        return StoredImage(
-            name=f"{row['name']} {role}",
-            shard=root / row["shard"],
-            offset=offset,
-            length=length,
-            height=row["height"],
-            width=row["width"],
-        )
+        return StoredImage(Path(base, row[role]), row["height"], row["width"])
 
     return [
         StoredTile(
             name=row["name"],
             image=row["image"],
             camera=row["camera"],
-            iso=row["iso"] or None,
+            iso=row["iso"],
             scene=row["scene"],
             clean=image(row, "clean"),
             noisy=image(row, "noisy"),
+            folder=root,
         )
-        for row in sorted(rows, key=lambda row: row["name"])
+        for row in rows
+        if split in ("", row["split"])
     ]

@@ -89,7 +89,7 @@ class Pair(NamedTuple):
 
     Attributes:
       name: unique within its folder.
-      clean: the clean image: a file, or a PNG within a prepared data set; `read_rgb` reads both.
+      clean: the clean image's file; `read_rgb` reads it.
       noisy: the noisy one.
       group: camera and ISO such as "S6_3200". Where they are not known, what it was cut from: the
         pair's own name, or that of the image that a prepared tile is a part of.
@@ -215,7 +215,7 @@ def _stored_pairs(folder: str | Path, tiles: list[prepared.StoredTile]) -> list[
         if not (tile.clean and tile.noisy):
             raise InputError(f"{folder}: a data set without pairs of clean and noisy images")
         group = Capture(tile.camera, tile.iso).group or tile.image
-        image = f"{tile.noisy.shard.parent}: {tile.image}"
+        image = f"{tile.folder}: {tile.image}"
         pairs.append(Pair(tile.name, tile.clean, tile.noisy, group, tile.iso, tile.scene, image))
     return pairs
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nt_jax.broken import Broken
 from nt_jax.data.catalogue.prepared import StoredImage
 from nt_jax.data.catalogue.sources import ImageFile, Pair, in_threads
 from nt_jax.errors import InputError
@@ -18,6 +19,9 @@ from nt_jax.paths import expand
 
 _STALE_S = 3600.0  # a temporary file of a cache not written to for so long is nobody's
 _BROKEN_SHARE = 0.01  # of the images, that training goes on without
+_REMEDY = (
+    "mend or remove them; `python -m nt_jax.prepare --on_error=skip` names all and leaves them out"
+)
 
 
 class ImageBank(NamedTuple):
@@ -59,13 +63,15 @@ def _aligned_empty(size: int) -> np.ndarray:
 
 
 def _read_header(image: ImageFile) -> _Header:
-    path = image.shard if isinstance(image, StoredImage) else image
+    path = Path(image)
     try:
         stat = path.stat()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    offset = image.offset if isinstance(image, StoredImage) else 0
-    identity = f"{path.resolve()} {offset} {stat.st_size} {stat.st_mtime_ns}"
+    # Not resolved: that takes longer than all else here, and times tell where a link was changed.
+    identity = f"{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}"
+    if isinstance(image, StoredImage):
+        return _Header(image.height, image.width, identity)
     return _Header(*image_size(image), identity)
 
 
@@ -105,26 +111,30 @@ def _write(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> None:
         array.flush()
 
 
-class _Broken:
-    """The images that cannot be used, and why: one line each."""
+class _Unusable:
+    """Which images cannot be used: pairs by either of their files; and what becomes of them."""
 
-    def __init__(self, lines: Sequence[str], total: int) -> None:
-        self.lines, self.total = list(lines), total
+    def __init__(self, problems: Sequence[str], images: int) -> None:
+        """Args: lines about images found unusable before, and how many there are besides."""
+        self._broken = Broken(
+            skip=True, most=_BROKEN_SHARE, remedy=_REMEDY, prefix="data: skipped "
+        )
+        for problem in problems:
+            self._broken.add(problem)
+        self._total = images + len(problems)
         self.images: set[int] = set()
 
     def add(self, image: int, line: str) -> None:
         if image not in self.images:
             self.images.add(image)
-            self.lines.append(line)
+            self._broken.add(line)
 
     def check(self) -> None:
         """Raises InputError if they are too many to go on without them."""
-        if len(self.lines) > _BROKEN_SHARE * self.total:
-            raise InputError(
-                f"{self.lines[0]}; {len(self.lines)} of {self.total} images cannot be used, more"
-                f" than {_BROKEN_SHARE:.0%}: mend or remove them; `python -m nt_jax.prepare"
-                " --on_error=skip` names all and leaves them out"
-            )
+        self._broken.check(self._total)
+
+    def say(self) -> None:
+        self._broken.say()
 
 
 def _header_or_problem(image: ImageFile) -> _Header | str:
@@ -132,6 +142,64 @@ def _header_or_problem(image: ImageFile) -> _Header | str:
         return _read_header(image)
     except InputError as error:
         return str(error)
+
+
+def _look_at(
+    files: Sequence[ImageFile], image_of: Sequence[int], pairs: int, unusable: _Unusable
+) -> tuple[list[int], list[_Header]]:
+    """(numbers of the files of usable images, their headers); the last are the pairs' noisy."""
+    headers = in_threads(_header_or_problem, files)
+    for i, header in enumerate(headers):
+        if isinstance(header, str):
+            unusable.add(image_of[i], header)
+    for i in range(len(files) - pairs, len(files)):
+        clean, noisy = headers[i - pairs], headers[i]
+        if image_of[i] not in unusable.images and clean[:2] != noisy[:2]:
+            line = f"{files[i]}: its size differs from that of {files[i - pairs]}"
+            unusable.add(image_of[i], line)
+    unusable.check()
+    listed = [i for i in range(len(files)) if image_of[i] not in unusable.images]
+    return listed, [header for i in listed if isinstance(header := headers[i], _Header)]
+
+
+def _check_sides(files: Sequence[ImageFile], sizes: np.ndarray, smallest: int) -> None:
+    for file, (height, width) in zip(files, sizes, strict=True):
+        if min(height, width) < smallest:
+            raise InputError(
+                f"{file}: {width}x{height} is smaller than the patch of {smallest}: "
+                "lower data.patch_size or leave the image out"
+            )
+
+
+def _read_into(
+    pixels: np.ndarray, files: Sequence[ImageFile], sizes: np.ndarray, starts: np.ndarray
+) -> list[str]:
+    """Decodes files to pixels [P, 3] from each one's start: what is wrong with each, or ""."""
+
+    def read(i: int) -> str:
+        try:
+            image = read_rgb(files[i])
+        except InputError as error:
+            return str(error)
+        if image.shape[:2] != tuple(sizes[i]):
+            return (
+                f"{files[i]}: not of the size that its header or index says: save or prepare it"
+                " again"
+            )
+        pixels[starts[i] : starts[i + 1]] = image.reshape(-1, 3)
+        return ""
+
+    return in_threads(read, range(len(files)))
+
+
+def _in_memory(size: int) -> np.ndarray:
+    try:
+        return _aligned_empty(size)
+    except MemoryError as error:
+        raise InputError(
+            f"the images take {size / 1e9:.0f} GB, more than the memory: set data.cache to a"
+            " folder with as much room"
+        ) from error
 
 
 def load_bank(
@@ -158,73 +226,39 @@ def load_bank(
         be written; there is too little memory.
     """
     n = len(photos) + len(pairs)
-    files = [*photos, *(pair.clean for pair in pairs), *(pair.noisy for pair in pairs)]
+    every_file = [*photos, *(pair.clean for pair in pairs), *(pair.noisy for pair in pairs)]
     image_of = [*range(n), *range(len(photos), n)]
-    broken = _Broken(problems, n + len(problems))
-
-    headers = in_threads(_header_or_problem, files)
-    for i, header in enumerate(headers):
-        if isinstance(header, str):
-            broken.add(image_of[i], header)
-    for i, pair in enumerate(pairs, len(photos)):
-        clean, noisy = headers[i], headers[i + len(pairs)]
-        if i not in broken.images and clean[:2] != noisy[:2]:
-            broken.add(i, f"{pair.noisy}: its size differs from that of {pair.clean}")
-    broken.check()
-    listed = [i for i in range(len(files)) if image_of[i] not in broken.images]
-    kept = [header for i in listed if isinstance(header := headers[i], _Header)]
-    sizes = np.array([header[:2] for header in kept], np.int64).reshape(-1, 2)
-    for i, (height, width) in zip(listed, sizes, strict=True):
-        if min(height, width) < smallest_side:
-            raise InputError(
-                f"{files[i]}: {width}x{height} is smaller than the patch of {smallest_side}: "
-                "lower data.patch_size or leave the image out"
-            )
+    unusable = _Unusable(problems, n)
+    listed, headers = _look_at(every_file, image_of, len(pairs), unusable)
+    files = [every_file[i] for i in listed]
+    sizes = np.array([header[:2] for header in headers], np.int64).reshape(-1, 2)
+    _check_sides(files, sizes, smallest_side)
     starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))])
     size = int(starts[-1]) * 3
 
     def fill(memory: np.ndarray) -> None:
-        pixels = memory[:size].reshape(-1, 3)
-
-        def fill_one(i: int) -> str:
-            try:
-                image = read_rgb(files[listed[i]])
-            except InputError as error:
-                return str(error)
-            if image.shape[:2] != tuple(sizes[i]):
-                return f"{files[listed[i]]}: turned by EXIF data after its pixels: save it again"
-            pixels[starts[i] : starts[i + 1]] = image.reshape(-1, 3)
-            return ""
-
-        lines = in_threads(fill_one, range(len(listed)))
-        for i, line in enumerate(lines):
-            memory[size + i] = not line
+        lines = _read_into(memory[:size].reshape(-1, 3), files, sizes, starts)
+        memory[size:] = [not line for line in lines]
+        for i, line in zip(listed, lines, strict=True):
             if line:
-                broken.add(image_of[listed[i]], line)
-        broken.check()
+                unusable.add(image_of[i], line)
+        unusable.check()
 
     # After the pixels, a byte for each file: whether they could be read.
-    total = size + len(listed)
+    room = size + len(files)
     if cache:
-        path = expand(cache) / f"pixels-{_cache_key(kept)}.bin"
-        memory = _from_disk(path, total, fill)
+        path = expand(cache) / f"pixels-{_cache_key(headers)}.bin"
+        memory = _from_disk(path, room, fill)
         for i in np.flatnonzero(memory[size:] == 0).tolist():
-            broken.add(image_of[listed[i]], f"{files[listed[i]]}: not readable, says {path}")
+            unusable.add(image_of[listed[i]], f"{files[i]}: not readable, says {path}")
     else:
-        try:
-            memory = _aligned_empty(total)
-        except MemoryError as error:
-            raise InputError(
-                f"the images take {total / 1e9:.0f} GB, more than the memory: set data.cache to a"
-                " folder with as much room"
-            ) from error
+        memory = _in_memory(room)
         fill(memory)
-    broken.check()
-    for line in broken.lines:
-        print(f"data: skipped {line}", flush=True)
+    unusable.check()
+    unusable.say()
 
     where = {number: i for i, number in enumerate(listed)}
-    usable = [i for i in range(n) if i not in broken.images]
+    usable = [i for i in range(n) if i not in unusable.images]
     clean_at = np.array([where[i] for i in usable], np.int64)
     noisy_at = np.array([where[i + len(pairs) * (i >= len(photos))] for i in usable], np.int64)
     return ImageBank(
@@ -233,5 +267,5 @@ def load_bank(
         noisy_offsets=starts[noisy_at],
         heights=sizes[clean_at, 0],
         widths=sizes[clean_at, 1],
-        usable=np.array([i not in broken.images for i in range(n)], bool),
+        usable=np.array([i not in unusable.images for i in range(n)], bool),
     )
