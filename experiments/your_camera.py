@@ -11,19 +11,22 @@ Every second pair of a camera's folder is "yours", and the others are scored. Ro
   bm3d, nlm  BM3D (`pip install bm3d`, whose terms are non-commercial) and OpenCV's non-local
              means, each with a strength that a person sets by hand, the best of several for each
              image, and with the level that scikit-image estimates
-A row that is finished is not made again: the same command with the same --output resumes.
+  zsn2n-K    ZS-N2N, trained on the scored image alone for K steps (2000 in the paper)
+For rows too slow for all of it, --images and --side score fewer images, or the middle of each. A
+row that is finished is not made again: the same command with the same --output resumes.
 """
 
 import argparse
-import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import budget, zero_shot
 from nt_jax import adapt
 from nt_jax.adaptation import finetune
 from nt_jax.broken import Broken
@@ -31,11 +34,15 @@ from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import Pair, find_pairs, parse_spec
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command
 from nt_jax.evaluation import denoising, report, statistics
+from nt_jax.evaluation.samples import SMALLEST_SIDE
 from nt_jax.files import replacing
 from nt_jax.images import to_float
 from nt_jax.inference.loading import load_denoiser
 
-_ROWS = "bundled,adapted-1,adapted-5,adapted-30,pairs-1,pairs-2,pairs-5,ceiling,bm3d,nlm"
+_ROWS = (
+    "bundled,adapted-1,adapted-5,adapted-30,pairs-1,pairs-2,pairs-5,ceiling,bm3d,nlm,"
+    f"zsn2n-{zero_shot.STEPS}"
+)
 _START = "small-denoiser"
 # Strengths to choose from by hand, 0 to 255 scale; for NLM it is the filter's own.
 _SIGMAS = (5.0, 10.0, 15.0, 25.0, 40.0, 65.0)
@@ -44,6 +51,33 @@ _ONE_IN = 4  # of your pairs tells the ceiling's training when to stop
 
 Scores = dict[str, list[float]]
 Denoise = Callable[[np.ndarray], np.ndarray]
+
+
+class Scored(NamedTuple):
+    """What of a camera's folder is scored.
+
+    Attributes:
+      images: at most so many, evenly spaced; None for all.
+      side: of the middle that counts, in pixels; None for whole images.
+    """
+
+    images: int | None
+    side: int | None
+
+    def scenes(self, pairs: list[Pair]) -> list[denoising.Scene]:
+        """These images of the pairs."""
+        count = min(self.images or len(pairs), len(pairs))
+        chosen = [pairs[index * len(pairs) // count] for index in range(count)]
+        return [
+            scene._replace(rows=self._middle(scene.rows), columns=self._middle(scene.columns))
+            for scene in denoising.scenes_of_pairs(chosen)
+        ]
+
+    def _middle(self, window: slice) -> slice:
+        length = window.stop - window.start
+        side = min(self.side or length, length)
+        start = window.start + (length - side) // 2
+        return slice(start, start + side)
 
 
 def _bm3d(sigma: float) -> Denoise:
@@ -70,15 +104,19 @@ def _estimated(make: Callable[[float], Denoise]) -> Denoise:
     )(noisy)
 
 
-def _score(denoise: dict[str, Denoise], scored: list[Pair]) -> tuple[dict[str, Scores], float]:
+def _score(
+    denoise: dict[str, Denoise], scored: list[denoising.Scene]
+) -> tuple[dict[str, Scores], float]:
     """Scores by row, the noisy input's too, and the seconds that all took per image."""
     begun = time.monotonic()
-    evaluation = denoising.evaluate(denoise, denoising.scenes_of_pairs(scored), Broken(False))
+    evaluation = denoising.evaluate(denoise, scored, Broken(False))
     seconds = (time.monotonic() - begun) / len(scored) / len(denoise)
     return evaluation.scores, seconds
 
 
-def _by_hand(make: Callable[[float], Denoise], scored: list[Pair]) -> tuple[Scores, float]:
+def _by_hand(
+    make: Callable[[float], Denoise], scored: list[denoising.Scene]
+) -> tuple[Scores, float]:
     """Of each image the scores of the strength with the best PSNR, as a person would choose."""
     scores, seconds = _score({str(sigma): make(sigma) for sigma in _SIGMAS}, scored)
     scores.pop(denoising.NOISY)
@@ -123,18 +161,21 @@ def _ceiling(yours: list[Pair], work: Path, minutes: float) -> Path:
 
 
 def _make_row(
-    row: str, yours: list[Pair], scored: list[Pair], work: Path, minutes: float
+    row: str, yours: list[Pair], scored: list[denoising.Scene], work: Path, minutes: float
 ) -> dict[str, tuple[Scores, float]]:
     """Scores and seconds per image, by the title of each line of the table."""
     kind, _, number = row.partition("-")
+    chosen: Any
     if row == "bundled":
-        chosen: Any = _START
+        chosen = load_denoiser(_START)
     elif kind == "adapted" and number.isdigit():
-        chosen = _adapted(yours, int(number), 0, work, minutes)
+        chosen = load_denoiser(_adapted(yours, int(number), 0, work, minutes))
     elif kind == "pairs" and number.isdigit():
-        chosen = _adapted(yours, len(yours), int(number), work, minutes)
+        chosen = load_denoiser(_adapted(yours, len(yours), int(number), work, minutes))
     elif row == "ceiling":
-        chosen = _ceiling(yours, work, minutes)
+        chosen = load_denoiser(_ceiling(yours, work, minutes))
+    elif kind == "zsn2n" and number.isdigit():
+        chosen = partial(zero_shot.denoise, steps=int(number))
     elif row in ("bm3d", "nlm"):
         make = {"bm3d": _bm3d, "nlm": _nlm}[row]
         estimated, seconds = _score({row: _estimated(make)}, scored)
@@ -144,33 +185,33 @@ def _make_row(
         }
     else:
         raise InputError(f"--rows: unknown row {row!r}; known are {_ROWS}")
-    scores, seconds = _score({row: load_denoiser(chosen)}, scored)
+    scores, seconds = _score({row: chosen}, scored)
     lines = {row: (scores[row], seconds)}
     return lines if row != "bundled" else {"noisy": (scores[denoising.NOISY], 0.0)} | lines
 
 
-def _camera(folder: str, rows: list[str], output: Path, minutes: float) -> str:
+def _camera(folder: str, rows: list[str], output: Path, minutes: float, which: Scored) -> str:
     """The table of one camera."""
     pairs = find_pairs(folder)
-    yours, scored = pairs[::2], pairs[1::2]
-    if not scored:
+    yours = pairs[::2]
+    if len(pairs) < 2:
         raise InputError(f"{folder}: needs two pairs or more")
+    scored = which.scenes(pairs[1::2])
+    asked = {"minutes": minutes, "protocol": report.PROTOCOL} | which._asdict()
     lines = []
     for row in rows:
-        kept = output / f"{row}.json"
-        if not kept.exists():
-            print(f"{folder}: {row}", flush=True)
-            made = _make_row(row, yours, scored, output / row, minutes)
-            with replacing(kept) as temporary:
-                temporary.write_text(json.dumps(made))
-        for title, (scores, seconds) in json.loads(kept.read_text()).items():
+        print(f"{folder}: {row}", flush=True)
+        make = partial(_make_row, row, yours, scored, output / row, minutes)
+        made = budget.kept(output / f"{row}.json", asked, make)
+        for title, (scores, seconds) in made.items():
             cells = (
                 report.cell(statistics.mean(scores[name]), digits)
                 for name, (_, digits) in _METRICS.items()
             )
             lines.append([title, *cells, f"{seconds:.1f}"])
     titles = [title for title, _ in _METRICS.values()]
-    heading = f"{folder}: {len(yours)} pairs are yours, {len(scored)} are scored\n\n"
+    part = f", the middle {which.side}x{which.side} of each" if which.side else ""
+    heading = f"{folder}: {len(yours)} pairs are yours, {len(scored)} are scored{part}\n\n"
     return heading + report.markdown_table(["row", *titles, "s per image"], lines)
 
 
@@ -190,13 +231,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     parser.add_argument("--rows", default=_ROWS, help="which, comma-separated")
     parser.add_argument("--minutes", default=20.0, type=float, help="of each training")
+    parser.add_argument("--images", type=int, help="scored of a camera, instead of every second")
+    parser.add_argument("--side", type=int, help="of the middle that is scored, in pixels")
     args = parser.parse_args(argv)
+    for name, fewest in (("images", 1), ("side", SMALLEST_SIDE)):
+        value = getattr(args, name)
+        if value is not None and value < fewest:
+            raise InputError(f"--{name}={value}: needs {fewest} or more")
     use_compilation_cache()
+    which = Scored(args.images, args.side)
     texts = []
     for number, (folder, _) in enumerate(parse_spec(args.pairs)):
         output = args.output / f"{number}-{Path(folder).parent.name}-{Path(folder).name}"
         output.mkdir(parents=True, exist_ok=True)
-        texts.append(_camera(folder, args.rows.split(","), output, args.minutes))
+        texts.append(_camera(folder, args.rows.split(","), output, args.minutes, which))
         text = "\n\n".join(texts) + f"\n\nTraining: {args.minutes:g} minutes. {report.PROTOCOL}\n"
         with replacing(args.output / "results.md") as temporary:
             temporary.write_text(text)

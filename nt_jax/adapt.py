@@ -155,8 +155,9 @@ def main(argv: list[str] | None = None) -> None:
 
     gained = outcome.after - outcome.before
     said = [
-        f"on held-out patches with that noise: noisy {outcome.noisy:.2f} dB, denoised"
-        f" {outcome.before:.2f} before and {outcome.after:.2f} dB after {outcome.steps} steps"
+        f"on held-out patches, denoised photos with that noise: noisy {outcome.noisy:.2f} dB,"
+        f" denoised {outcome.before:.2f} before and {outcome.after:.2f} dB after {outcome.steps}"
+        " steps; look at the report before you rely on it"
     ]
     metadata, variables = load_workdir(run)
     if gained <= 0:

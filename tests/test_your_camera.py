@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from experiments import your_camera
+from experiments import your_camera, zero_shot
 from nt_jax.errors import InputError
 
 
@@ -30,11 +30,11 @@ def test_the_strength_by_hand_is_the_best_and_a_row_is_made_once(pairs, tmp_path
     flags = [f"--pairs={pairs}", f"--output={output}", "--rows=nlm"]
     your_camera.main(flags)
     (kept,) = output.glob("*/nlm.json")
-    rows = json.loads(kept.read_text())
+    rows = json.loads(kept.read_text())["answer"]
     by_hand, estimated = (rows[f"nlm, {name}"][0]["psnr"] for name in ("by hand", "estimated"))
     assert len(by_hand) == 2, "every second pair is yours"
     assert np.mean(by_hand) > np.mean(estimated) - 0.5
-    scored = your_camera.find_pairs(pairs)[1::2]
+    scored = your_camera.Scored(None, None).scenes(your_camera.find_pairs(pairs)[1::2])
     one, _ = your_camera._score({"one": your_camera._nlm(25.0)}, scored)
     assert (np.array(by_hand) >= one["one"]["psnr"]).all()
     table = (output / "results.md").read_text()
@@ -43,6 +43,32 @@ def test_the_strength_by_hand_is_the_best_and_a_row_is_made_once(pairs, tmp_path
     monkeypatch.setattr(your_camera, "_make_row", lambda *args: pytest.fail("made again"))
     your_camera.main(flags)
     assert (output / "results.md").read_text() == table
+
+
+def test_fewer_images_and_their_middle_are_scored_anew(pairs, tmp_path):
+    flags = [f"--pairs={pairs}", f"--output={tmp_path / 'out'}", "--rows=nlm"]
+    your_camera.main(flags)
+    your_camera.main([*flags, "--images=1", "--side=32"])
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "1 are scored, the middle 32x32 of each" in table
+    (scene,) = your_camera.Scored(1, 32).scenes(your_camera.find_pairs(pairs)[1::2])
+    assert (scene.name, scene.rows, scene.columns) == ("1", slice(16, 48), slice(16, 48))
+    with pytest.raises(InputError, match="--side=8: needs 16 or more"):
+        your_camera.main([*flags, "--side=8"])
+
+
+def test_halves_are_the_diagonals_means():
+    image = np.array([[[1.0], [2.0]], [[4.0], [7.0]]])
+    assert zero_shot.halves(image).ravel().tolist() == [3.0, 4.0]
+
+
+def test_zs_n2n_learns_from_the_image_alone():
+    clean = data.astronaut()[16:48, 200:233] / 255  # an odd side
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 0.1, clean.shape), 0, 1)
+    denoised = zero_shot.denoise(noisy.astype(np.float32), steps=60)
+    before, after = (-10 * np.log10(np.square(x - clean).mean()) for x in (noisy, denoised))
+    assert denoised.shape == clean.shape
+    assert after > before + 3
 
 
 def test_yours_are_copied_role_by_role(pairs, tmp_path):
