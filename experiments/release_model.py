@@ -2,12 +2,16 @@
 
 python -m experiments.release_model --workdir=runs/small --output=nt_jax/pretrained/small \
   [--networks=experiments/networks/small] [--terms="data/photos=CC0" ...]
+python -m experiments.release_model --model=small --reader=runs/reader --output=FOLDER
 
 A NoiseTransfer model keeps its generator (the moving average where the run has one) and its key
 encoder, which then judges in the discriminator's place. `model.json` tells the recipe, the step and
 the held-out figures of the run's last evaluation. --networks also writes all networks of the run as
 a small workdir, averages in place of what they are averages of, for `config.train.init_from` to go
 on from.
+
+--reader joins a run of `configs/reader.py` to a model that is there already: from then on the
+model's noise is read, and calibrated, by that network.
 """
 
 import copy
@@ -24,6 +28,7 @@ import numpy as np
 from nt_jax import families
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, load_state, read_config, save_model
 from nt_jax.errors import ArgumentParser, InputError, run_command
+from nt_jax.inference.loading import load_noisetransfer
 from nt_jax.inference.workdir import load_workdir
 from nt_jax.training.logs import read_metrics
 
@@ -51,6 +56,41 @@ def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None)
         metadata["terms"] = dict(terms)
     released = {name: tree for name, tree in variables.items() if name in _RELEASED}
     save_model(output, metadata, _halved(released))
+    return metadata
+
+
+def join_reader(model: str, workdir: Path, output: Path) -> dict[str, Any]:
+    """Writes a NoiseTransfer model with a reader of noise as its own, and returns its metadata.
+
+    Args:
+      model: bundled name, workdir or model folder.
+      workdir: run of a reader.
+      output: the model folder.
+
+    Raises:
+      InputError: there is no such model or run, or the reader was trained on patches of another
+        size than the model's references are cut to.
+    """
+    loaded = load_noisetransfer(model)
+    about, variables = load_workdir(workdir)
+    if "noise_reader" not in variables:
+        raise InputError(f"{workdir} is of kind {about['kind']}, not a reader of noise")
+    trained_on = about["model"]["patch_size"]
+    if trained_on != loaded.reference_crop:
+        raise InputError(
+            f"{workdir} was trained on patches of {trained_on} pixels, but {model} cuts references"
+            f" to {loaded.reference_crop}; train the reader with"
+            f" --config.data.patch_size={loaded.reference_crop}"
+        )
+    metadata = copy.deepcopy(dict(loaded.metadata))
+    metadata["model"] = dict(metadata["model"]) | {"noise_reader": about["model"]["width"]}
+    metadata["noise_reader"] = {
+        "step": about["step"],
+        "recipe": _recipe(read_config(workdir)),
+        "held_out": _held_out(workdir / "metrics.jsonl", about["step"]),
+    }
+    parts = dict(loaded.params) | {"noise_reader": variables["noise_reader"]}
+    save_model(output, metadata, _halved(jax.tree.map(np.asarray, parts)))
     return metadata
 
 
@@ -117,7 +157,9 @@ def _held_out(metrics: Path, step: int) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="training run")
+    parser.add_argument("--workdir", type=Path, help="training run")
+    parser.add_argument("--model", help="with --reader: bundled name, workdir or model folder")
+    parser.add_argument("--reader", type=Path, help="run of a reader to join to --model")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--networks", type=Path, help="folder for all networks of the run")
     parser.add_argument("--terms", action="append", default=[], help="FOLDER=TERMS; repeat it")
@@ -125,13 +167,19 @@ def main() -> None:
     if wrong := [given for given in args.terms if "=" not in given]:
         raise InputError(f"--terms={wrong[0]}: expected FOLDER=TERMS")
     terms = dict(given.split("=", 1) for given in args.terms)
-    if not (args.workdir / "metrics.jsonl").is_file():
-        raise InputError(f"{args.workdir} is no training workdir: it has no metrics.jsonl")
-    metadata = release(args.workdir, args.output, terms)
+    if (args.workdir is None) == (args.model is None) or bool(args.model) != bool(args.reader):
+        raise InputError("give --workdir, or --model and --reader")
+    run = args.workdir or args.reader
+    if not (run / "metrics.jsonl").is_file():
+        raise InputError(f"{run} is no training workdir: it has no metrics.jsonl")
+    if args.reader:
+        metadata = join_reader(args.model, args.reader, args.output)
+    else:
+        metadata = release(args.workdir, args.output, terms)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     print(f"wrote {args.output}: step {metadata['step']}, {size / 1e6:.1f} MB")
     if args.networks:
-        release_networks(args.workdir, args.networks)
+        release_networks(run, args.networks)
         print(f"wrote {args.networks}")
 
 

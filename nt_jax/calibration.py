@@ -1,13 +1,14 @@
 """Scales generated noise to the level that is read off the reference.
 
 A generator follows the level of noise it knows well and falls behind with noise it does not, while
-the head on the embedding reads levels far more evenly. Generated noise is known exactly, so it can
+what reads the reference gets its level far more evenly. Generated noise is known exactly, so it can
 be measured where the reference was read: noise is generated on the reference's own patches,
 smoothed in place of the clean ones that nobody has, and the ratio of both levels is the gain of all
 noise generated for that reference. It depends on the reference and the model alone: not on the
 image that gets the noise, nor on a tile or a seed.
 
-Not in the paper; for models whose encoder has the head (`config.model.reader`).
+Not in the paper; for models that can read: by a head on the embedding
+(`config.model.reader`) or by a network of its own (`noise_reader`).
 """
 
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from nt_jax.filters import gaussian_blur
 from nt_jax.models.generator import sample_maps
-from nt_jax.models.networks import Networks, generate_noise, read
+from nt_jax.models.networks import Networks, generate_noise
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.readings import decode
 
@@ -40,25 +41,24 @@ class Calibration(NamedTuple):
 
 def calibrate(
     networks: Networks,
-    encoder: Tree,
     generator: Tree,
     patches: Array,
-    embeddings: Array,
+    vectors: Array,
     embedding: Array,
     key: Array,
 ) -> Calibration:
     """Finds the gains of noise generated for references.
 
     Args:
-      networks: the modules; the discriminator has a head that reads.
-      encoder, generator: spectrally normalised parameters.
+      networks: the modules.
+      generator: its parameters, spectrally normalised.
       patches: of N references, K of each, float32 [K, N, H, W, 3] in [0, 1]; sides multiples of 4
         above 10.
-      embeddings: of each patch, [K, N, E].
+      vectors: what is read off each patch, [K, N, SIZE], see `readings.decode`.
       embedding: of each reference, which the noise is generated from, [N, E].
       key: PRNG key of the random maps.
     """
-    levels = jnp.exp(decode(read(networks, encoder, embeddings)).log_level)  # [K, N, 3]
+    levels = jnp.exp(decode(vectors).log_level)  # [K, N, 3]
     flat = patches.reshape(-1, *patches.shape[2:])
     pseudo_clean = gaussian_blur(flat)
     count, height, width, _ = flat.shape

@@ -170,7 +170,9 @@ class Checkpointer:
         # Else each of several devices would cut its part out of each array, by hundreds of programs
         # to compile, to write a few megabytes.
         whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
-        registry = ocp.type_handlers.create_type_handler_registry((jax.Array, whole))
+        registry = ocp.type_handlers.create_type_handler_registry(
+            (jax.Array, whole), (np.ndarray, ocp.type_handlers.NumpyHandler())
+        )
         return ocp.CheckpointManager(
             self._folder,
             item_handlers={

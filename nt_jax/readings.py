@@ -6,7 +6,7 @@ loss compares those of true and generated noise. A photo's noise is then read wi
 image: `Model.read_noise`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -150,12 +150,14 @@ def _blotches(centred: Array) -> Array:
     return 0.5 * jnp.log2(coarse / fine)
 
 
-def decode(vectors: Array) -> Readings:
+def decode(vectors: Array | np.ndarray) -> Readings:
     """Readings of standardised vectors [..., SIZE], as the head on the embedding gives them."""
     ones = (1,) * (jnp.ndim(vectors) - 1)
     values = vectors * _SPREAD.reshape(*ones, -1) + _CENTRE.reshape(*ones, -1)
     ends = np.cumsum([size for size, _, _ in _PARTS.values()])[:-1]
-    parts = jnp.split(values, ends, axis=-1)
+    # Arrays of NumPy stay there: each operation of JAX is a program to find and to load.
+    split: Any = np.split if isinstance(values, np.ndarray) else jnp.split
+    parts: Any = split(values, ends, axis=-1)
     return Readings(**dict(zip(_PARTS, parts, strict=True)))
 
 

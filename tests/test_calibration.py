@@ -43,8 +43,9 @@ def test_gain_brings_the_level_to_what_is_read(model):
     encoder, generator = params["key_encoder"], params["generator"]
     each = embed(networks, encoder, patches[:, 0])[:, None]
     embedding, key = each.mean(0), jax.random.key(1)
-    found = calibration.calibrate(networks, encoder, generator, patches, each, embedding, key)
-    level = np.exp(readings.decode(read(networks, encoder, each)).log_level)
+    vectors = read(networks, encoder, each)
+    found = calibration.calibrate(networks, generator, patches, vectors, embedding, key)
+    level = np.exp(readings.decode(vectors).log_level)
     aimed = np.sqrt(np.square(level).mean((0, 1)))
     pseudo_clean = gaussian_blur(patches[:, 0])
     maps = sample_maps(key, 4, 32, 32, model.blocks)
@@ -65,10 +66,9 @@ def test_bounds(model):
     each = embed(model.networks, model.params["key_encoder"], patches[0])[None]
     found = calibration.calibrate(
         model.networks,
-        model.params["key_encoder"],
         weak,
         patches,
-        each,
+        read(model.networks, model.params["key_encoder"], each),
         each[0],
         jax.random.key(0),
     )

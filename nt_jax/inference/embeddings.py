@@ -61,21 +61,14 @@ def embed_by_crops(networks: Networks, params: Tree, images: Array, side: int) -
       images: in [0, 1].
       side: of the crops, see `reference_crops`.
     """
-    _, each = embed_each_crop(networks, params, images, side)
-    return average(each, networks.discriminator.bound)
-
-
-def embed_each_crop(
-    networks: Networks, params: Tree, images: Array, side: int
-) -> tuple[Array, Array]:
-    """Cuts images [N, H, W, 3] as `embed_by_crops` and embeds the pieces.
-
-    Returns:
-      The K pieces of each, [K, N, h, w, 3], and their embeddings, [K, N, E].
-    """
-    crops = jnp.stack(reference_crops(images, side))
+    crops = stacked_crops(images, side)
     embeddings = embed(networks, params, crops.reshape(-1, *crops.shape[2:]))
-    return crops, embeddings.reshape(*crops.shape[:2], -1)
+    return average(embeddings.reshape(*crops.shape[:2], -1), networks.discriminator.bound)
+
+
+def stacked_crops(images: Array, side: int) -> Array:
+    """Cuts images [N, H, W, 3] as `embed_by_crops`: K pieces of each, [K, N, h, w, 3]."""
+    return jnp.stack(reference_crops(images, side))
 
 
 def _pieces(size: int, side: int) -> list[slice]:

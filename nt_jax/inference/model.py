@@ -30,7 +30,7 @@ from nt_jax.inference.tiles import (
     round_up,
 )
 from nt_jax.models.generator import map_shapes, sample_maps
-from nt_jax.models.networks import Networks, generate_noise
+from nt_jax.models.networks import Networks, embed_and_read, generate_noise
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.paths import expand
 from nt_jax.readings import NoiseReading
@@ -40,6 +40,8 @@ _FRAME = 16
 
 # Of converted models: the size published figures are measured on.
 _DEFAULT_REFERENCE_CROP = 256
+# Names of the networks that look at a reference.
+_SEEING = ("key_encoder", "noise_reader")
 # Crops of a reference that go through the encoder together.
 _EMBEDDED_AT_ONCE = 16
 
@@ -51,7 +53,7 @@ class Model:
     Attributes:
       networks: the modules.
       params: spectrally normalised parameters by network: `generator`, `key_encoder` and, where
-        known, `discriminator`.
+        known, `discriminator` and `noise_reader`.
       metadata: what the model's folder says about it.
     """
 
@@ -101,29 +103,40 @@ class Model:
         Returns:
           float32 [N, E].
         """
-        return self.average(self._embed_each(crops))
+        return self.average(self._look_at_each(crops)[0])
 
-    def _embed_each(self, crops: Sequence[ArrayLike]) -> Array:
-        """Embeddings of crops of one size, K times [N, h, w, 3] -> [K, N, E]."""
+    def _look_at_each(self, crops: Sequence[ArrayLike]) -> tuple[Array, Array | None]:
+        """Embeds and reads crops of one size, K times [N, h, w, 3].
+
+        Returns:
+          (embeddings [K, N, E], what is read [K, N, SIZE]; None of a model that cannot read).
+        """
         check_process()  # before anything that a fork would hang on; all that embeds comes here
         # Arrays of NumPy stay there: each operation of JAX is a program to find and to load.
         numpy: Any = jnp if any(isinstance(crop, jax.Array) for crop in crops) else np
-        if len(crops) == 1:
-            return numpy.asarray(
-                programs.embed_images(self.networks, self.params["key_encoder"], crops[0])
-            )[None]
-        images = numpy.concatenate(crops)
-        # Always as many at once: one program for references of all sizes.
-        batches = -(-len(images) // _EMBEDDED_AT_ONCE)
-        surplus = batches * _EMBEDDED_AT_ONCE - len(images)
-        images = numpy.concatenate([images, np.zeros((surplus, *images.shape[1:]), np.float32)])
-        embeddings = numpy.concatenate(
-            [
-                programs.embed_images(self.networks, self.params["key_encoder"], batch)
+        params = {name: self.params[name] for name in _SEEING if name in self.params}
+        count = len(crops)
+        if count == 1:
+            found = [programs.look_at(self.networks, params, crops[0])]
+            total = np.shape(crops[0])[0]
+        else:
+            images = numpy.concatenate(crops)
+            # Always as many at once: one program for references of all sizes.
+            total, batches = len(images), -(-len(images) // _EMBEDDED_AT_ONCE)
+            surplus = batches * _EMBEDDED_AT_ONCE - total
+            blank = np.zeros((surplus, *images.shape[1:]), np.float32)
+            images = numpy.concatenate([images, blank])
+            found = [
+                programs.look_at(self.networks, params, batch)
                 for batch in numpy.split(images, batches)
             ]
-        )[: len(images) - surplus]
-        return embeddings.reshape(len(crops), -1, self.embedding_size)
+
+        def together(parts: Any) -> Any:
+            joined = numpy.concatenate([numpy.asarray(part) for part in parts])[:total]
+            return joined.reshape(count, -1, joined.shape[-1])
+
+        embeddings, vectors = zip(*found, strict=True)
+        return together(embeddings), together(vectors) if self.can_read else None
 
     def average(self, embeddings: Sequence[ArrayLike] | Array | np.ndarray) -> Array:
         """Average of embeddings [..., E], back to unit length for the l2 bound."""
@@ -204,8 +217,8 @@ class Model:
 
     @property
     def can_read(self) -> bool:
-        """Whether the encoder has a head that reads numbers of the noise."""
-        return self.networks.discriminator.readings > 0
+        """Whether it reads numbers of the noise: by a head on the embedding or another network."""
+        return self.networks.reader is not None or self.networks.discriminator.readings > 0
 
     def read_noise(self, image: ArrayLike) -> NoiseReading:
         """Reads what the noise of a photo is like, without its clean image.
@@ -224,7 +237,9 @@ class Model:
         self._check_reader()
         images = checks.check_large_enough(as_images(image, "image"), "image")
         crops = embeddings_of.reference_crops(images, self.reference_crop)
-        reading = read_crops(self.networks, self.params, self._embed_each(crops))
+        _, vectors = self._look_at_each(crops)
+        assert vectors is not None
+        reading = read_crops(vectors)
         if np.ndim(image) == 4:
             return reading
         return NoiseReading(*(numbers[0] for numbers in reading))
@@ -272,14 +287,15 @@ class Model:
         """
         if calibrate:
             self._check_reader()
-        each = [np.asarray(self._embed_each(of_image)) for of_image in crops]  # [K, 1, E]
-        embedding = self.average([np.asarray(self.average(of_image))[0] for of_image in each])
+        looks = [self._look_at_each(of_image) for of_image in crops]  # [K, 1, E], [K, 1, SIZE]
+        embedding = self.average([np.asarray(self.average(each))[0] for each, _ in looks])
         if not self.can_read:
             return ReferenceNoise(embedding, np.ones(3, np.float32), np.ones(3, np.float32), None)
+        vectors = np.concatenate([np.asarray(vectors) for _, vectors in looks])
         patches = (
             [crop for of_image in crops for crop in of_image] if calibrate in (None, True) else []
         )
-        return read_reference(self.networks, self.params, patches, np.concatenate(each), embedding)
+        return read_reference(self.networks, self.params, patches, vectors, embedding)
 
     def transfer(
         self,
@@ -425,17 +441,19 @@ class Model:
         around = ((0, 0), (_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0))
         clean = jnp.pad(batch["clean"], around, mode="reflect")
         count, height, width, _ = clean.shape
-        encoder, generator = params["key_encoder"], params["generator"]
-        patches, each = embeddings_of.embed_each_crop(
-            self.networks, encoder, batch["reference"], self.reference_crop
+        generator = params["generator"]
+        patches = embeddings_of.stacked_crops(batch["reference"], self.reference_crop)
+        each, vectors = embed_and_read(
+            self.networks, params, patches.reshape(-1, *patches.shape[2:])
         )
-        embedding = self.average(each)
+        embedding = self.average(each.reshape(*patches.shape[:2], -1))
         map_key, calibration_key = prng.split(key)
         maps = sample_maps(map_key, count, height, width, self.blocks)
         noise = generate_noise(self.networks, generator, clean, embedding, maps)
-        if self.can_read:
+        if vectors is not None:
+            vectors = vectors.reshape(*patches.shape[:2], -1)
             gain = calibrate_noise(
-                self.networks, encoder, generator, patches, each, embedding, calibration_key
+                self.networks, generator, patches, vectors, embedding, calibration_key
             ).gain
             noise *= gain[:, None, None]
         return noise[:, _FRAME:-_FRAME, _FRAME:-_FRAME]

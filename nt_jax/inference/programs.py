@@ -1,5 +1,6 @@
 """What a loaded NoiseTransfer model computes, compiled: one program a size of its arrays."""
 
+from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from nt_jax.compilation import Program
 from nt_jax.inference.tiles import full_float32, stacked_maps, unstack
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, sample_maps
-from nt_jax.models.networks import Networks, embed
+from nt_jax.models.networks import Networks, embed_and_read
 from nt_jax.models.parameters import Array, Tree
 
 
@@ -19,9 +20,11 @@ def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
 
 @Program
 @full_float32
-def embed_images(networks: Networks, params: Tree, images: Array) -> Array:
-    """The key encoder: images [N, h, w, 3] -> embeddings [N, E]."""
-    return embed(networks, params, images)
+def look_at(
+    networks: Networks, params: Mapping[str, Tree], images: Array
+) -> tuple[Array, Array | None]:
+    """`networks.embed_and_read`: images [N, h, w, 3] -> embeddings [N, E] and vectors [N, SIZE]."""
+    return embed_and_read(networks, params, images)
 
 
 @partial(jax.jit, static_argnums=0)

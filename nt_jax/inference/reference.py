@@ -11,9 +11,8 @@ from nt_jax.calibration import calibrate as calibrate_noise
 from nt_jax.compilation import Program
 from nt_jax.inference.tiles import full_float32
 from nt_jax.models.networks import Networks
-from nt_jax.models.networks import read as read_embeddings
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.readings import NoiseReading, Readings, decode, summarize
+from nt_jax.readings import NoiseReading, decode, summarize
 
 # Crops of a reference that its calibration generates noise on.
 _CALIBRATED_ON = (1, 4, 16)
@@ -40,18 +39,16 @@ class ReferenceNoise(NamedTuple):
         return bool((self.gain != self.wanted).any())
 
 
-def read_crops(
-    networks: Networks, params: Mapping[str, Tree], embeddings: ArrayLike
-) -> NoiseReading:
-    """Reads N images off the embeddings of their crops, [K, N, E]."""
-    return summarize(Readings(**_read(networks, params["key_encoder"], embeddings)))
+def read_crops(vectors: ArrayLike) -> NoiseReading:
+    """Puts together what is read off the crops of N images, [K, N, SIZE]."""
+    return summarize(decode(np.asarray(vectors)))
 
 
 def read_reference(
     networks: Networks,
     params: Mapping[str, Tree],
     patches: Sequence[ArrayLike],
-    each: ArrayLike,
+    vectors: np.ndarray,
     embedding: Array,
 ) -> ReferenceNoise:
     """Reads a reference, and calibrates its noise where there are patches to do it on.
@@ -60,19 +57,18 @@ def read_reference(
       networks, params: the model.
       patches: all crops of the reference's images, float in [0, 1], [1, h, w, 3]; none: the gain
         is 1.
-      each: their embeddings, [K, 1, E].
-      embedding: their average, [E].
+      vectors: what is read off each, [K, 1, SIZE].
+      embedding: average of their embeddings, [E].
     """
-    reading = NoiseReading(*(x[0] for x in read_crops(networks, params, each)))
+    reading = NoiseReading(*(x[0] for x in read_crops(vectors)))
     gain = wanted = np.ones(3, np.float32)
     if patches:
         chosen = _spread(patches)
         found = _calibrate(
             networks,
-            params["key_encoder"],
             params["generator"],
             np.stack([np.asarray(patches[i]) for i in chosen]),
-            np.asarray(each)[chosen],
+            vectors[chosen],
             np.asarray(embedding)[None],
         )
         gain, wanted = (np.asarray(x)[0] for x in found)
@@ -89,21 +85,14 @@ def _spread(crops: Sequence[ArrayLike]) -> list[int]:
 
 @Program
 @full_float32
-def _read(networks: Networks, params: Tree, embeddings: Array) -> dict[str, Array]:
-    return vars(decode(read_embeddings(networks, params, embeddings)))
-
-
-@Program
-@full_float32
 def _calibrate(
     networks: Networks,
-    encoder: Tree,
     generator: Tree,
     patches: Array,
-    embeddings: Array,
+    vectors: Array,
     embedding: Array,
 ) -> tuple[Array, Array]:
     # The same key for every reference: the gain is a function of the reference.
     key = prng.key(0)
-    found = calibrate_noise(networks, encoder, generator, patches, embeddings, embedding, key)
+    found = calibrate_noise(networks, generator, patches, vectors, embedding, key)
     return found.gain, found.wanted

@@ -1,5 +1,6 @@
 """The pair of networks a NoiseTransfer model consists of, built from a model config."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from nt_jax import prng, readings
 from nt_jax.models.discriminator import Discriminator, Reader
 from nt_jax.models.generator import Generator, map_shapes
+from nt_jax.models.noise_reader import NoiseReader, read_noise
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, init_params, module_layout
 from nt_jax.models.spectral import SpectralVectors, init_spectral
 
@@ -15,10 +17,16 @@ _SIZE = 16
 
 
 class Networks(NamedTuple):
-    """Modules; their parameters are arguments of every call."""
+    """Modules; their parameters are arguments of every call.
+
+    Attributes:
+      generator, discriminator: NoiseTransfer's.
+      reader: what a noise is read by, in place of the discriminator's head; None for that or none.
+    """
 
     generator: Generator
     discriminator: Discriminator
+    reader: NoiseReader | None = None
 
 
 class Variables(NamedTuple):
@@ -43,12 +51,14 @@ def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
             readings.SIZE if getattr(model, "reader", False) else 0,
             dtype,
         ),
+        # Joined to a model when it is released; no part of its training.
+        NoiseReader(model.noise_reader) if getattr(model, "noise_reader", 0) else None,
     )
 
 
 def layouts(networks: Networks) -> tuple[Layout, Layout]:
     """Parameter layouts of the generator and the discriminator."""
-    generator, discriminator = networks
+    generator, discriminator, _ = networks
     image, images = (1, _SIZE, _SIZE, 3), (1, 1, _SIZE, _SIZE, 3)
     embedding = (1, discriminator.embedding_size)
     maps = map_shapes(1, _SIZE, _SIZE, generator.blocks)
@@ -82,6 +92,29 @@ def read(networks: Networks, params: Tree, embeddings: Array) -> Array:
     """
     reader = Reader(networks.discriminator.readings)
     return jnp.asarray(reader.apply({"params": params["reader"]}, embeddings))
+
+
+def embed_and_read(
+    networks: Networks, params: Mapping[str, Tree], images: Array
+) -> tuple[Array, Array | None]:
+    """Embeds images and reads their noise.
+
+    Args:
+      networks: the modules.
+      params: `key_encoder`, spectrally normalised, and `noise_reader` where there is one.
+      images: [B, H, W, 3] in [0, 1], sides multiples of 4.
+
+    Returns:
+      (embeddings [B, E], standardised vectors [B, N] for `readings.decode`; None of a model that
+      cannot read).
+    """
+    encoder = params["key_encoder"]
+    embeddings = embed(networks, encoder, images)
+    if networks.reader is not None:
+        return embeddings, read_noise(networks.reader, params["noise_reader"], images).values
+    if networks.discriminator.readings:
+        return embeddings, read(networks, encoder, embeddings)
+    return embeddings, None
 
 
 def generate_noise(

@@ -43,4 +43,6 @@ def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str)
     params = {key: variables[key] for key in ("generator", "key_encoder")}
     if "discriminator" in variables:
         params["discriminator"] = variables["discriminator"]
+    if networks.reader is not None:
+        params["noise_reader"] = variables["noise_reader"]
     return Model(networks, jax.device_put(params), metadata)

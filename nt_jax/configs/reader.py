@@ -1,0 +1,76 @@
+"""Readers of noise: networks that tell what the noise of a photo is like. Not in the paper.
+
+  python -m nt_jax.main --config=configs/reader.py:ARG --workdir=runs/reader \
+    --config.data.photos=CLEAN_PHOTOS --config.data.pairs=SIDD_DIR,POLYU_DIR
+
+ARG is one of
+  small  width 32, batch 32, patch 64: two hours on one CPU core (default)
+  smoke  seconds, for tests; needs no data
+"""
+
+from ml_collections import ConfigDict
+
+from nt_jax.configs.common import base_config
+from nt_jax.errors import InputError
+
+
+def get_config(arg: str = "small") -> ConfigDict:
+    """The recipe named `arg`."""
+    if arg not in _RECIPES:
+        raise InputError(f"no config argument '{arg}'; choose from {', '.join(_RECIPES)}")
+    config = base_config()
+    config.family = "reader"
+    for name in ("variant", "losses"):
+        del config[name]
+    config.model = model = ConfigDict()
+    # Channels of the first scale.
+    model.width = 32
+    data = config.data
+    data.loader = "device"
+    data.patch_size = 64
+    data.real_reference = "none"
+    data.real_fraction = 0.4
+    data.pair_clean_fraction = 0.2
+    data.noise_kinds = ("gaussian", "poisson", "poisson_gaussian", "camera")
+    data.noise_kind_weights = (1.0, 0.5, 1.0, 5.0)
+    data.camera_processing = True
+    data.grey_fraction = 0.08
+    data.lam_range = (5.0, 400.0)
+    train = config.train
+    train.batch_size = 32
+    train.steps = 10_000
+    train.learning_rate = 7e-4
+    train.decay = "cosine"
+    train.adam_b1 = 0.9
+    train.adam_b2 = 0.999
+    train.l2 = 0.0
+    train.ema_decay = 0.999
+    train.checkpoint_every = 200
+    train.log_every = 20
+    config.eval.every = 2000
+    config.eval.patch_size = 64
+    _RECIPES[arg](config)
+    return config
+
+
+def _small(config: ConfigDict) -> None:
+    del config
+
+
+def _smoke(config: ConfigDict) -> None:
+    config.model.width = 4
+    # Camera noise takes half a minute to compile.
+    config.data.noise_kinds = ("gaussian", "poisson_gaussian")
+    config.data.noise_kind_weights = (1.0, 1.0)
+    config.data.patch_size = 24
+    config.train.batch_size = 8
+    config.train.steps = 6
+    config.train.ema_decay = 0.99
+    config.train.checkpoint_every = 2
+    config.train.log_every = 1
+    config.eval.every = 3
+    config.eval.patches = 2
+    config.eval.patch_size = 32
+
+
+_RECIPES = {"small": _small, "smoke": _smoke}

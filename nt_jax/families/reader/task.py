@@ -1,0 +1,155 @@
+"""Readers of noise as a task of the training loop."""
+
+from functools import partial
+from typing import Any, ClassVar
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from nt_jax import readings
+from nt_jax.evaluation import heldout
+from nt_jax.evaluation.heldout import Scores
+from nt_jax.models.biased import init_biased
+from nt_jax.models.noise_reader import NoiseReader, NoiseReaderOutputs, read_noise
+from nt_jax.models.parameters import Array, Tree
+from nt_jax.training.optimizer import JitStep, early_decay, make_optimizer, moving_average
+from nt_jax.training.task import Batch, Metrics, Step, Task
+
+_EVALUATION_BATCH = 8
+_SAMPLES_OF_KIND = 2
+
+
+class ReaderState(flax.struct.PyTreeNode):
+    """State that a reader's training carries from step to step.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: float32.
+      optimizer: optax state.
+      average: moving average of `params`, or None when `train.ema_decay` is 0.
+    """
+
+    step: Array
+    params: Tree
+    optimizer: Any
+    average: Tree | None
+
+
+class ReaderTask(Task):
+    """A network that reads numbers of the noise off noisy patches."""
+
+    titles: ClassVar = {
+        "level_error": "noise level, mean absolute log ratio",
+        "lag1_error": "correlation of neighbouring pixels, mean absolute error",
+    }
+    headline = ("level_error", "lag1_error")
+    curves = ("level_error", "lag1_error")
+    picture = "noisy"
+    shown = ("loss", "level_error")
+    inherits: ClassVar = {"params": "params", "average": "params"}
+    inputs = ("clean", "noisy")
+
+    def __init__(self, config: Any) -> None:
+        """Reads the held-out patches; raises InputError."""
+        self.config = config
+        self._network = NoiseReader(config.model.width)
+        self._held_out = heldout.make_heldout(config)
+        self._read = jax.jit(partial(read_noise, self._network))
+
+    def init(self, key: Array) -> ReaderState:
+        """Makes the state before the first step."""
+        params = init_biased(key, self._network)
+        return ReaderState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            optimizer=make_optimizer(self.config.train).init(params),
+            average=jax.tree.map(jnp.copy, params) if self.config.train.ema_decay else None,
+        )
+
+    def parameters(self, state: ReaderState) -> dict[str, Tree]:
+        """Gives the trained parameters by network name."""
+        return {"reader": state.params}
+
+    def make_step(self, mesh: Mesh) -> Step:
+        """Compiles the step."""
+        return JitStep(train_step, self.config, (self._network,), mesh)
+
+    def evaluate(self, state: ReaderState, key: Array) -> Scores:
+        """Compares what is read off held-out patches with what their noise is."""
+        del key
+        held_out, parts = self._held_out, []
+        params = state.params if state.average is None else state.average
+        for start in range(0, len(held_out.noisy), _EVALUATION_BATCH):
+            rows = np.arange(start, start + _EVALUATION_BATCH) % len(held_out.noisy)
+            parts.append(self._read(params, held_out.noisy[rows]).values)
+        found = readings.decode(jnp.concatenate(parts)[: len(held_out.noisy)])
+        true = readings.decode(
+            readings.measure(
+                jnp.asarray(held_out.noisy - held_out.clean), jnp.asarray(held_out.clean)
+            ).values
+        )
+        errors = {
+            "level_error": np.abs(np.asarray(found.log_level - true.log_level)).mean(-1),
+            "lag1_error": np.abs(
+                np.asarray(found.autocorrelation - true.autocorrelation)[:, :2]
+            ).mean(-1),
+        }
+        kinds, results = np.array(held_out.kind), {}
+        for name, values in errors.items():
+            by_kind = {k: float(values[kinds == k].mean()) for k in dict.fromkeys(held_out.kind)}
+            results[f"eval/{name}"] = float(np.mean(list(by_kind.values())))
+            results |= {f"eval/{kind}/{name}": value for kind, value in by_kind.items()}
+        rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
+        noise = 0.5 + 4 * (held_out.noisy[rows] - held_out.clean[rows])
+        return Scores(results, {self.picture: held_out.noisy[rows], "noise x4": noise})
+
+
+def laplace(outputs: NoiseReaderOutputs, measured: readings.Measured) -> Array:
+    """Negative log likelihood of what was measured, each number Laplace-distributed; the mean.
+
+    Numbers that an image has not are left out.
+    """
+    terms = jnp.abs(measured.values - outputs.values) / outputs.spread + jnp.log(outputs.spread)
+    return jnp.where(measured.known, terms, 0.0).sum() / measured.known.sum(dtype=jnp.float32)
+
+
+def train_step(
+    config: Any, network: NoiseReader, state: ReaderState, batch: Batch, key: Array
+) -> tuple[ReaderState, Metrics]:
+    """Makes one update.
+
+    Args:
+      config: training config.
+      network: the reader.
+      state: state before the step.
+      batch: `clean` and `noisy`, [B, H, W, 3] float32 in [0, 1].
+      key: not used.
+
+    Returns:
+      (state after the step, {name: float32 scalar}).
+    """
+    del key
+    measured = readings.measure(batch["noisy"] - batch["clean"], batch["clean"])
+
+    def loss_of(params: Tree) -> tuple[Array, Array]:
+        outputs = read_noise(network, params, batch["noisy"])
+        found, true = (readings.decode(values) for values in (outputs.values, measured.values))
+        return laplace(outputs, measured), jnp.abs(found.log_level - true.log_level).mean()
+
+    (loss, level_error), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    optimizer = make_optimizer(config.train)
+    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+    params, average = optax.apply_updates(state.params, updates), state.average
+    if average is not None:
+        decay = early_decay(config.train.ema_decay, state.step)
+        average = moving_average(average, params, decay)
+    values = {
+        "loss": loss,
+        "level_error": level_error,
+        "gradient_norm": optax.tree.norm(gradient),
+    }
+    return ReaderState(state.step + 1, params, moments, average), values

@@ -1,0 +1,94 @@
+"""A network that reads numbers of the noise off a noisy patch, and says how sure it is of each.
+
+Not in the paper. The head on the embedding (`discriminator.Reader`) sees 128 numbers made for
+telling noises apart, and takes fine texture for noise; this network is made for reading alone.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nt_jax.models.biased import BiasedConv
+from nt_jax.models.layers import Array, Tree
+from nt_jax.readings import SIZE
+
+# Channels of the three scales, in units of the width, and residual blocks of each.
+_SCALES = ((1, 1), (2, 2), (3, 2))
+_HIDDEN = 8
+# Of the logarithm of a spread: from exact to no idea.
+_SURE, _UNSURE = -5.0, 2.0
+
+
+class NoiseReaderOutputs(NamedTuple):
+    """What is read off N patches.
+
+    Attributes:
+      values: float32 [N, SIZE], standardised as `readings.decode` takes them.
+      spread: float32 [N, SIZE], mean absolute error that the network expects of each.
+    """
+
+    values: Array
+    spread: Array
+
+
+class NoiseReader(nn.Module):
+    """Convolutions at three scales, each pooled, and two layers on what is pooled.
+
+    Attributes:
+      width: channels of the first scale.
+    """
+
+    width: int = 32
+
+    @nn.compact
+    def __call__(self, noisy: Array) -> NoiseReaderOutputs:
+        """[N, H, W, 3] in [0, 1], sides multiples of 4 -> what is read."""
+        x = BiasedConv(self.width, name="first")(jnp.concatenate(_views(noisy), axis=-1))
+        pooled = []
+        for scale, (channels, blocks) in enumerate(_SCALES):
+            if scale:
+                name = f"halve_{scale}"
+                x = BiasedConv(channels * self.width, 4, stride=2, name=name)(_activate(x))
+            for block in range(blocks):
+                y = x
+                for index in (1, 2):
+                    name = f"conv_{scale}_{block}_{index}"
+                    y = BiasedConv(x.shape[-1], name=name)(_activate(y))
+                x = x + y
+            pooled += _pool(x, BiasedConv(_HIDDEN, 1, name=f"attend_{scale}")(_activate(x)))
+        x = jnp.concatenate(pooled, axis=-1)[:, None, None]
+        x = _activate(BiasedConv(_HIDDEN * self.width, 1, name="hidden")(x))
+        x = BiasedConv(2 * SIZE, 1, name="last")(x)[:, 0, 0]
+        values, spread = jnp.split(x, 2, axis=-1)
+        return NoiseReaderOutputs(values, jnp.exp(jnp.clip(spread, _SURE, _UNSURE)))
+
+
+def _views(noisy: Array) -> list[Array]:
+    """The image, and its fine detail in grey levels, compressed so that weak noise shows."""
+    padded = jnp.pad(noisy, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    around = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2]
+    detail = np.float32(255) * (noisy - around / 4)
+    return [2 * noisy - 1, jnp.arcsinh(detail) / 2]
+
+
+def _activate(x: Array) -> Array:
+    return nn.leaky_relu(x, 0.1)
+
+
+def _pool(x: Array, scores: Array) -> list[Array]:
+    """Means over the plane, and where each of some maps of scores looks: texture or flat parts."""
+    count, height, width, channels = x.shape
+    weights = jax.nn.softmax(scores.reshape(count, height * width, -1), axis=1)
+    values = x.reshape(count, height * width, channels)
+    attended = jnp.einsum("npk,npc->nkc", weights, values).reshape(count, -1)
+    return [values.mean(1), jnp.sqrt(jnp.square(values).mean(1) + np.float32(1e-6)), attended]
+
+
+def read_noise(network: NoiseReader, params: Tree, noisy: Array) -> NoiseReaderOutputs:
+    """Reads noisy patches [N, H, W, 3] in [0, 1]."""
+    outputs = network.apply({"params": params}, noisy)
+    assert isinstance(outputs, NoiseReaderOutputs)
+    return outputs
