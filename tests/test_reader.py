@@ -1,0 +1,114 @@
+"""A network of its own that reads noise: its loss, its training, and the model that it joins."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from skimage import data
+from tiny_models import save_tiny
+
+import nt_jax
+from experiments.release_model import join_reader
+from nt_jax import readings
+from nt_jax.configs.reader import get_config
+from nt_jax.errors import InputError
+from nt_jax.families.reader.task import laplace
+from nt_jax.models.biased import init_biased
+from nt_jax.models.noise_reader import NoiseReader, NoiseReaderOutputs, read_noise
+from nt_jax.training.loop import train_and_evaluate
+
+PHOTO = data.chelsea()[:96, :96]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("reader")
+    train_and_evaluate(get_config("smoke"), workdir)
+    return workdir
+
+
+@pytest.fixture
+def blind(tmp_path):
+    """A model without a head, whose references are cut to the patches of the smoke recipe."""
+    folder = save_tiny(tmp_path / "blind")
+    about = json.loads((folder / "model.json").read_text()) | {"reference_crop": 24}
+    (folder / "model.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_loss_by_hand():
+    """|x - y| / b + log b, without what is not known."""
+    outputs = NoiseReaderOutputs(jnp.array([[1.0, 2.0, 9.0]]), jnp.array([[0.5, 2.0, 1.0]]))
+    measured = readings.Measured(jnp.array([[0.0, 5.0, 0.0]]), jnp.array([[True, True, False]]))
+    expected = (1 / 0.5 + np.log(0.5) + 3 / 2.0 + np.log(2.0)) / 2
+    np.testing.assert_allclose(laplace(outputs, measured), expected, rtol=1e-6)
+
+
+def test_gradient_of_the_loss():
+    measured = readings.Measured(jnp.zeros((2, 3)), jnp.ones((2, 3), bool))
+    key = jax.random.key(0)
+    values, spread = jax.random.normal(key, (2, 3)), 0.5 + jax.random.uniform(key, (2, 3))
+    check_grads(
+        lambda v, s: laplace(NoiseReaderOutputs(v, s), measured),
+        (values, spread),
+        order=1,
+        modes=["rev"],
+        rtol=0.02,
+    )
+
+
+def test_network_tells_weak_noise_from_none():
+    """Untrained: noise of one grey level moves what it reads by more than the brightness does."""
+    network = NoiseReader(8)
+    params = init_biased(jax.random.key(0), network)
+    flat = np.full((32, 32, 3), 0.5, np.float32)
+    noise = np.random.default_rng(0).normal(size=flat.shape) / 255
+    images = np.stack([flat, flat + noise, flat + 1 / 255]).astype(np.float32)
+    values = np.asarray(read_noise(network, params, images).values)
+    assert values.shape == (3, readings.SIZE)
+    assert np.abs(values[1] - values[0]).mean() > 3 * np.abs(values[2] - values[0]).mean()
+
+
+def test_training_lowers_the_error(run):
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["end"]["eval/level_error"] < summary["start"]["eval/level_error"]
+
+
+def test_a_model_reads_and_calibrates_by_the_reader_it_is_given(run, blind, tmp_path):
+    before = nt_jax.load(blind)
+    assert not before.can_read
+    metadata = join_reader(str(blind), run, tmp_path / "joined")
+    assert metadata["noise_reader"]["step"] == 6
+    model = nt_jax.load(tmp_path / "joined")
+    crops = np.stack([PHOTO[y : y + 24, x : x + 24] for y in range(0, 96, 24) for x in (0, 24)])
+    outputs = read_noise(
+        model.networks.reader, model.params["noise_reader"], crops.astype(np.float32) / 255
+    )
+    level = np.exp(np.asarray(readings.decode(outputs.values).log_level))
+    reading = model.read_noise(PHOTO[:, :48])
+    np.testing.assert_allclose(reading.level, 255 * np.sqrt(np.square(level).mean(0)), rtol=1e-3)
+    noise = model.reference_noise(PHOTO)
+    assert noise.reading is not None
+    assert (noise.gain != 1).all()
+    raw = model.reference_noise(PHOTO, calibrate=False)
+    np.testing.assert_array_equal(raw.gain, 1)
+    np.testing.assert_allclose(raw.embedding, before.embed(PHOTO), atol=2e-3)  # 16 bits
+
+    batch = {name: np.float32(PHOTO[None, :48, :48]) / 255 for name in ("clean", "reference")}
+    inside = jax.jit(lambda key: model.noise(model.params, batch, key))(jax.random.key(0))
+    outside = before.noise(before.params, batch, jax.random.key(0))
+    assert np.abs(np.asarray(inside) - np.asarray(outside)).max() > 1e-4
+
+
+def test_what_cannot_be_joined(run, blind, tmp_path):
+    with pytest.raises(InputError, match="a reader of noise is no model by itself"):
+        nt_jax.load(run)
+    with pytest.raises(InputError, match="is no training workdir"):
+        join_reader(str(blind), blind, tmp_path / "joined")
+    wide = save_tiny(tmp_path / "wide")
+    with pytest.raises(InputError, match=r"patches of 24 pixels, but .* cuts references to 256"):
+        join_reader(str(wide), run, tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
