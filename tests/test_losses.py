@@ -15,7 +15,7 @@ from nt_jax.configs.noisetransfer import get_config
 from nt_jax.errors import InputError
 from nt_jax.families.noisetransfer import losses, moco
 from nt_jax.fields import check_config
-from nt_jax.training.optimizer import make_optimizer, moving_average
+from nt_jax.training.optimizer import averaged, make_optimizer
 
 
 def random(seed: int, *shape: int) -> jnp.ndarray:
@@ -236,9 +236,11 @@ def test_queue_length_is_a_multiple_of_the_batch():
         check_config(config, 1)
 
 
-def test_moving_average():
-    average = moving_average({"a": jnp.array(1.0)}, {"a": jnp.array(3.0)}, 0.75)
-    assert average["a"] == 1.5
+@pytest.mark.parametrize(("step", "expected"), [(0, 2.8), (8, 2.0), (10**6, 1.5)])
+def test_average_forgets_its_start_quickly(step, expected):
+    """It keeps 1/10, 9/18, and in the end the decay of 3/4."""
+    average = averaged({"a": jnp.array(1.0)}, {"a": jnp.array(3.0)}, 0.75, jnp.int32(step))
+    np.testing.assert_allclose(average["a"], expected, rtol=1e-6)
 
 
 def test_adam_adds_l2_to_the_gradient_before_the_moments():

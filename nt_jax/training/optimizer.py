@@ -46,14 +46,13 @@ def make_optimizer(train: Any) -> optax.GradientTransformation:
     )
 
 
-def early_decay(decay: float, step: Array) -> Array:
-    """min(decay, (1 + step) / (10 + step)): a young average forgets its random start quickly."""
-    return jnp.minimum(decay, (1 + step) / (10 + step))
+def averaged(average: Tree, params: Tree, decay: float, step: Array) -> Tree:
+    """Moves an average of parameters, by less than `decay` keeps in the first steps.
 
-
-def moving_average(average: Tree, params: Tree, decay: float | Array) -> Tree:
-    """decay * average + (1 - decay) * params, leaf by leaf."""
-    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+    It keeps min(decay, (1 + step) / (10 + step)): a young average forgets its random start quickly.
+    """
+    kept = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update(params, average, 1 - kept)
 
 
 class JitStep:

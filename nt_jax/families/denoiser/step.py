@@ -13,10 +13,9 @@ from nt_jax.models.denoisers import DenoiserNetwork, layout_of
 from nt_jax.models.parameters import Array, Stacks, unstack
 from nt_jax.training.optimizer import (
     JitStep,
-    early_decay,
+    averaged,
     learning_rate,
     make_optimizer,
-    moving_average,
 )
 from nt_jax.training.task import Batch, Metrics, Step
 
@@ -76,8 +75,7 @@ def train_step(
     trained = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:
-        decay = early_decay(config.train.ema_decay, state.step)
-        average = moving_average(average, trained, decay)
+        average = averaged(average, trained, config.train.ema_decay, state.step)
     values = {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradient),

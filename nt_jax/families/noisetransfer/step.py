@@ -14,7 +14,7 @@ from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, layouts
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize, update_spectral
-from nt_jax.training.optimizer import JitStep, early_decay, make_optimizer, moving_average
+from nt_jax.training.optimizer import JitStep, averaged, make_optimizer
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -152,13 +152,14 @@ def train_step(
     queue, queue_pointer = moco.enqueue(state.queue, state.queue_pointer, keys)
     average = state.generator_average
     if average is not None:
-        decay = early_decay(config.train.ema_decay, state.step)
-        average = moving_average(average, generator, decay)
+        average = averaged(average, generator, config.train.ema_decay, state.step)
     state = TrainState(
         step=state.step + 1,
         generator=generator,
         discriminator=discriminator,
-        key_encoder=moving_average(state.key_encoder, discriminator, config.model.momentum),
+        key_encoder=optax.incremental_update(
+            discriminator, state.key_encoder, 1 - config.model.momentum
+        ),
         generator_spectral=generator_spectral,
         discriminator_spectral=discriminator_spectral,
         key_spectral=key_spectral,

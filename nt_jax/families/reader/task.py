@@ -16,7 +16,7 @@ from nt_jax.evaluation.heldout import Scores
 from nt_jax.models.biased import init_biased
 from nt_jax.models.noise_reader import NoiseReader, NoiseReaderOutputs, read_noise
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.training.optimizer import JitStep, early_decay, make_optimizer, moving_average
+from nt_jax.training.optimizer import JitStep, averaged, make_optimizer
 from nt_jax.training.task import Batch, Metrics, Step, Task
 
 _EVALUATION_BATCH = 8
@@ -145,8 +145,7 @@ def train_step(
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
     params, average = optax.apply_updates(state.params, updates), state.average
     if average is not None:
-        decay = early_decay(config.train.ema_decay, state.step)
-        average = moving_average(average, params, decay)
+        average = averaged(average, params, config.train.ema_decay, state.step)
     values = {
         "loss": loss,
         "level_error": level_error,
