@@ -19,7 +19,7 @@ gaussian-smoke, which needs none.
 
 from ml_collections import ConfigDict
 
-from nt_jax.configs.common import base_config
+from nt_jax.configs.common import base_config, make_smoke
 from nt_jax.errors import InputError
 
 _KINDS = {
@@ -154,18 +154,8 @@ def _blind_small(config: ConfigDict) -> None:
 def _blind_smoke(config: ConfigDict) -> None:
     config.model.width = 16
     config.model.blocks = 1
+    make_smoke(config)
     config.data.patch_size = 24
-    # Camera noise takes half a minute to compile.
-    config.data.noise_kinds = ("gaussian", "poisson_gaussian")
-    config.data.noise_kind_weights = (1.0, 1.0)
-    config.train.batch_size = 8
-    config.train.steps = 6
-    config.train.ema_decay = 0.99
-    config.train.checkpoint_every = 2
-    config.train.log_every = 1
-    config.eval.every = 3
-    config.eval.patches = 2
-    config.eval.patch_size = 32
 
 
 def _full(config: ConfigDict) -> None:

@@ -10,7 +10,7 @@ ARG is one of
 
 from ml_collections import ConfigDict
 
-from nt_jax.configs.common import base_config
+from nt_jax.configs.common import base_config, make_smoke
 from nt_jax.errors import InputError
 
 
@@ -59,18 +59,8 @@ def _small(config: ConfigDict) -> None:
 
 def _smoke(config: ConfigDict) -> None:
     config.model.width = 4
-    # Camera noise takes half a minute to compile.
-    config.data.noise_kinds = ("gaussian", "poisson_gaussian")
-    config.data.noise_kind_weights = (1.0, 1.0)
+    make_smoke(config)
     config.data.patch_size = 24
-    config.train.batch_size = 8
-    config.train.steps = 6
-    config.train.ema_decay = 0.99
-    config.train.checkpoint_every = 2
-    config.train.log_every = 1
-    config.eval.every = 3
-    config.eval.patches = 2
-    config.eval.patch_size = 32
 
 
 _RECIPES = {"small": _small, "smoke": _smoke}
