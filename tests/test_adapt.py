@@ -11,7 +11,7 @@ from tiny_models import save_tiny, save_tiny_denoiser
 
 import nt_jax
 from nt_jax import adapt
-from nt_jax.adaptation.pairs import make_pairs
+from nt_jax.adaptation.pairs import make_pairs, match_tone
 from nt_jax.adaptation.survey import describe, survey
 
 ISO = 0x8827
@@ -86,6 +86,19 @@ def test_a_pair_depends_on_its_number_and_not_on_where_a_run_was_cut_off(adapted
     lost.unlink()
     list(make_pairs(model, denoiser, found, [], tmp_path / "pairs", len(made) // 2, seed=0))
     assert lost.read_bytes() == content
+
+
+def test_a_patch_takes_the_tones_of_its_denoised_image_and_not_its_detail():
+    """Of an image that is lifted by a parabola and has lost its detail, the parabola alone."""
+    tones = np.linspace(20, 220, 64 * 64).reshape(64, 64, 1).repeat(3, axis=-1)
+    detail = 4 * (-1.0) ** np.indices((64, 64)).sum(0)[..., None]
+    patch = np.rint(tones + detail).astype(np.uint8)
+    lifted = lambda x: 0.04 + 0.9 * x + 0.05 * x**2  # noqa: E731
+    matched = match_tone(patch, lifted(tones / 255).astype(np.float32))
+    np.testing.assert_allclose(matched / 255, lifted(patch / 255), atol=0.012)
+    kept = (matched - lifted(tones / 255) * 255).std()
+    assert kept > 3  # of 4: the detail stays
+    np.testing.assert_array_equal(match_tone(patch, np.float32(patch / 255)), patch)
 
 
 def test_wrong_input_leaves_nothing(folder, tmp_path):

@@ -75,10 +75,34 @@ def make_pairs(
                 patch, photo.noise.embedding, seed=map_seed, gain=photo.noise.gain
             ):
                 noisy[tile.rows, tile.columns] = tile.pixels
+            patch = match_tone(patch, np.asarray(denoiser(noisy)))
             write_photo(target.parents[1] / "gt" / name, Photo(patch))
             # Last: it says that the pair is whole.
             write_photo(target, Photo(from_float(noisy, patch.dtype, grey=False)))
         yield target
+
+
+def match_tone(patch: np.ndarray, denoised: np.ndarray) -> np.ndarray:
+    """Gives a clean patch the tones of another image of it, a parabola for each channel.
+
+    Where black clips it, a camera's noise has a mean, and so has the generator's, but not quite the
+    same. The denoiser for all cameras has learned the cameras' from true pairs; to train it further
+    on the generator's would shift its colours.
+
+    Args:
+      patch: uint8 [H, W, 3].
+      denoised: float32 of that shape in [0, 1]: the patch with generated noise, denoised.
+
+    Returns:
+      uint8 [H, W, 3], of the parabolas that come nearest in the mean square.
+    """
+    tones = to_float(patch).reshape(-1, 3)
+    matched = np.empty_like(tones)
+    for channel, (tone, wanted) in enumerate(zip(tones.T, denoised.reshape(-1, 3).T, strict=True)):
+        powers = np.stack([np.ones_like(tone), tone, tone**2], axis=1)
+        shift = powers @ np.linalg.lstsq(powers, wanted - tone)[0]
+        matched[:, channel] = tone + shift
+    return from_float(np.clip(matched, 0, 1).reshape(patch.shape), patch.dtype, grey=False)
 
 
 def _choose(count: int, held_out: bool, rng: np.random.Generator) -> int:
