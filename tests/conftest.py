@@ -1,7 +1,6 @@
 """What every test shares: eight fake CPU devices and the persistent compilation cache."""
 
 import gc
-import json
 import os
 import pathlib
 from unittest import mock
@@ -54,15 +53,12 @@ _STEPS = {}
 def steps_traced_once():
     """Runs of one worker that differ in nothing a step sees share the compiled step."""
     from nt_jax.families.noisetransfer import task
+    from nt_jax.training.optimizer import step_config
 
     jit_train_step, steps = task.jit_train_step, _STEPS
 
     def shared(config, networks, mesh):
-        seen = json.loads(config.to_json())
-        seen = {name: seen[name] for name in ("model", "variant", "losses", "train")}
-        for name in ("steps", "checkpoint_every", "log_every"):
-            del seen["train"][name]
-        key = json.dumps(seen), mesh
+        key = step_config(config), networks, mesh
         if key not in steps:
             steps[key] = jit_train_step(config, networks, mesh)
         return steps[key]

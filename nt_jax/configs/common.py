@@ -156,6 +156,21 @@ def base_config() -> ConfigDict:
     return config
 
 
+def add_all_noise(data: ConfigDict) -> None:
+    """Sets the data of networks that must know the noise of any camera, without references."""
+    data.loader = "device"
+    data.real_reference = "none"
+    # Of rows, where there are pairs.
+    data.real_fraction = 0.4
+    # The pairs' clean images are means of noisy ones and smaller than photographs.
+    data.pair_clean_fraction = 0.2
+    data.noise_kinds = ("gaussian", "poisson", "poisson_gaussian", "camera")
+    data.noise_kind_weights = (1.0, 0.5, 1.0, 5.0)
+    data.camera_processing = True
+    data.grey_fraction = 0.08
+    data.lam_range = (5.0, 400.0)
+
+
 def make_smoke(config: ConfigDict) -> None:
     """Shortens a recipe to seconds: six steps, saved at every second, of quickly compiled noise."""
     data, train, evaluation = config.data, config.train, config.eval

@@ -19,7 +19,7 @@ gaussian-smoke, which needs none.
 
 from ml_collections import ConfigDict
 
-from nt_jax.configs.common import base_config, make_smoke
+from nt_jax.configs.common import add_all_noise, base_config, make_smoke
 from nt_jax.errors import InputError
 
 _KINDS = {
@@ -117,18 +117,9 @@ def _blind(config: ConfigDict) -> None:
     config.denoiser.crop = 0
 
     data = config.data
-    data.loader = "device"
+    add_all_noise(data)
     data.patch_size = 128
-    data.real_reference = "none"
-    # Of rows, where there are pairs.
-    data.real_fraction = 0.4
-    # The pairs' clean images are means of noisy ones and smaller than photographs.
-    data.pair_clean_fraction = 0.2
-    data.noise_kind_weights = (1.0, 0.5, 1.0, 5.0)
-    data.camera_processing = True
-    data.grey_fraction = 0.08
     data.sigma_range = (0.0, 55.0)
-    data.lam_range = (5.0, 400.0)
 
     train = config.train
     train.batch_size = 16

@@ -10,7 +10,7 @@ ARG is one of
 
 from ml_collections import ConfigDict
 
-from nt_jax.configs.common import base_config, make_smoke
+from nt_jax.configs.common import add_all_noise, base_config, make_smoke
 from nt_jax.errors import InputError
 
 
@@ -25,17 +25,8 @@ def get_config(arg: str = "small") -> ConfigDict:
     config.model = model = ConfigDict()
     # Channels of the first scale.
     model.width = 32
-    data = config.data
-    data.loader = "device"
-    data.patch_size = 64
-    data.real_reference = "none"
-    data.real_fraction = 0.4
-    data.pair_clean_fraction = 0.2
-    data.noise_kinds = ("gaussian", "poisson", "poisson_gaussian", "camera")
-    data.noise_kind_weights = (1.0, 0.5, 1.0, 5.0)
-    data.camera_processing = True
-    data.grey_fraction = 0.08
-    data.lam_range = (5.0, 400.0)
+    add_all_noise(config.data)
+    config.data.patch_size = 64
     train = config.train
     train.batch_size = 32
     train.steps = 10_000

@@ -1,16 +1,13 @@
 """Parts of denoisers: convolutions with bias and no norm, and their initialisation."""
 
-import functools
-import math
 from typing import Any
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nt_jax import prng
 from nt_jax.models.layers import Array, Tree, convolve, kernel_of
+from nt_jax.models.plain import init_plain
 
 
 class BiasedConv(nn.Module):
@@ -61,23 +58,6 @@ def depth_to_space(x: Array) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, 2 * height, 2 * width, channels // 4)
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def init_biased(key: Array, network: nn.Module) -> Tree:
-    """Fresh parameters: kernels and biases U(-1, 1) / sqrt(fan_in), PyTorch's default.
-
-    Args:
-      key: PRNG key.
-      network: a denoiser, all of whose parameters are those of `BiasedConv`.
-    """
-    image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    shapes = jax.eval_shape(network.init, key, image)["params"]
-    flat = sorted(flax.traverse_util.flatten_dict(shapes).items())
-    sizes = [math.prod(leaf.shape) for _, leaf in flat]
-    # One draw for all: a random generator of each shape would take long to compile.
-    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
-    fan_ins = {path[:-1]: math.prod(leaf.shape[:-1]) for path, leaf in flat if path[-1] == "kernel"}
-    params = {
-        path: draw.reshape(leaf.shape) * fan_ins[path[:-1]] ** -0.5
-        for (path, leaf), draw in zip(flat, draws, strict=True)
-    }
-    return flax.traverse_util.unflatten_dict(params)
+    """Makes fresh parameters of a denoiser, all of whose layers are `BiasedConv`."""
+    return init_plain(key, network, ((1, 16, 16, 3),))
