@@ -45,6 +45,24 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.stem, len(_SLOW)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+    """Runs train on one of the eight fake devices, as those of `light_main` do.
+
+    A step that is split over all takes longer to compile, and eight devices on a processor or two
+    wait for each other at each step.
+    """
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh
+
+    from nt_jax.training import loop
+
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    with mock.patch.object(loop, "data_mesh", return_value=mesh):
+        yield
+
+
 # By what a step sees.
 _STEPS = {}
 

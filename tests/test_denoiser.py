@@ -39,12 +39,6 @@ def mesh_of(devices: int) -> Mesh:
     return Mesh(np.array(jax.devices()[:devices]), ("data",))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with mock.patch.object(loop, "data_mesh", return_value=mesh_of(1)):
-        yield
-
-
 @pytest.fixture(scope="module")
 def noise_model(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny")

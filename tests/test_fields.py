@@ -3,19 +3,14 @@
 import json
 import math
 import pathlib
-from unittest import mock
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from nt_jax import fields
 from nt_jax.configs import denoiser, noisetransfer, quickstart
 from nt_jax.errors import InputError
 from nt_jax.families.noisetransfer import moco
-from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -130,12 +125,10 @@ def test_the_docs_say_what_is_kept():
 def test_another_batch_does_not_resume(batch, tmp_path):
     config = config_of("denoiser")
     config.train.steps = config.eval.every = config.train.checkpoint_every = 1
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with mock.patch.object(loop, "data_mesh", return_value=mesh):
+    train_and_evaluate(config, tmp_path)
+    config.train.batch_size, config.train.steps = batch, 2
+    with pytest.raises(InputError, match=f"batch_size=8, not {batch}.*train.init_from"):
         train_and_evaluate(config, tmp_path)
-        config.train.batch_size, config.train.steps = batch, 2
-        with pytest.raises(InputError, match=f"batch_size=8, not {batch}.*train.init_from"):
-            train_and_evaluate(config, tmp_path)
 
 
 def test_every_row_of_the_queue_is_written_again_whatever_the_pointer():

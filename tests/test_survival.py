@@ -15,14 +15,12 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from experiments.soak.kill_resume import differences, run_killed, unfinished, wait
 from nt_jax.checkpointing import checkpoint_steps, load_state
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.families.noisetransfer.task import NoiseTransferTask
 from nt_jax.main import parse
-from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -56,13 +54,9 @@ def run(workdir: pathlib.Path, *options: str, **keywords):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def light_and_on_one_device(steps_traced_once):
+def light(steps_traced_once):
     """As the subprocesses."""
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with (
-        mock.patch.object(loop, "data_mesh", return_value=mesh),
-        mock.patch.dict(sys.modules, {"clu": None}),
-    ):
+    with mock.patch.dict(sys.modules, {"clu": None}):
         yield
 
 

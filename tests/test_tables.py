@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 import scipy.io
-from jax.sharding import Mesh
 from PIL import Image
 from skimage import data
 from tiny_models import save_tiny
@@ -31,17 +30,8 @@ from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import ORACLES
 from nt_jax.models.biased import init_biased
 from nt_jax.models.ridnet import RIDNet
-from nt_jax.training import loop
 
 SIDE = 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """One of the eight fake devices: splitting the step over all makes it slow to compile."""
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with mock.patch.object(loop, "data_mesh", return_value=mesh):
-        yield
 
 
 def write(path, pixels):

@@ -12,7 +12,6 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from experiments.release_model import release_networks
 from nt_jax import main as command
@@ -23,6 +22,8 @@ from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+
+pytestmark = pytest.mark.usefixtures("steps_traced_once")
 
 
 def parse(*arguments: str):
@@ -35,14 +36,6 @@ def smoke(workdir: pathlib.Path, *options: str):
     """(config, workdir) of the smoke recipe."""
     config_file = REPOSITORY / "configs" / "noisetransfer.py"
     return parse(f"--config={config_file}:smoke", f"--workdir={workdir}", *options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device(steps_traced_once):
-    """One of the eight fake devices: splitting the step over all makes it slow to compile."""
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    with mock.patch.object(loop, "data_mesh", return_value=mesh):
-        yield
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:
