@@ -117,6 +117,10 @@ def _patch(name: str, image: np.ndarray, size: int, position: float) -> np.ndarr
     return image[top : top + size, left : left + size] / np.float32(255)
 
 
+# One for all, as kinds without a camera are one program.
+_add_noise = jax.jit(jax.vmap(noise.add_noise))
+
+
 def _synthetic_rows(
     kind: str, patches: np.ndarray, others: np.ndarray, data: Any, key: Array
 ) -> list[tuple]:
@@ -139,9 +143,8 @@ def _synthetic_rows(
     )
     other_patches = patches[others]
     keys = prng.split(key, (2, count))
-    add = jax.jit(jax.vmap(noise.add_noise))
     noisy, reference = (
-        np.asarray(add(keys[i], jnp.asarray(clean), setting))
+        np.asarray(_add_noise(keys[i], jnp.asarray(clean), setting))
         for i, clean in enumerate((patches, other_patches))
     )
     different = others != np.arange(count)

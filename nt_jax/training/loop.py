@@ -288,6 +288,7 @@ def _all_finite(tree: Any) -> jax.Array:
 def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpointer) -> Any:
     everywhere = NamedSharding(mesh, P())
 
+    @jax.jit  # traced once, for its shapes and for the state itself
     def fresh() -> Any:
         return task.init(prng.keys_of_run(config.seed).initialisation)
 

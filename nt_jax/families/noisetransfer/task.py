@@ -1,6 +1,7 @@
 """NoiseTransfer as a task of the training loop."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -63,27 +64,13 @@ def make_generate(
     The generator is the state's moving average where it keeps one. References are embedded by crops
     of `reference_crop` pixels a side, as by the model that is released.
     """
-    generator_layout, discriminator_layout = layouts(networks)
-
-    @jax.jit
-    def generate(
-        generator: tuple[Stacks, SpectralVectors],
-        key_encoder: tuple[Stacks, SpectralVectors],
-        clean: Array,
-        reference: Array,
-        key: Array,
-    ) -> Array:
-        encoder = effective(*key_encoder, discriminator_layout)
-        embedding = embed_by_crops(networks, encoder, reference, reference_crop)
-        count, height, width, _ = clean.shape
-        maps = sample_maps(key, count, height, width, networks.generator.blocks)
-        params = effective(*generator, generator_layout)
-        return jnp.clip(clean + generate_noise(networks, params, clean, embedding, maps), 0, 1)
 
     def of_state(state: TrainState, clean: Array, reference: Array, key: Array) -> Array:
         average = state.generator_average
         params = state.generator if average is None else average
-        return generate(
+        return _generate(
+            networks,
+            reference_crop,
             (params, state.generator_spectral),
             (state.key_encoder, state.key_spectral),
             clean,
@@ -92,3 +79,22 @@ def make_generate(
         )
 
     return of_state
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _generate(
+    networks: Networks,
+    reference_crop: int,
+    generator: tuple[Stacks, SpectralVectors],
+    key_encoder: tuple[Stacks, SpectralVectors],
+    clean: Array,
+    reference: Array,
+    key: Array,
+) -> Array:
+    generator_layout, discriminator_layout = layouts(networks)
+    encoder = effective(*key_encoder, discriminator_layout)
+    embedding = embed_by_crops(networks, encoder, reference, reference_crop)
+    count, height, width, _ = clean.shape
+    maps = sample_maps(key, count, height, width, networks.generator.blocks)
+    params = effective(*generator, generator_layout)
+    return jnp.clip(clean + generate_noise(networks, params, clean, embedding, maps), 0, 1)
