@@ -32,6 +32,7 @@ from nt_jax.errors import DivergedError, InputError
 from nt_jax.evaluation import denoising
 from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import CEILING, ORACLES
+from nt_jax.fields import check_config
 from nt_jax.models.biased import init_biased
 from nt_jax.models.ridnet import RIDNet
 from nt_jax.training import loop
@@ -268,6 +269,8 @@ def test_rows_of_table3_have_the_noise_of_their_models(model, photos, tmp_path):
     with mock.patch.object(budget, "train") as train:
         table3_synthetic_denoising.train_all(rows, photos, options)
     configs = [call.args[0] for call in train.call_args_list]
+    for config in configs:
+        check_config(config, 1)
     assert [c.denoiser.noise for c in configs] == ["generated", "synthetic", "generated"]
     assert configs[0].denoiser.model == configs[2].denoiser.model == str(model)
     assert configs[0].data.noise_kinds == configs[1].data.noise_kinds
