@@ -6,6 +6,7 @@ command with the same --output goes on where it was.
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,17 +20,18 @@ from PIL import Image
 from configs import denoiser
 from nt_jax import families, prng
 from nt_jax.broken import Broken
-from nt_jax.checkpointing import CONFIG_FILE, read_config
+from nt_jax.checkpointing import CONFIG_FILE, read_config, read_summary
 from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import ArgumentParser, InputError
 from nt_jax.evaluation import denoising, generation, report, statistics
 from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.families import Generator
 from nt_jax.files import progress, replacing
 from nt_jax.images import read_rgb
-from nt_jax.inference.loading import load_denoiser
+from nt_jax.inference.loading import load, load_denoiser
 from nt_jax.training.logs import read_metrics
-from nt_jax.training.loop import SUMMARY_FILE, train_and_evaluate
+from nt_jax.training.loop import train_and_evaluate
 
 _CROP = 512
 _RESAMPLES = 2000
@@ -192,12 +194,10 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       PreemptedError: a signal stopped it, after saving.
     """
     check_same(config, workdir)
-    summary_file = workdir / SUMMARY_FILE
-    if summary_file.exists():
-        summary = json.loads(summary_file.read_text(encoding="utf-8"))
-        if summary.get("steps") == config.train.steps:
-            print(f"{workdir}: finished before, {config.train.steps} steps", flush=True)
-            return summary
+    summary = read_summary(workdir)
+    if summary.get("steps") == config.train.steps:
+        print(f"{workdir}: finished before, {config.train.steps} steps", flush=True)
+        return summary
     print(f"{workdir}: training, {config.train.steps} steps", flush=True)
     return train_and_evaluate(config, workdir)
 
@@ -316,6 +316,59 @@ def scores(
                 *(row[metric] for row in (found, noisy) for metric in ("psnr", "ssim")),
             ]
     return [Scores(*kept(file, asked, partial(rows.get, name))) for name, file in files.items()]
+
+
+# --- Rows ----------------------------------------------------------------------------------------
+
+_FAMILIES = {
+    "noisetransfer": "NoiseTransfer",
+    "srgbflow": "sRGB Flow",
+    "danet": "DANet",
+    "c2n": "C2N",
+    "neca": "NeCA",
+    "naflow": "NAFlow",
+    "n2g": "N2G",
+}
+
+
+def load_generators(names: str) -> dict[str, Generator]:
+    """Models of any family by the name that they are asked for, of a comma-separated list.
+
+    Raises:
+      InputError: one is no such model, or is given twice.
+    """
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    if len(set(asked)) < len(asked):
+        raise InputError(f"--model={names}: name each model once")
+    return {name: load(name) for name in asked}
+
+
+def titles_of(models: Mapping[str, Generator]) -> dict[str, str]:
+    """Titles of models' rows: the family, and the model's name where several are of one family."""
+    kinds = {name: str(model.metadata["kind"]) for name, model in models.items()}
+    families_of = list(kinds.values())
+    titles = {}
+    for name, kind in kinds.items():
+        family = _FAMILIES.get(kind, kind.rpartition(".")[2])
+        titles[name] = family if families_of.count(kind) == 1 else f"{family}, {name}"
+    return titles
+
+
+def generated_rows(names: str) -> dict[str, str]:
+    """Titles of the rows `generated:MODEL` of denoisers, one for each of a comma-separated list.
+
+    Raises:
+      InputError: there is none, or as `load_generators`.
+    """
+    titles = titles_of(load_generators(names))
+    if not titles:
+        raise InputError("the row `generated` needs --model")
+    return {f"generated:{name}": title for name, title in titles.items()}
+
+
+def folder_name(row: str) -> str:
+    """A row's name as part of a folder's."""
+    return re.sub(r"[^\w.-]", ".", row)
 
 
 # --- Numbers -------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Noise(NamedTuple):
       level: of 255, of the reference's noise.
       processing: where it differs from a camera without a mosaic that does nothing to its noise.
       malvar: 1 for Malvar's demosaicking, 0 for bilinear.
-      reference, clean: crops of `_photos`.
+      reference, clean: crops of `crops`.
       grey: whether both are grey.
     """
 
@@ -71,7 +71,7 @@ NOISES = {
 }
 
 
-def _photos() -> dict[str, np.ndarray]:
+def crops() -> dict[str, np.ndarray]:
     """Crops with both flat places and detail, uint8 [256, 256, 3]."""
     whole = {
         "astronaut": (data.astronaut(), 0, 130),
@@ -142,7 +142,7 @@ def draw(images: Sequence[np.ndarray]) -> Image.Image:
 
 def row(noise: Noise, seed: int, model: str) -> tuple[Image.Image, list[float]]:
     """Picture of a noise, and level and lag 1 of the true and of the generated noise."""
-    photos = _photos()
+    photos = crops()
     pair = [photos[noise.reference], photos[noise.clean]]
     if noise.grey:
         pair = [_as_grey(photo) for photo in pair]

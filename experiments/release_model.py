@@ -32,7 +32,8 @@ from nt_jax.inference.loading import load_noisetransfer
 from nt_jax.inference.workdir import load_workdir
 from nt_jax.training.logs import read_metrics
 
-_RELEASED = ("generator", "key_encoder", "denoiser")
+# Judges only while training.
+_NOT_RELEASED = "discriminator"
 
 
 def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None)
     }
     if terms:
         metadata["terms"] = dict(terms)
-    released = {name: tree for name, tree in variables.items() if name in _RELEASED}
+    released = {name: tree for name, tree in variables.items() if name != _NOT_RELEASED}
     save_model(output, metadata, _halved(released))
     return metadata
 
@@ -123,7 +124,12 @@ def release_networks(workdir: Path, output: Path) -> None:
 
 
 def _halved(trees: dict[str, Any]) -> dict[str, Any]:
-    return jax.tree.map(lambda leaf: leaf.astype(np.float16), trees)
+    """Weights in 16 bits; counts, which would not fit, as they are."""
+
+    def halved(leaf: np.ndarray) -> np.ndarray:
+        return leaf if np.issubdtype(leaf.dtype, np.integer) else leaf.astype(np.float16)
+
+    return jax.tree.map(halved, trees)
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

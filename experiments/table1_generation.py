@@ -1,18 +1,20 @@
-"""Table 1: AKLD and KS of generated noise, the published numbers beside ours.
+"""Table 1: AKLD and KS of generated noise, beside what each generator is told and took to train.
 
-  python -m experiments.table1_generation --model=runs/small --pairs=SIDD_VAL,POLYU_VAL --output=DIR
+  python -m experiments.table1_generation --model=small,runs/danet --pairs=SIDD_VAL,POLYU_VAL \
+    --output=DIR
   python -m experiments.table1_generation --model=runs/small --photos=BSDS500 --output=DIR
 
 A table for each folder of --pairs, and for each kind of synthetic noise on --photos. Each generator
 is scored with two references: the scored image itself (`self`, as published) and another image with
 the same noise (`other`). --model takes models of any family, comma-separated; --method=
-MODULE:FUNCTION adds a row of anybody's generator, see `nt_jax/evaluation/baselines.py`. Budgets:
-smoke scores 3 images of a set, the others all of them; nothing is trained.
+MODULE:FUNCTION adds a row of anybody's generator, see `nt_jax/evaluation/baselines.py`. What the
+paper publishes is of other images, and a table of its own. Budgets: smoke scores 3 images of a set,
+the others all of them; nothing is trained.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -23,8 +25,8 @@ from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import denoising, generation, report
-from nt_jax.evaluation.baselines import load_method
-from nt_jax.evaluation.oracles import Generate, to_bytes
+from nt_jax.evaluation.baselines import BASELINES, BLIND, load_method
+from nt_jax.evaluation.oracles import CEILING, ORACLES, Generate, to_bytes
 from nt_jax.evaluation.samples import (
     LARGEST_WHOLE,
     Sample,
@@ -34,14 +36,14 @@ from nt_jax.evaluation.samples import (
     usable_photos,
 )
 from nt_jax.evaluation.statistics import Estimate
+from nt_jax.families import Generator
 from nt_jax.files import replacing
 from nt_jax.images import image_size, read_rgb
-from nt_jax.inference.loading import load
 
-OURS = "NoiseTransfer"
-# AKLD and KS on SIDD's validation blocks, then on SIDD+ (paper, table 1).
+# AKLD and KS (paper, table 1).
+PUBLISHED_SETS = ("SIDD validation blocks", "SIDD+")
 PUBLISHED = {
-    OURS: (".1655 / .0617", ".2324 / .1537"),
+    "NoiseTransfer": (".1655 / .0617", ".2324 / .1537"),
     "DANet": (".2117 / .0732", ".4144 / .1468"),
     "GDANet": (".2431 / .1079", ".4744 / .2557"),
     "C2N": (".3138 / .1499", ".2882 / .1330"),
@@ -59,6 +61,42 @@ COLUMNS = (
 )
 # Range of sigma, 0 to 255 scale, and of photons at white: those of table 3.
 SIGMA, PHOTONS = (0.0, 50.0), (5.0, 50.0)
+
+
+class About(NamedTuple):
+    """What a row is made by; None where it is not known.
+
+    Attributes:
+      told: of the noise that it is to make.
+      parameters: of what makes the noise.
+      steps: of its training.
+      seconds: that these took.
+    """
+
+    told: str
+    parameters: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+    def cells(self) -> list[str]:
+        """Its cells of the table."""
+        hours = None if self.seconds is None else f"{self.seconds / 3600:.2f}"
+        numbers = (f"{n:,}" if n is not None else "–" for n in (self.parameters, self.steps))
+        return [self.told, *numbers, hours or "–"]
+
+
+def about_model(model: Generator) -> About:
+    """What a model's folder says of it; converted ones do not tell steps."""
+    told, parameters = generation.told_by(model), generation.parameters_of(model)
+    return About(told, parameters, model.metadata.get("step"), model.metadata.get("seconds"))
+
+
+def about_others(methods: Sequence[str]) -> dict[str, About]:
+    """Of rows that are not models: nothing is trained, but what a user's method does."""
+    rows = {name: About("the reference") for name in methods}
+    for name, method in BASELINES.items():
+        rows[name] = About("nothing" if method in BLIND else "the reference", 0, 0, 0.0)
+    return rows | dict.fromkeys((CEILING, *ORACLES, SECOND_DRAW), About("the truth", 0, 0, 0.0))
 
 
 def synthetic_samples(
@@ -136,37 +174,24 @@ def _estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
     return Estimate(value, (interval[0], interval[1]) if interval else None)
 
 
-def table(results: Mapping[str, Any], real: bool) -> str:
-    """Markdown of one set: a row a generator and the floor; of real noise, what is published."""
+def table(results: Mapping[str, Any], about: Mapping[str, About]) -> str:
+    """Markdown of one set: a row a generator, and the floor."""
     columns = generation.columns()
     titles = [f"{columns[metric].title}, {reference}" for metric, reference in COLUMNS]
-    rows = {}
+    rows = []
     for name in results["self"]["rows"]:
-        rows[name] = [
-            report.cell(
-                _estimate(results[reference]["rows"][name], metric),
-                columns[metric].digits,
-            )
+        cells = [
+            report.cell(_estimate(results[reference]["rows"][name], metric), columns[metric].digits)
             for metric, reference in COLUMNS
         ]
+        rows.append([name, *about[name].cells(), *cells])
     floor = [
         report.cell(_estimate(next(iter(results[reference]["rows"].values())), "akld_floor"), 3)
         for reference in REFERENCES
     ]
-    rows["floor: a second draw, estimated"] = floor + ["–"] * (len(COLUMNS) - len(floor))
-    if not real:
-        return report.markdown_table(
-            ["noise", *titles], [[name, *row] for name, row in rows.items()]
-        )
-    for name in PUBLISHED:
-        if name not in rows:
-            rows[f"{name} (published)"] = ["–"] * len(COLUMNS)
-    cells = [
-        [name, *row, *PUBLISHED.get(name.removesuffix(" (published)"), ("–", "–"))]
-        for name, row in rows.items()
-    ]
-    published = ["published, SIDD validation", "published, SIDD+"]
-    return report.markdown_table(["noise", *titles, *published], cells)
+    dashes = ["–"] * (len(COLUMNS) - len(floor))
+    rows.append(["floor: a second draw, estimated", *["–"] * len(About._fields), *floor, *dashes])
+    return report.markdown_table(["noise", "told", "parameters", "steps", "hours", *titles], rows)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -188,17 +213,13 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("give --model or --method, and --pairs or --photos")
     options = budget.parse_options(args, folders)
 
+    models = budget.load_generators(args.model or "")
     rows: dict[str, Generate] = {}
+    about = about_others(args.method)
+    for name, title in budget.titles_of(models).items():
+        rows[title], about[title] = generation.of_model(models[name]), about_model(models[name])
+    steps = [model.metadata.get("step") for model in models.values()]
     asked: dict[str, Any] = {"model": args.model}
-    told, steps = [], []
-    for name in args.model.split(",") if args.model else ():
-        model = load(name)
-        kind = str(model.metadata["kind"])
-        title = OURS if kind == "noisetransfer" else kind.rpartition(".")[2]
-        title = f"{title}, {name}" if title in rows else title
-        rows[title] = generation.of_model(model)
-        told.append(f"{title} is told {generation.told_by(model)}")
-        steps.append(model.metadata.get("step"))
     if steps:
         asked["step"] = steps[0] if len(steps) == 1 else steps
     rows |= generation.rows_of({spec: load_method(spec) for spec in args.method}, True)
@@ -214,14 +235,14 @@ def main(argv: list[str] | None = None) -> None:
         with_truth = {name: rows[name] for name in rows} | {SECOND_DRAW: generation.from_files}
         question = {**asked, "photos": str(args.photos)}
         results[kind] = score(samples, with_truth, options, kind, question)
-    tables = {
-        name: table(result, real=name not in denoising.KINDS) for name, result in results.items()
-    }
+    tables = {name: table(result, about) for name, result in results.items()}
+    tables["Published (the paper's table 1), AKLD / KS"] = report.markdown_table(
+        ["noise", *PUBLISHED_SETS], [[name, *values] for name, values in PUBLISHED.items()]
+    )
     notes = [
         budget.describe(options),
-        f"Generator: {args.model}"
-        + (f", step {asked['step']}." if asked.get("step") is not None else ".")
-        + (f" {'; '.join(told)}." if told else ""),
+        f"Generators: {args.model}. Hours of a model's training are those of its machine, with "
+        "compilation and evaluations.",
         *(
             f"{name}: {len(result['self']['images'])} images; with `other` "
             f"{len(result['other']['images'])}, as the rest have no other image of their camera and"
@@ -230,11 +251,11 @@ def main(argv: list[str] | None = None) -> None:
             else f"{name}: {len(result['self']['images'])} images."
             for name, result in results.items()
         ),
-        "Brackets: 95 % bootstrap intervals over images; lower is better, C2ST is best at 0.5. The "
-        "published columns are of other images (SIDD's validation blocks, SIDD+) with the scored "
-        "image as the reference.",
+        "Brackets: 95 % bootstrap intervals over images; lower is better, C2ST is best at 0.5. "
+        "What is published is of other images, with the scored image as the reference.",
     ]
-    text = budget.write(options, "Table 1: generated noise", tables, notes, {"sets": results})
+    found = {"sets": results, "rows": {name: row._asdict() for name, row in about.items()}}
+    text = budget.write(options, "Table 1: generated noise", tables, notes, found)
     print(f"{text}\nresults: {options.output}")
 
 

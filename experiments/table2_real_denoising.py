@@ -1,10 +1,11 @@
 """Table 2: denoisers of real noise, trained on generated and on true noise.
 
-  python -m experiments.table2_real_denoising --model=runs/small --pairs=SIDD_TRAIN \
+  python -m experiments.table2_real_denoising --model=small,runs/danet --pairs=SIDD_TRAIN \
     --val=SIDD_VAL,POLYU_VAL --output=DIR [--rows=generated,real,...] [--seeds=0,1,2]
 
 A row is a RIDNet (`configs/denoiser.py`) trained on the clean images of --pairs with
-  generated         the model's noise, references are other pairs' noisy images
+  generated         the noise of --model, references are other pairs' noisy images; of several
+                    models of any family, comma-separated, each is a row
   real              the true noise: the ceiling, from which gaps are taken
   camera            the camera model's, at random levels
   gaussian          white Gaussian noise, sigma 0 to 50
@@ -33,12 +34,10 @@ from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import usable_pairs
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.images import read_rgb
-from nt_jax.inference.loading import load
 
-TRUE = "real"
-# Rows whose noise the training step makes, by name of the recipe.
+GENERATED, TRUE = "generated", "real"
+# Rows whose noise the training step makes, by name of the recipe; generated noise is the models'.
 RECIPES = {
-    "generated": "NoiseTransfer",
     TRUE: "true noise (the ceiling)",
     "camera": "camera model, random level",
     "gaussian": "white Gaussian, random level",
@@ -49,7 +48,9 @@ METHODS: dict[str, tuple[str, Method]] = {
     "poisson_gaussian": ("Poisson-Gaussian, fitted", baselines.poisson_gaussian),
     "extracted": ("extracted and masked (N2G)", baselines.extracted),
 }
-# PSNR and SSIM on SIDD's validation blocks, SIDD+ and DND (paper, table 2).
+ROWS = (GENERATED, *RECIPES, *METHODS)
+# PSNR and SSIM (paper, table 2).
+PUBLISHED_SETS = ("SIDD validation blocks", "SIDD+", "DND")
 PUBLISHED = {
     "NoiseTransfer": ("38.57 / .9112", "36.30 / .9095", "39.15 / .9492"),
     "true noise (the ceiling)": ("39.14 / .9155", "36.21 / .9057", "39.35 / .9502"),
@@ -58,7 +59,6 @@ PUBLISHED = {
     "C2N": ("31.87 / .7274", "34.22 / .8290", "35.41 / .9032"),
     "CycleISP": ("38.09 / .9095", "35.49 / .9006", "38.95 / .9485"),
 }
-PUBLISHED_COLUMNS = ("published, SIDD validation", "published, SIDD+", "published, DND")
 # Of NoiseTransfer to true noise.
 PUBLISHED_GAPS = "-0.57, +0.09 and -0.20 dB"
 
@@ -79,11 +79,10 @@ class Study(NamedTuple):
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The flags that say what is trained."""
-    parser.add_argument("--model", help="for the row `generated`: bundled name or folder")
+    parser.add_argument("--model", default="", help="for `generated`: names or folders, a,b")
     parser.add_argument("--pairs", required=True, type=Path, help="folder of pairs to train on")
     parser.add_argument("--val", required=True, help="folders of other pairs, comma-separated")
-    rows = ",".join((*RECIPES, *METHODS))
-    parser.add_argument("--rows", default=rows, help="comma-separated, in this order")
+    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated, in this order")
     parser.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
 
 
@@ -94,41 +93,40 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
       InputError: a wrong row, model, method or folder.
     """
     names = [name.strip() for name in args.rows.split(",") if name.strip()]
+    for name in names:
+        if name not in ROWS:
+            raise InputError(f"--rows: unknown row {name!r}, known are {', '.join(ROWS)}")
     methods = METHODS | {spec: (spec, baselines.load_method(spec)) for spec in args.method}
     names += args.method
-    for name in names:
-        if name not in RECIPES and name not in methods:
-            known = ", ".join((*RECIPES, *METHODS))
-            raise InputError(f"--rows: unknown row {name!r}, known are {known}")
     if not names:
         raise InputError("--rows: give one or more")
-    if "generated" in names and not args.model:
-        raise InputError("the row `generated` needs --model")
+    generated = budget.generated_rows(args.model) if GENERATED in names else {}
+    known = RECIPES | {name: title for name, (title, _) in methods.items()}
+    titles: dict[str, str] = {}
+    for name in names:
+        titles |= generated if name == GENERATED else {name: known[name]}
     fields = {
         "data.photos": "",
         "data.pairs": str(args.pairs),
         "eval.photos": "",
         "eval.pairs": args.val,
     }
-    titles, workdirs = {}, {}
-    for name in names:
-        titles[name] = methods[name][0] if name in methods else RECIPES[name]
-        if name == "generated" and (kind := load(args.model).metadata["kind"]) != "noisetransfer":
-            titles[name] = kind.rpartition(".")[2]
-        folder_name = name.replace(":", ".")
+    workdirs = {}
+    for name in titles:
+        folder_name = budget.folder_name(name)
         workdirs[name] = [
             options.runs / f"real-{folder_name}-{options.name}-seed{seed}" for seed in options.seeds
         ]
         for seed, workdir in zip(options.seeds, workdirs[name], strict=True):
-            changes: dict[str, Any] = dict(fields)
+            recipe, changes = name, dict(fields)
             if name in methods:
+                recipe = TRUE
                 folder = options.runs / f"noise-{folder_name}-{options.name}-seed{seed}"
                 changes["data.pairs"] = str(
                     _make_noise(methods[name][1], args.pairs, folder, options.budget.draws, seed)
                 )
-            elif name == "generated":
-                changes["denoiser.model"] = args.model
-            recipe = TRUE if name in methods else name
+            elif name in generated:
+                recipe, _, changes["denoiser.model"] = name.partition(":")
             config = budget.denoiser_config(recipe, options, seed, changes)
             budget.train(config, workdir)
     return Study(titles, workdirs, config)
@@ -182,7 +180,6 @@ def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str
             report.cell(budget.mean([s.psnr for s in seeds]), 2),
             report.cell(budget.mean([s.ssim for s in seeds]), 4),
             report.cell(found.get(name), 2),
-            *PUBLISHED.get(titles[name], ["–"] * 3),
         ]
         for name, seeds in scores.items()
     ]
@@ -191,13 +188,8 @@ def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str
         report.cell(budget.mean([first[0].noisy_psnr]), 2),
         report.cell(budget.mean([first[0].noisy_ssim]), 4),
     ]
-    rows.append(["noisy input", *noisy, *["–"] * 4])
-    rows += [
-        [f"{name} (published)", "–", "–", "–", *values]
-        for name, values in PUBLISHED.items()
-        if name not in titles.values()
-    ]
-    header = ["trained on", "PSNR, dB", "SSIM", "gap to true noise, dB", *PUBLISHED_COLUMNS]
+    rows.append(["noisy input", *noisy, "–"])
+    header = ["trained on", "PSNR, dB", "SSIM", "gap to true noise, dB"]
     return report.markdown_table(header, rows)
 
 
@@ -224,13 +216,16 @@ def main(argv: list[str] | None = None) -> None:
     args, options, study = begin("table2_real_denoising", __doc__, argv)
     scores = score_all(study, args.val, options)
     tables = {place: table(study.titles, rows) for place, rows in scores.items()}
+    tables["Published (the paper's table 2), PSNR / SSIM"] = report.markdown_table(
+        ["trained on", *PUBLISHED_SETS], [[name, *values] for name, values in PUBLISHED.items()]
+    )
     notes = [
         budget.describe(options, study.config),
         f"Trained on {args.pairs}; generator {args.model}; noise made beforehand: "
         f"{options.budget.draws} of each clean image.",
-        "Brackets: 95 % intervals over images, of gaps over seeds and images. The published columns"
-        " are of other images and the paper's schedule; its gaps of NoiseTransfer to true noise are"
-        f" {PUBLISHED_GAPS}.",
+        "Brackets: 95 % intervals over images, of gaps over seeds and images. What is published is "
+        "of other images and the paper's schedule; its gaps of NoiseTransfer to true noise are "
+        f"{PUBLISHED_GAPS}.",
     ]
     results = {
         place: {

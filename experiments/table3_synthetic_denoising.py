@@ -1,18 +1,23 @@
 """Table 3: denoisers of synthetic noise, trained on generated and on true noise.
 
-  python -m experiments.table3_synthetic_denoising --model=runs/small --photos=CLEAN_PHOTOS \
-    --bsds=BSDS500 --output=DIR [--rows=generated,synthetic,...] [--seeds=0,1,2]
+  python -m experiments.table3_synthetic_denoising --model=small --n2g_g=runs/n2g_g \
+    --n2g_p=runs/n2g_p --photos=CLEAN_PHOTOS --bsds=BSDS500 --output=DIR \
+    [--rows=generated,synthetic,...] [--seeds=0,1,2]
 
 A row is a RIDNet (`configs/denoiser.py`) trained on the photographs of --photos with
-  generated   the model's noise, references are other photographs with synthetic noise
+  generated   the noise of --model, references are other photographs with synthetic noise; of
+              several models of any family, comma-separated, each is a row
   synthetic   the true noise: Gaussian, Poisson or both, from which gaps are taken
-  extracted_gaussian, extracted_poisson   N2G-style: noise taken out of other photographs with
-              Gaussian (Poisson) noise, made beforehand; see `nt_jax/evaluation/baselines.py`
+  n2g_g, n2g_p   N2G's: the noise that the model --n2g_g (--n2g_p) takes out of other photographs
+              with Gaussian (Poisson) noise; rows that are there if their model is given
+  extracted_gaussian, extracted_poisson   likewise with non-local means in place of a network, made
+              beforehand; see `nt_jax/evaluation/baselines.py`
 and scored on the images of --bsds with the noise of the paper's six columns; random columns draw
 a level for each image anew in each of 10 trials. Every row sees the same noise. Budgets: smoke
 takes seconds a row; small is -small of the recipe, for 2 CPU cores; paper is the paper's schedule.
 """
 
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,29 +32,44 @@ from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import find_photos
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import baselines, denoising, report
+from nt_jax.evaluation.denoising import NOISY
 from nt_jax.evaluation.oracles import to_bytes
 from nt_jax.evaluation.samples import usable_photos
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.images import read_rgb
+from nt_jax.inference.loading import load
 
-TRUE = "synthetic"
+GENERATED, TRUE = "generated", "synthetic"
 
 
 class Row(NamedTuple):
-    """Title, the kind of noise that is extracted for it, and the published PSNR of each column."""
+    """How a denoiser is trained.
+
+    Attributes:
+      title: of the row.
+      kind: of synthetic noise on the references; "" for all kinds.
+      model: that makes the noise; "" for none.
+    """
 
     title: str
-    extracted: str
-    published: tuple[float, ...]
+    kind: str = ""
+    model: str = ""
 
 
+# Rows without a model.
 ROWS = {
-    "generated": Row("NoiseTransfer", "", (31.27, 32.76, 30.58, 29.95, 29.16, 28.71)),
-    TRUE: Row("true noise (the ceiling)", "", (31.48, 33.20, 30.74, 30.20, 29.31, 28.85)),
-    "extracted_gaussian": Row(
-        "N2G, Gaussian", "gaussian", (31.21, 32.82, 30.28, 29.52, 28.80, 28.15)
-    ),
-    "extracted_poisson": Row("N2G, Poisson", "poisson", (31.17, 32.74, 30.31, 29.56, 28.93, 28.32)),
+    TRUE: Row("true noise (the ceiling)"),
+    "extracted_gaussian": Row("extracted by non-local means, Gaussian", "gaussian"),
+    "extracted_poisson": Row("extracted by non-local means, Poisson", "poisson"),
+}
+# Those of N2G's models.
+N2G = {"n2g_g": Row("N2G, Gaussian", "gaussian"), "n2g_p": Row("N2G, Poisson", "poisson")}
+# PSNR (paper, table 3) by title.
+PUBLISHED = {
+    "NoiseTransfer": (31.27, 32.76, 30.58, 29.95, 29.16, 28.71),
+    ROWS[TRUE].title: (31.48, 33.20, 30.74, 30.20, 29.31, 28.85),
+    N2G["n2g_g"].title: (31.21, 32.82, 30.28, 29.52, 28.80, 28.15),
+    N2G["n2g_p"].title: (31.17, 32.74, 30.31, 29.56, 28.93, 28.32),
 }
 # Kind, sigma and photons at white, as flags of `eval denoising`.
 COLUMNS = {
@@ -67,26 +87,56 @@ SIGMA, PHOTONS = (0.0, 50.0), (5.0, 50.0)
 _Scores = dict[str, list[np.ndarray]]
 
 
+def rows_of(args: Namespace) -> dict[str, Row]:
+    """The rows that the flags ask for, by name.
+
+    Raises:
+      InputError: there is none, or an unknown one, or a model is missing.
+    """
+    names = [name.strip() for name in args.rows.split(",") if name.strip()]
+    rows: dict[str, Row] = {}
+    for name in names:
+        if name == GENERATED:
+            for row, title in budget.generated_rows(args.model).items():
+                rows[row] = Row(title, model=row.partition(":")[2])
+        elif name in ROWS:
+            rows[name] = ROWS[name]
+        else:
+            raise InputError(f"--rows={args.rows}: choose from {', '.join((GENERATED, *ROWS))}")
+    for name, row in N2G.items():
+        if model := getattr(args, name):
+            load(model)  # before anything is trained
+            rows[name] = row._replace(model=model)
+    if not rows:
+        raise InputError("--rows: give one or more")
+    return rows
+
+
 def train_all(
-    names: list[str], model: str | None, photos: Path, options: budget.Options
+    rows: Mapping[str, Row], photos: Path, options: budget.Options
 ) -> tuple[dict[str, list[Path]], ConfigDict]:
     """Trains what is not trained yet: workdirs by row, and the last config."""
     workdirs = {}
-    for name in names:
+    for name, row in rows.items():
+        folder_name = budget.folder_name(name)
         workdirs[name] = [
-            options.runs / f"synthetic-{name}-{options.name}-seed{seed}" for seed in options.seeds
+            options.runs / f"synthetic-{folder_name}-{options.name}-seed{seed}"
+            for seed in options.seeds
         ]
         for seed, workdir in zip(options.seeds, workdirs[name], strict=True):
             changes: dict[str, Any] = {"data.photos": str(photos), "data.pairs": ""}
-            recipe, kind = name, ROWS[name].extracted
-            if kind:
+            recipe = TRUE
+            if row.model:
+                recipe = GENERATED
+                changes |= {"denoiser.model": row.model, "train.l2": 1e-6}
+                if row.kind:
+                    changes |= {"data.noise_kinds": (row.kind,), "data.noise_kind_weights": (1.0,)}
+            elif row.kind:
                 # Pairs, but of the synthetic study.
                 recipe = "real"
-                folder = _extract(kind, photos, options, seed)
+                folder = _extract(row.kind, photos, options, seed)
                 changes = {"data.photos": "", "data.pairs": str(folder), "train.l2": 1e-6}
                 changes |= {"eval.photos": "skimage-heldout"}
-            elif name == "generated":
-                changes |= {"denoiser.model": model, "train.l2": 1e-6}
             config = budget.denoiser_config(recipe, options, seed, changes)
             budget.train(config, workdir)
     return workdirs, config
@@ -161,48 +211,44 @@ def estimates(scores: _Scores) -> dict[str, dict[str, Estimate | None]]:
         found[name] = {"psnr": psnr, "ssim": ssim, "gap": gap}
     first = next(iter(scores.values()))[0]
     noisy = [budget.mean([first[metric].tolist()]) for metric in (2, 3)]
-    return found | {"noisy input": {"psnr": noisy[0], "ssim": noisy[1], "gap": None}}
+    return found | {NOISY: {"psnr": noisy[0], "ssim": noisy[1], "gap": None}}
 
 
-def tables(found: Mapping[str, Mapping[str, Mapping[str, Estimate | None]]]) -> dict[str, str]:
-    """Markdown by heading: PSNR, SSIM, gaps."""
-    names = list(next(iter(found.values())))
-    titles = {name: ROWS[name].title if name in ROWS else name for name in names}
+def tables(
+    titles: Mapping[str, str], found: Mapping[str, Mapping[str, Mapping[str, Estimate | None]]]
+) -> dict[str, str]:
+    """Markdown by heading: PSNR, SSIM, gaps, and what is published.
 
-    def published(name: str, index: int) -> str:
-        return f"{ROWS[name].published[index]:.2f}" if name in ROWS else "–"
-
-    psnr_header = ["trained on"]
-    for column in COLUMNS:
-        psnr_header += [column, "published"]
-    psnr = [
-        [titles[name]]
-        + [
-            cell
-            for index, column in enumerate(COLUMNS)
-            for cell in (report.cell(found[column][name]["psnr"], 2), published(name, index))
+    Args:
+      titles: of the rows, by name.
+      found: as `estimates` gives it, by column.
+    """
+    names = [*titles, NOISY]
+    rows = {
+        metric: [
+            [
+                titles.get(name, name),
+                *(report.cell(found[column][name][metric], digits) for column in COLUMNS),
+            ]
+            for name in names
         ]
-        for name in names
-    ]
-    ssim = [
-        [titles[name], *(report.cell(found[column][name]["ssim"], 4) for column in COLUMNS)]
-        for name in names
-    ]
-    result = {
-        "PSNR, dB": report.markdown_table(psnr_header, psnr),
-        "SSIM": report.markdown_table(["trained on", *COLUMNS], ssim),
+        for metric, digits in (("psnr", 2), ("ssim", 4), ("gap", 2))
     }
-    others = [name for name in names if name in ROWS and name != TRUE]
-    if TRUE in names and others:
-        gaps = []
-        for name in others:
-            row = [titles[name]]
-            for index, column in enumerate(COLUMNS):
-                theirs = ROWS[name].published[index] - ROWS[TRUE].published[index]
-                row += [report.cell(found[column][name]["gap"], 2), f"{theirs:.2f}"]
-            gaps.append(row)
-        result["gap to true noise, dB"] = report.markdown_table(psnr_header, gaps)
-    return result
+    header = ["trained on", *COLUMNS]
+    result = {
+        "PSNR, dB": report.markdown_table(header, rows["psnr"]),
+        "SSIM": report.markdown_table(header, rows["ssim"]),
+    }
+    gaps = [row for name, row in zip(names, rows["gap"], strict=True) if name not in (TRUE, NOISY)]
+    if TRUE in titles and gaps:
+        result["gap to true noise, dB"] = report.markdown_table(header, gaps)
+    true = PUBLISHED[ROWS[TRUE].title]
+    published = [
+        [title, *(f"{a:.2f} ({a - b:+.2f})" for a, b in zip(values, true, strict=True))]
+        for title, values in PUBLISHED.items()
+    ]
+    heading = "Published (the paper's table 3), PSNR and gap, dB"
+    return result | {heading: report.markdown_table(header, published)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -214,43 +260,41 @@ def main(argv: list[str] | None = None) -> None:
       PreemptedError: a signal stopped it; the same command goes on.
     """
     parser = budget.make_parser("table3_synthetic_denoising", __doc__)
-    parser.add_argument("--model", help="for the row `generated`: bundled name or folder")
+    parser.add_argument("--model", default="", help="for `generated`: names or folders, a,b")
+    for name, row in N2G.items():
+        parser.add_argument(f"--{name}", help=f"model for the row {row.title}: name or folder")
     parser.add_argument("--photos", required=True, type=Path, help="photographs to train on")
     parser.add_argument("--bsds", required=True, type=Path, help="images to score on")
-    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated")
+    every = ",".join((GENERATED, *ROWS))
+    parser.add_argument("--rows", default=every, help="comma-separated")
     args = parser.parse_args(argv)
     unwind_on_sigterm()
     use_compilation_cache()
-    names = [name.strip() for name in args.rows.split(",") if name.strip()]
-    unknown = [name for name in names if name not in ROWS]
-    if unknown or not names:
-        raise InputError(f"--rows={args.rows}: choose from {', '.join(ROWS)}")
-    if "generated" in names and not args.model:
-        raise InputError("the row `generated` needs --model")
+    rows = rows_of(args)
     options = budget.parse_options(args, [args.photos, args.bsds])
 
-    workdirs, config = train_all(names, args.model, args.photos, options)
+    workdirs, config = train_all(rows, args.photos, options)
     scores = score_all(workdirs, int(config.train.steps), args.bsds, options)
-    found = {column: estimates(rows) for column, rows in scores.items()}
+    found = {column: estimates(of_rows) for column, of_rows in scores.items()}
     first = next(iter(next(iter(scores.values())).values()))[0]
     notes = [
         budget.describe(options, config),
-        f"Trained on {args.photos}, generator {args.model}; scored on {first.shape[1]} images of "
+        f"Trained on {args.photos}, generators {args.model}; scored on {first.shape[1]} images of "
         f"{args.bsds}; random columns: means of {options.budget.trials} trials. Noise made "
-        f"beforehand (N2G): {options.budget.draws} of each photograph.",
+        f"beforehand (extracted): {options.budget.draws} of each photograph.",
         "Brackets: 95 % intervals over images, of gaps over seeds and images. Published: the "
-        "paper's schedule, trained on DIV2K, scored on all 500 images. N2G there trains a network "
-        "to extract noise; here non-local means does.",
+        "paper's schedule, trained on DIV2K, scored on all 500 images.",
     ]
     results: dict[str, Any] = {}
-    for column, rows in found.items():
+    for column, of_rows in found.items():
         results[column] = {}
-        for name, row in rows.items():
+        for name, row in of_rows.items():
             by_seed = [float(s[0].mean()) for s in scores[column].get(name, [])]
             numbers = {metric: budget.estimate_json(value) for metric, value in row.items()}
             results[column][name] = {"psnr_by_seed": by_seed, **numbers}
+    titles = {name: row.title for name, row in rows.items()}
     columns = {"columns": results}
-    text = budget.write(options, "Table 3: synthetic noise", tables(found), notes, columns)
+    text = budget.write(options, "Table 3: synthetic noise", tables(titles, found), notes, columns)
     print(f"{text}\nresults: {options.output}")
 
 

@@ -31,6 +31,7 @@ from nt_jax.model_folder import (
 )
 
 Tree = Any
+SUMMARY_FILE = "summary.json"
 _CHECKPOINTS = "checkpoints"
 _UNREADABLE = "unreadable_checkpoints"
 # TensorStore has one kind of error for all, with the reason in words.
@@ -136,6 +137,12 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{workdir} is no training workdir: it has no {CONFIG_FILE}") from error
     except ValueError as error:
         raise InputError(f"{workdir / CONFIG_FILE} is not JSON: {error}") from error
+
+
+def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
+    """What a workdir's run has come to, as `training.loop` writes it; {} where nothing is."""
+    path = workdir / SUMMARY_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:

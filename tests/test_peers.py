@@ -13,6 +13,7 @@ from skimage import data
 
 import nt_jax
 from configs.peers import get_config
+from experiments.release_model import release
 from nt_jax import families
 from nt_jax.configs import peers
 from nt_jax.data.catalogue.sources import SETTINGS, setting_number
@@ -81,6 +82,12 @@ def test_a_run_makes_a_model_that_is_a_row_of_the_tables(name, tmp_path):
 
     model = nt_jax.load(tmp_path / "run")
     assert model.metadata["kind"] == config.family
+    about = release(tmp_path / "run", tmp_path / "model")
+    assert about["seconds"] == summary["seconds"] > 0
+    released = nt_jax.load(tmp_path / "model")
+    same_in_16_bits = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
+    jax.tree.map(same_in_16_bits, released.params, model.params)
+    assert generation.parameters_of(released) == generation.parameters_of(model)
     clean = data.chelsea()[:40, :52]
     told = {name: clean for name in model.told if name != "camera"}
     first, again, other = (model.transfer(clean, seed=seed, **told) for seed in (0, 0, 1))

@@ -10,6 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
 from unittest import mock
 
 import jax
@@ -17,7 +20,7 @@ import numpy as np
 import pytest
 
 from experiments.soak.kill_resume import differences, run_killed, unfinished, wait
-from nt_jax.checkpointing import checkpoint_steps, load_state
+from nt_jax.checkpointing import checkpoint_steps, load_state, read_summary
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.families.noisetransfer.task import NoiseTransferTask
 from nt_jax.main import parse
@@ -136,6 +139,7 @@ def test_killed_before_the_first_save(undisturbed, tmp_path):
 
 def test_a_signal_during_an_evaluation_saves_and_ends_at_once(undisturbed, tmp_path):
     evaluate, ended = NoiseTransferTask.evaluate, []
+    ticking = SimpleNamespace(monotonic=partial(next, count()))
 
     def interrupted(task, state, key):
         if state.step == STEPS // 2:
@@ -145,12 +149,16 @@ def test_a_signal_during_an_evaluation_saves_and_ends_at_once(undisturbed, tmp_p
 
     with (
         mock.patch.object(NoiseTransferTask, "evaluate", interrupted),
+        mock.patch.object(loop, "time", ticking),
         pytest.raises(PreemptedError, match=r"SIGTERM.*the same command resumes"),
     ):
         train(tmp_path)
     assert not ended
     assert checkpoint_steps(tmp_path)[-1] == STEPS // 2
+    before = read_summary(tmp_path)["seconds"]
+    assert before >= STEPS // 2, "those of the steps since the evaluation before, a tick each"
     train(tmp_path)
+    assert read_summary(tmp_path)["seconds"] > before
     assert differences(tmp_path, undisturbed) == []
 
 

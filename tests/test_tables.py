@@ -1,6 +1,8 @@
 """The paper's tables at the smallest budget, end to end, and what they share."""
 
 import json
+from argparse import Namespace
+from types import SimpleNamespace
 from unittest import mock
 
 import h5py
@@ -12,6 +14,7 @@ from PIL import Image
 from skimage import data
 from tiny_models import save_tiny
 
+import nt_jax
 from configs import denoiser as recipes
 from experiments import (
     budget,
@@ -27,7 +30,8 @@ from nt_jax.data.catalogue.sources import find_pairs, read_rgb
 from nt_jax.errors import DivergedError, InputError
 from nt_jax.evaluation import denoising
 from nt_jax.evaluation.baselines import BASELINES
-from nt_jax.evaluation.oracles import ORACLES
+from nt_jax.evaluation.oracles import CEILING, ORACLES
+from nt_jax.fields import check_config
 from nt_jax.models.biased import init_biased
 from nt_jax.models.ridnet import RIDNet
 
@@ -72,6 +76,11 @@ def options_of(output, *flags):
     return budget.parse_options(args)
 
 
+def cells(line):
+    """Of a line of a Markdown table."""
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
 def results_of(output):
     return json.loads((output / "results.json").read_text())
 
@@ -91,10 +100,17 @@ def test_table1(model, pairs, tmp_path, capsys):
     text = (output / "results.md").read_text()
     assert text in capsys.readouterr().out
     assert "Budget `smoke`, seeds 0" in text
-    (row,) = [line for line in text.splitlines() if line.startswith("| NoiseTransfer ")]
-    assert ".1655 / .0617" in row
-    assert ".2324 / .1537" in row
-    assert "| DANet (published) " in text
+    ours, published = text.split("## Published")
+    (row,) = (cells(line) for line in ours.splitlines() if line.startswith("| NoiseTransfer "))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(nt_jax.load(model).params))
+    assert row[1:5] == ["the reference", f"{parameters:,}", "–", "–"]
+    rows = {row[0]: row[1:5] for row in map(cells, ours.splitlines()) if len(row) > 5}
+    assert rows["white Gaussian"] == ["the reference", "0", "0", "0.00"]
+    assert rows["CycleISP-style levels, SIDD's"] == ["nothing", "0", "0", "0.00"]
+    assert rows[CEILING][0] == "the truth"
+    (row,) = (line for line in published.splitlines() if line.startswith("| NoiseTransfer "))
+    assert cells(row) == ["NoiseTransfer", ".1655 / .0617", ".2324 / .1537"]
+    assert ".1655" not in ours
     (scored,) = results_of(output)["sets"].values()
     for reference in ("self", "other"):
         rows = scored[reference]["rows"]
@@ -104,6 +120,28 @@ def test_table1(model, pairs, tmp_path, capsys):
     with mock.patch.object(table1_generation.generation, "evaluate", side_effect=AssertionError):
         table1_generation.main(flags)  # nothing is scored again
     assert (output / "results.md").read_text() == text
+
+
+def test_what_stands_behind_a_row_of_table1():
+    about = table1_generation.About("nothing", 6160, 5000, 5400.0)
+    assert about.cells() == ["nothing", "6,160", "5,000", "1.50"]
+    model = SimpleNamespace(
+        told=("reference", "reference_clean"),
+        params={"flow": {"a": np.zeros((2, 3))}, "counts": np.zeros(26), "prior": np.zeros(4)},
+        metadata={"step": 20, "seconds": 36.0},
+    )
+    about = table1_generation.about_model(model)
+    assert about == ("the reference and its clean image", 10, 20, 36.0)
+
+
+def test_models_of_one_family_are_told_apart():
+    kinds = {"small": "noisetransfer", "runs/a": "n2g", "runs/b": "n2g", "toy": "mine.toy"}
+    models = {name: SimpleNamespace(metadata={"kind": kind}) for name, kind in kinds.items()}
+    titles = budget.titles_of(models)
+    assert list(titles.values()) == ["NoiseTransfer", "N2G, runs/a", "N2G, runs/b", "toy"]
+    assert budget.folder_name("generated:runs/a") == "generated.runs.a"
+    with pytest.raises(InputError, match="once"):
+        budget.load_generators("small,small")
 
 
 def test_synthetic_samples_of_table1(photos, tmp_path):
@@ -136,8 +174,9 @@ def test_table2(table2):
     assert rows["white"]["gap"]["mean"] == pytest.approx(difference, abs=1e-5)
     assert rows["real"]["gap"] is None
     text = (output / "results.md").read_text()
-    assert "39.14 / .9155" in text, "true noise, published"
-    assert "| NoiseTransfer (published) " in text, "a row that was not asked for"
+    ours, published = text.split("## Published")
+    assert "39.14 / .9155" in published
+    assert "39.14" not in ours
     assert "width 16, blocks 1, 6 steps of 8 patches of 24 pixels" in text
 
 
@@ -198,13 +237,34 @@ def test_table3_scores_every_column_with_the_same_noise(photos, tmp_path):
         assert trials == 3, "one of the fixed level, two of random ones"
     assert scores["Gaussian 25"]["synthetic"][0][2] == pytest.approx(20.17, abs=0.2)
     found = {column: table3_synthetic_denoising.estimates(rows) for column, rows in scores.items()}
-    tables = table3_synthetic_denoising.tables(found)
+    tables = table3_synthetic_denoising.tables({"generated": "C2N", "synthetic": "true"}, found)
+    published = tables.popitem()[1]
     assert list(tables) == ["PSNR, dB", "SSIM", "gap to true noise, dB"]
-    assert "31.27" in tables["PSNR, dB"]
-    assert "-0.21" in tables["gap to true noise, dB"]
+    assert "31.27 (-0.21)" in published
+    assert "| N2G, Gaussian " in published
+    names = [cells(line)[0] for line in tables["PSNR, dB"].splitlines()[2:]]
+    assert names == ["C2N", "true", "noisy input"]
+    assert len(tables["gap to true noise, dB"].splitlines()) == 3, "of the generated noise alone"
     gap = found["Poisson 30"]["generated"]["gap"].value
     ours, true = (scores["Poisson 30"][name][0][0] for name in workdirs)
     assert gap == pytest.approx((ours - true).mean())
+
+
+def test_rows_of_table3_have_the_noise_of_their_models(model, photos, tmp_path):
+    """Without training: what the denoisers would be trained on."""
+    args = Namespace(model=str(model), n2g_g=str(model), n2g_p=None, rows="generated,synthetic")
+    rows = table3_synthetic_denoising.rows_of(args)
+    assert list(rows) == [f"generated:{model}", "synthetic", "n2g_g"]
+    options = options_of(tmp_path, "--budget=smoke")
+    with mock.patch.object(budget, "train") as train:
+        table3_synthetic_denoising.train_all(rows, photos, options)
+    configs = [call.args[0] for call in train.call_args_list]
+    for config in configs:
+        check_config(config, 1)
+    assert [c.denoiser.noise for c in configs] == ["generated", "synthetic", "generated"]
+    assert configs[0].denoiser.model == configs[2].denoiser.model == str(model)
+    assert configs[0].data.noise_kinds == configs[1].data.noise_kinds
+    assert configs[2].data.noise_kinds == ("gaussian",)
 
 
 def test_fig7_notes_divergence(tmp_path):

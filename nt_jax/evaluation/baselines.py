@@ -267,6 +267,8 @@ BASELINES: dict[str, Method] = {
     "CycleISP-style levels, SIDD's": cycleisp_sidd,
     "CycleISP-style levels, DND's": cycleisp_dnd,
 }
+# Those of them that do not look at the reference.
+BLIND: tuple[Method, ...] = (cycleisp_sidd, cycleisp_dnd)
 
 
 def load_method(spec: str) -> Method:

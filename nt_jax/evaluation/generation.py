@@ -31,12 +31,20 @@ from nt_jax.evaluation.samples import (
     usable_pairs,
 )
 from nt_jax.evaluation.statistics import Estimate
-from nt_jax.families import TOLD, Generator
+from nt_jax.families import Generator
 from nt_jax.files import progress
 
 # Trained for each set, in place of computed: so it is no entry of `metrics.GENERATION`.
 C2ST = metrics.Metric(c2st.c2st, "C2ST", 3)
 GENERATED = "generated"
+# Of what a model is told, in a table.
+_TOLD = {
+    "reference": "the reference",
+    "reference_clean": "its clean image",
+    "camera": "camera and ISO",
+}
+# Of a model's arrays: no parameters, or not of what makes noise.
+_NOT_COUNTED = ("counts", "discriminator")
 _EXAMPLES = 4
 
 
@@ -108,8 +116,18 @@ def of_model(model: Generator) -> Generate:
 
 
 def told_by(model: Generator) -> str:
-    """Says what a model knows of the noise that it makes, for the lines below a table."""
-    return " and ".join(TOLD[name] for name in model.told) or "nothing"
+    """Says what a model knows of the noise that it makes, for a table."""
+    return " and ".join(_TOLD[name] for name in model.told) or "nothing"
+
+
+def parameters_of(model: Generator) -> int:
+    """Counts the parameters of what makes a model's noise."""
+    leaves = jax.tree.leaves_with_path(model.params)
+    return sum(
+        leaf.size
+        for path, leaf in leaves
+        if not path or getattr(path[0], "key", "") not in _NOT_COUNTED
+    )
 
 
 def evaluate(

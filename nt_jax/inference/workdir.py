@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import families
-from nt_jax.checkpointing import CONFIG_FILE, load_state
+from nt_jax.checkpointing import CONFIG_FILE, load_state, read_summary
 from nt_jax.models.parameters import Tree
 from nt_jax.paths import expand
 
@@ -22,7 +22,7 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
     """Reads the newest checkpoint of a workdir: (metadata, parameter trees by network name).
 
     Trees are float32 NumPy arrays, ready for inference; `kind` is the family's name, a denoiser's
-    that of its network.
+    that of its network; `seconds` is how long it was trained, where the workdir tells.
 
     Raises:
       InputError: no workdir, one without a readable checkpoint, or an unknown family.
@@ -32,7 +32,9 @@ def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, 
     state = jax.tree.map(lambda leaf: _wide(np.asarray(leaf)), state)
     name = families.name_of(config)
     metadata, variables = families.find(name).released(config, state)
-    return {"kind": name} | metadata | {"step": step, "recipe": config}, variables
+    summary = read_summary(expand(workdir))
+    spent = {"seconds": summary["seconds"]} if "seconds" in summary else {}
+    return {"kind": name} | metadata | {"step": step, **spent, "recipe": config}, variables
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

@@ -18,7 +18,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nt_jax import families, prng
-from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, checkpoint_steps
+from nt_jax.checkpointing import (
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    Checkpointer,
+    checkpoint_steps,
+    read_summary,
+)
 from nt_jax.data.sampling.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.fields import check_config, check_resume
@@ -27,8 +33,6 @@ from nt_jax.training import logs
 from nt_jax.training.cluster import failing_alone
 from nt_jax.training.interrupts import Interrupts
 from nt_jax.training.task import Task
-
-SUMMARY_FILE = "summary.json"
 
 # (step, results of its evaluation) -> whether training may end there.
 Enough = Callable[[int, dict[str, float]], bool]
@@ -108,7 +112,7 @@ class _Run:
     Attributes:
       state: the newest.
       summary: scores at the `start` and at the newest evaluation, the `end`; `steps` done then,
-        `seed`, `seconds` that training took.
+        `seed`; `seconds` that training took until the newest save or evaluation.
     """
 
     def __init__(
@@ -125,7 +129,7 @@ class _Run:
         self.checkpointer, self.interrupts, self.state = checkpointer, interrupts, state
         self.start = int(state.step)
         self.keys = prng.keys_of_run(config.seed)
-        self.summary = _read_summary(workdir) if self.start else {}
+        self.summary = read_summary(workdir) if self.start else {}
         self.seconds_before = self.summary.get("seconds", 0)
         self.begun = time.monotonic()
         self.all_finite = jax.jit(_all_finite, out_shardings=NamedSharding(mesh, P()))
@@ -211,6 +215,7 @@ class _Run:
             with _written(self.workdir):
                 self.records.sync()
         self.checkpointer.save(step, self.state)
+        self.write_summary()
 
     def write_summary(self) -> None:
         seconds = self.seconds_before + time.monotonic() - self.begun
@@ -338,11 +343,6 @@ def _inherited(workdir: str, task: Task, abstract: Any) -> dict[str, Any]:
         fields[name] = flax.serialization.from_state_dict(wanted, same)
     logs.say(f"starts with the networks of {workdir} at step {step}")
     return fields
-
-
-def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
-    path = workdir / SUMMARY_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _json(value: dict[str, Any]) -> str:
