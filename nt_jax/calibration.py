@@ -3,7 +3,7 @@
 A generator follows the level of noise it knows well and falls behind with noise it does not, while
 what reads the reference gets its level far more evenly. Generated noise is known exactly, so it can
 be measured where the reference was read: noise is generated on the reference's own patches,
-smoothed in place of the clean ones that nobody has, and the ratio of both levels is the gain of all
+filtered in place of the clean ones that nobody has, and the ratio of both levels is the gain of all
 noise generated for that reference. It depends on the reference and the model alone: not on the
 image that gets the noise, nor on a tile or a seed.
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from nt_jax.filters import gaussian_blur
+from nt_jax.filters import wiener
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, generate_noise
 from nt_jax.models.parameters import Array, Tree
@@ -60,7 +60,8 @@ def calibrate(
     """
     levels = jnp.exp(decode(vectors).log_level)  # [K, N, 3]
     flat = patches.reshape(-1, *patches.shape[2:])
-    pseudo_clean = gaussian_blur(flat)
+    # A filter that keeps edges: on them a generator makes other noise than beside them.
+    pseudo_clean = wiener(flat, levels.reshape(-1, levels.shape[-1]))
     count, height, width, _ = flat.shape
     maps = sample_maps(key, count, height, width, networks.generator.blocks)
     repeated = jnp.broadcast_to(embedding, (len(patches), *embedding.shape))

@@ -1,4 +1,4 @@
-"""The Gaussian filter GF of losses and data."""
+"""Filters of patches: the Gaussian GF of losses and data, and one that takes noise off."""
 
 import functools
 
@@ -8,6 +8,7 @@ import numpy as np
 
 _BLUR_SIZE = 21
 _BLUR_SIGMA = 0.15 * _BLUR_SIZE + 0.35
+_WINDOW = 7
 
 
 def gaussian_blur(images: jax.Array) -> jax.Array:
@@ -30,6 +31,35 @@ def gaussian_blur(images: jax.Array) -> jax.Array:
         images,
         precision=jax.lax.Precision.HIGHEST,
     )
+
+
+def wiener(images: jax.Array, level: jax.Array) -> jax.Array:
+    """Takes noise of known level off and leaves edges: the local Wiener filter (Lee, 1980).
+
+    In windows of 7x7, where the variance of all channels together is what the noise has, only the
+    mean stays; the more it is above that, the more of the image stays.
+
+    Args:
+      images: float32 [N, H, W, C], H and W above 3.
+      level: standard deviation of each channel's noise, in units of the images, [N, C].
+
+    Returns:
+      The same shape.
+    """
+    mean = _local_mean(images)
+    variance = (_local_mean(jnp.square(images)) - jnp.square(mean)).sum(-1, keepdims=True)
+    of_noise = jnp.square(level).sum(-1)[:, None, None, None]
+    kept = jnp.maximum(variance - of_noise, 0) / jnp.maximum(variance, 1e-8)
+    return mean + kept * (images - mean)
+
+
+def _local_mean(images: jax.Array) -> jax.Array:
+    margin = _WINDOW // 2
+    around = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    x = jnp.pad(images, around, mode="reflect")
+    for window in ((1, _WINDOW, 1, 1), (1, 1, _WINDOW, 1)):
+        x = jax.lax.reduce_window(x, np.float32(0), jax.lax.add, window, (1, 1, 1, 1), "valid")
+    return x / np.float32(_WINDOW**2)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from tiny_models import save_tiny
 
 import nt_jax
 from nt_jax import calibration, eval, readings, transfer
-from nt_jax.filters import gaussian_blur
+from nt_jax.filters import wiener
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import embed, generate_noise, read
 
@@ -47,7 +47,7 @@ def test_gain_brings_the_level_to_what_is_read(model):
     found = calibration.calibrate(networks, generator, patches, vectors, embedding, key)
     level = np.exp(readings.decode(vectors).log_level)
     aimed = np.sqrt(np.square(level).mean((0, 1)))
-    pseudo_clean = gaussian_blur(patches[:, 0])
+    pseudo_clean = wiener(patches[:, 0], level[:, 0])
     maps = sample_maps(key, 4, 32, 32, model.blocks)
     noise = generate_noise(networks, generator, pseudo_clean, jnp.repeat(embedding, 4, 0), maps)
     made = np.asarray(jnp.clip(pseudo_clean + found.gain * noise, 0, 1) - pseudo_clean)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.signal
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from PIL import Image
@@ -494,6 +495,15 @@ def test_gaussian_blur_is_the_21_pixel_kernel_with_reflection():
     assert np.asarray(filters.gaussian_blur(jnp.asarray(image)[None])[0]) == pytest.approx(
         expected, abs=1e-3
     )
+
+
+def test_wiener_is_scipys_where_the_window_is_inside():
+    image = np.random.default_rng(0).uniform(0, 1, (24, 30, 1)).astype(np.float32)
+    image[:, :15] /= 10  # one half has less variance than the noise
+    expected = scipy.signal.wiener(image[..., 0].astype(np.float64), 7, 0.2**2)
+    found = filters.wiener(jnp.asarray(image)[None], jnp.full((1, 1), 0.2))[0, ..., 0]
+    inside = slice(3, -3), slice(3, -3)
+    assert np.asarray(found)[inside] == pytest.approx(expected[inside], abs=1e-5)
 
 
 def test_only_marked_patches_of_synthetic_rows_are_blurred(monkeypatch):

@@ -24,6 +24,7 @@ from nt_jax.checkpointing import checkpoint_steps, load_state, read_summary
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.families.noisetransfer.task import NoiseTransferTask
 from nt_jax.main import parse
+from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.random import threefry_2x32 as jax_threefry
-from scipy import stats
+from scipy import special, stats
 
 from nt_jax.inference import tiles
 from nt_jax.models.generator import Generator, map_shapes
@@ -84,33 +84,31 @@ def test_windows_beyond_an_image_see_its_reflection():
     np.testing.assert_array_equal(seen[0], expected)
 
 
-# Known answers of Random123 (kat_vectors, threefry2x32 with 20 rounds).
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
-        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
-        ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
-    ],
-)
-def test_threefry_known_answers(counter, key, expected):
-    words = tiles.threefry_2x32(*(tuple(map(jnp.uint32, pair)) for pair in (key, counter)))
-    assert tuple(map(int, words)) == expected
-
-
-def test_threefry_is_that_of_jax():
-    counters = np.random.default_rng(0).integers(2**32, size=(2, 64), dtype=np.uint32)
-    ours = tiles.threefry_2x32((jnp.uint32(7), jnp.uint32(9)), tuple(map(jnp.array, counters)))
-    theirs = jax_threefry(jnp.array([7, 9], jnp.uint32), jnp.array(counters).ravel())
-    np.testing.assert_array_equal(jnp.concatenate(ours), theirs)
-
-
 def maps_of(seed, origin, height, width, blocks=(2, 1, 1)):
     # Compiled as the model compiles it.
     stacks = jax.jit(tiles.stacked_maps, static_argnums=(2, 3, 4))(
         seed, origin, height, width, blocks
     )
     return [np.asarray(values) for values in tiles.unstack(stacks, blocks)]
+
+
+def test_maps_are_threefry_of_seed_block_and_position():
+    """Block 1 of seed 7 at rows 8 to 15, columns 20 to 27: words of JAX's own function."""
+    seed, block, top, left = 7, 1, 8, 20
+    y, x = np.mgrid[top : top + 8, left : left + 8].astype(np.uint32)
+    words = jax_threefry(jnp.array([seed, block], jnp.uint32), jnp.array([y, x]))
+    maps = maps_of(seed, (top, left), 8, 8)
+    for bits, values in zip(np.asarray(words), maps[2 * block :], strict=False):
+        uniform = 2 * ((bits >> 9) + 0.5) / 2**23 - 1
+        expected = np.sqrt(2) * special.erfinv(uniform)
+        np.testing.assert_allclose(values[0, ..., 0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_maps_know_the_answer_of_random123():
+    """Of its kat_vectors: threefry2x32 with 20 rounds, key and counter zero."""
+    for bits, values in zip((0x6B200159, 0x99BA4EFE), maps_of(0, (0, 0), 4, 4), strict=False):
+        expected = np.sqrt(2) * special.erfinv(2 * ((bits >> 9) + 0.5) / 2**23 - 1)
+        np.testing.assert_allclose(values[0, 0, 0, 0], expected, rtol=1e-4)
 
 
 def test_maps_have_the_generators_shapes():

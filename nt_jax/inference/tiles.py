@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.random import threefry2x32_p
 from jax.typing import ArrayLike
 
 from nt_jax.images import to_float
@@ -172,7 +173,7 @@ def seeded_maps(
 ) -> tuple[Array, ...]:
     """The generator's random maps, N(0, 1), of one window: a function of seed, map and position.
 
-    Threefry-2x32, the generator behind `jax.random`, applied to the position directly: the key is
+    Threefry-2x32 (Salmon et al., SC 2011) of `jax.random`, applied to the position: the key is
     (seed, block), the counter (y, x) at the level's resolution, and the two words it returns are
     the block's two maps. So a window draws exactly its own values, whatever the window.
 
@@ -207,7 +208,8 @@ def stacked_maps(
         block = jnp.array(indices, jnp.uint32)[:, None, None]
         y = (top // scale + jnp.arange(height // scale, dtype=jnp.uint32))[None, :, None]
         x = (left // scale + jnp.arange(width // scale, dtype=jnp.uint32))[None, None, :]
-        first, second = threefry_2x32((seed, block), (y, x))
+        words = jnp.broadcast_arrays(seed[None, None, None], block, y, x)
+        first, second = threefry2x32_p.bind(*words)
         stacks.append((_normal(first), _normal(second)))
     return tuple(stacks)
 
@@ -228,27 +230,6 @@ def _blocks_by_scale(blocks: tuple[int, int, int]) -> dict[int, list[int]]:
     """Call-order indices of the residual blocks that run at full size / 1, 2 and 4."""
     scales = np.repeat(LEVEL_SCALES, blocks_of_levels(blocks))
     return {scale: np.flatnonzero(scales == scale).tolist() for scale in sorted(set(LEVEL_SCALES))}
-
-
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = np.uint32(0x1BD11BDA)
-
-
-def threefry_2x32(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds (Salmon et al., SC 2011): uint32 words, broadcast together.
-
-    Written out because `jax.random` numbers its counters by place in the array it returns.
-    """
-    schedule = (*key, key[0] ^ key[1] ^ _PARITY)
-    a, b = counter[0] + schedule[0], counter[1] + schedule[1]
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            a = a + b
-            b = (b << np.uint32(rotation)) | (b >> np.uint32(32 - rotation))
-            b = a ^ b
-        a = a + schedule[(group + 1) % 3]
-        b = b + schedule[(group + 2) % 3] + np.uint32(group + 1)
-    return a, b
 
 
 def _normal(bits: Array) -> Array:
