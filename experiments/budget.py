@@ -1,4 +1,4 @@
-"""What the paper's tables share: budgets, denoisers trained once, scores kept, tables written.
+"""Shared parts of the paper's tables: budgets, denoisers trained once, scores kept, tables written.
 
 A part that is finished is not done again: a denoiser's workdir, a score, a noisy image. The same
 command with the same --output goes on where it was.
@@ -63,7 +63,7 @@ BUDGETS = {
 
 
 class Options(NamedTuple):
-    """What a table runs with.
+    """Options of a table.
 
     Attributes:
       name: of the budget.
@@ -132,7 +132,7 @@ def split(folders: str) -> list[Path]:
 
 
 def kept(path: Path, asked: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-    """What `compute` gives, as JSON; read from `path` where it was asked the same before."""
+    """Gives what `compute` does, as JSON; read from `path` where it was asked the same before."""
     if not _is_kept(path, asked):
         answer = compute()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What noise does a data set have, and what does a training batch of it look like?
+"""Measures the noise of a data set, and shows what a training batch of it looks like.
 
   python -m experiments.dataset_statistics --pairs=DIR[,DIR...] --output=DIR [--photos=DIR[,DIR...]]
     [--world=SAMPLES]

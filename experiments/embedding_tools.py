@@ -1,4 +1,4 @@
-"""What comes out between references and along the noise level: pictures and measured levels.
+"""Shows noise between references and along the noise level: pictures and measured levels.
 
   python -m experiments.embedding_tools --output=DIR [--model=small] [--references=A,B[,...]]
 

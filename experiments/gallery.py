@@ -114,7 +114,7 @@ def add_noise(noise: Noise, photos: Sequence[np.ndarray], seed: int) -> list[np.
 
 
 def by_command(folder: Path, reference: np.ndarray, clean: np.ndarray, model: str) -> np.ndarray:
-    """What `nt_jax.transfer` writes for two images, uint8 [H, W] or [H, W, 3]."""
+    """Gives what `nt_jax.transfer` writes for two images, uint8 [H, W] or [H, W, 3]."""
     files = {name: folder / f"{name}.png" for name in ("reference", "clean", "output")}
     write_photo(files["reference"], Photo(reference))
     write_photo(files["clean"], Photo(clean))

@@ -1,4 +1,4 @@
-"""What the noise of each model looks like, beside the true noise: docs/peers.md's picture.
+"""Draws the noise of each model beside the true noise: docs/peers.md's picture.
 
   python -m experiments.peers_picture --model=small,runs/danet,runs/c2n --output=peers.jpg
   python -m experiments.peers_picture --model=... --pairs=SIDD_VAL --image=3 --output=peers.jpg

@@ -64,7 +64,7 @@ SIGMA, PHOTONS = (0.0, 50.0), (5.0, 50.0)
 
 
 class About(NamedTuple):
-    """What a row is made by; None where it is not known.
+    """Facts of what makes a row; None where one is not known.
 
     Attributes:
       told: of the noise that it is to make.
@@ -86,7 +86,7 @@ class About(NamedTuple):
 
 
 def about_model(model: Generator) -> About:
-    """What a model's folder says of it; converted ones do not tell steps."""
+    """Reads what a model's folder says of it; converted ones do not tell steps."""
     told, parameters = generation.told_by(model), generation.parameters_of(model)
     return About(told, parameters, model.metadata.get("step"), model.metadata.get("seconds"))
 

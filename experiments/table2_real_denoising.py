@@ -194,7 +194,7 @@ def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str
 
 
 def begin(module: str, doc: str, argv: list[str] | None) -> tuple[Namespace, budget.Options, Study]:
-    """What this table and figure 5 start with: flags, and all denoisers trained."""
+    """Starts this table and figure 5: reads flags, trains all denoisers."""
     parser = budget.make_parser(module, doc)
     add_arguments(parser)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""What comes out for noise unlike anything trained on: pictures and errors of known failures.
+"""Shows what comes out for noise unlike anything trained on: pictures and errors.
 
   python -m experiments.unseen_noise --output=DIR [--model=small]
 

@@ -54,7 +54,7 @@ Denoise = Callable[[np.ndarray], np.ndarray]
 
 
 class Scored(NamedTuple):
-    """What of a camera's folder is scored.
+    """Scored images of a camera's folder.
 
     Attributes:
       images: at most so many, evenly spaced; None for all.

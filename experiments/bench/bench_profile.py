@@ -63,7 +63,7 @@ def instructions(text: str) -> tuple[dict[str, Instruction], dict[str, set[str]]
 
 
 def kind(instruction: Instruction, opcodes: dict[str, set[str]]) -> str:
-    """What an instruction spends its time on."""
+    """Names what an instruction spends its time on."""
     inside = opcodes[instruction.calls] if instruction.calls else {instruction.opcode}
     if "convolution" in inside:
         return "convolution"

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing, the machine's own rate, tables and JSON."""
+"""Shared parts of the benchmarks: timing, the machine's own rate, tables and JSON."""
 
 import argparse
 import json
@@ -98,7 +98,7 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Describes what the numbers were measured on."""
     return {
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),

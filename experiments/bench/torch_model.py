@@ -115,7 +115,7 @@ class ConditionalNorm(nn.Module):
 
 
 class Branch(nn.Module):
-    """What one branch has of its own: its first convolution, norms and heads."""
+    """One branch's own layers: its first convolution, norms and heads."""
 
     def __init__(self, inputs: int, width: int, size: int, blocks: Any, conditional: bool) -> None:
         super().__init__()

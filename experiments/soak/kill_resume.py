@@ -125,7 +125,7 @@ def unfinished(workdir: Path) -> bool:
 
 
 def differences(ours: Path, expected: Path) -> list[str]:
-    """What differs between two finished runs."""
+    """Lists what differs between two finished runs."""
     found = []
     if (ours / "metrics.jsonl").read_bytes() != (expected / "metrics.jsonl").read_bytes():
         found.append("metrics.jsonl")

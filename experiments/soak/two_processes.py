@@ -57,7 +57,7 @@ def pair(workdir: Path, options: list[str]) -> list[subprocess.Popen]:
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
-    """What each printed; raises RuntimeError if one fails."""
+    """Gives what each printed; raises RuntimeError if one fails."""
     texts = [process.communicate() for process in processes]
     for process, (_, errors) in zip(processes, texts, strict=True):
         if process.returncode:

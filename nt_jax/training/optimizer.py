@@ -46,6 +46,14 @@ def make_optimizer(train: Any) -> optax.GradientTransformation:
     )
 
 
+def descend(
+    optimizer: optax.GradientTransformation, gradient: Any, moments: Any, params: Any
+) -> tuple[Any, Any]:
+    """Makes one update: (parameters, moments) after it, trees like those before."""
+    updates, moments = optimizer.update(gradient, moments, params)
+    return optax.apply_updates(params, updates), moments
+
+
 def averaged(average: Tree, params: Tree, decay: float, step: Array) -> Tree:
     """Moves an average of parameters, by less than `decay` keeps in the first steps.
 

@@ -6,14 +6,13 @@ from typing import Any, ClassVar, NamedTuple
 import flax
 import jax
 import jax.numpy as jnp
-import optax
 
 from nt_jax import prng
 from nt_jax.families.c2n import losses
 from nt_jax.families.c2n.networks import Critic, Generator, make_noise, shapes_of
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import adversarial, gradient_penalty, init_plain, wasserstein
-from nt_jax.training.optimizer import make_optimizer
+from nt_jax.training.optimizer import descend, make_optimizer
 from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
 
@@ -79,8 +78,8 @@ def train_step(
         return jnp.asarray(networks.critic.apply({"params": params}, noisy))
 
     def update(name: str, params: Tree, gradient: Tree) -> Tree:
-        updates, moments[name] = optimizer.update(gradient, state.optimizers[name], params)
-        return optax.apply_updates(params, updates)
+        params, moments[name] = descend(optimizer, gradient, state.optimizers[name], params)
+        return params
 
     generated = clean + make_noise(networks.generator, state.generator, batch, noise_key)
 

@@ -14,7 +14,7 @@ from nt_jax.families.danet import losses
 from nt_jax.families.danet.networks import Critic, UNet, make_noise, restore
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import gradient_penalty, init_plain
-from nt_jax.training.optimizer import make_optimizer
+from nt_jax.training.optimizer import descend, make_optimizer
 from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
 
@@ -97,8 +97,8 @@ def train_step(
         return jnp.asarray(networks.critic.apply({"params": params}, pair))
 
     def update(name: str, params: Tree, gradient: Tree) -> Tree:
-        updates, moments[name] = optimizers[name].update(gradient, moments[name], params)
-        return optax.apply_updates(params, updates)
+        params, moments[name] = descend(optimizers[name], gradient, moments[name], params)
+        return params
 
     true_pair = jnp.concatenate([clean, noisy], axis=-1)
     restored = jax.lax.stop_gradient(restore(networks.unet, state.denoiser, noisy))

@@ -14,6 +14,7 @@ from nt_jax.models.parameters import Array, Stacks, unstack
 from nt_jax.training.optimizer import (
     JitStep,
     averaged,
+    descend,
     learning_rate,
     make_optimizer,
 )
@@ -71,8 +72,7 @@ def train_step(
 
     loss, gradient = jax.value_and_grad(loss_of)(state.params)
     optimizer = make_optimizer(config.train)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-    trained = optax.apply_updates(state.params, updates)
+    trained, moments = descend(optimizer, gradient, state.optimizer, state.params)
     average = state.average
     if average is not None:
         average = averaged(average, trained, config.train.ema_decay, state.step)
@@ -81,7 +81,7 @@ def train_step(
         "gradient_norm": optax.tree.norm(gradient),
         "learning_rate": jnp.asarray(learning_rate(config.train)(state.step), jnp.float32),
     }
-    return DenoiserState(state.step + 1, trained, optimizer_state, average), values
+    return DenoiserState(state.step + 1, trained, moments, average), values
 
 
 def _crop(image: Array, margin: int) -> Array:

@@ -5,13 +5,12 @@ from typing import Any, ClassVar
 import flax
 import jax
 import jax.numpy as jnp
-import optax
 
 from nt_jax.families.n2g import losses
 from nt_jax.families.n2g.networks import Extractor, make_noise, random_signs
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import init_plain
-from nt_jax.training.optimizer import make_optimizer
+from nt_jax.training.optimizer import descend, make_optimizer
 from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
 
@@ -76,8 +75,7 @@ def train_step(
 
     (loss, named), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.generator)
     optimizer = make_optimizer(config.train)
-    updates, moments = optimizer.update(gradient, state.optimizer, state.generator)
-    params = optax.apply_updates(state.generator, updates)
+    params, moments = descend(optimizer, gradient, state.optimizer, state.generator)
     return N2GState(number, params, moments), {"loss": loss, **named}
 
 

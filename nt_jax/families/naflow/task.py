@@ -2,34 +2,12 @@
 
 from typing import Any, ClassVar
 
-import flax
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-
 from nt_jax import prng
+from nt_jax.families import flows
+from nt_jax.families.flows import FlowState
 from nt_jax.families.naflow.flow import Flow, init_params, jittered, make_noise, nats
-from nt_jax.families.settings import count_settings, no_settings
-from nt_jax.models.parameters import Array, Tree
-from nt_jax.training.optimizer import make_optimizer
+from nt_jax.models.parameters import Array
 from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
-
-
-class NAFlowState(flax.struct.PyTreeNode):
-    """State that training carries from step to step.
-
-    Attributes:
-      step: int32 scalar, updates done.
-      params: of `flow` and `prior`, float32.
-      counts: int32 [CLASSES], images seen of each camera and ISO.
-      optimizer: optax state.
-    """
-
-    step: Array
-    params: dict[str, Tree]
-    counts: Array
-    optimizer: Any
 
 
 def make_flow(config: Any) -> Flow:
@@ -37,16 +15,14 @@ def make_flow(config: Any) -> Flow:
     return Flow(config.model.levels, config.model.width)
 
 
-def init_state(config: Any, flow: Flow, key: Array) -> NAFlowState:
+def init_state(config: Any, flow: Flow, key: Array) -> FlowState:
     """Makes the state before the first step."""
-    params = init_params(key, flow)
-    optimizer = make_optimizer(config.train).init(params)
-    return NAFlowState(jnp.zeros((), jnp.int32), params, no_settings(), optimizer)
+    return flows.start(config, init_params(key, flow))
 
 
 def train_step(
-    config: Any, flow: Flow, state: NAFlowState, batch: Batch, key: Array
-) -> tuple[NAFlowState, Metrics]:
+    config: Any, flow: Flow, state: FlowState, batch: Batch, key: Array
+) -> tuple[FlowState, Metrics]:
     """Makes one update of the flow and of the cameras' and ISOs' Gaussians.
 
     Args:
@@ -63,22 +39,12 @@ def train_step(
     spread_key, jitter_key = prng.split(key)
     spread = prng.uniform(spread_key, clean.shape, -0.5, 0.5) / 255
     noise, seen = batch["noisy"] - clean + spread, jittered(clean, jitter_key)
-    loss, gradient = jax.value_and_grad(lambda p: nats(flow, p, noise, seen, settings))(
-        state.params
+    return flows.update(
+        config, state, lambda params: nats(flow, params, noise, seen, settings), settings
     )
-    optimizer = make_optimizer(config.train)
-    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    values = {
-        "loss": loss,
-        "bits_per_dimension": loss / np.float32(np.log(2)),
-        "gradient_norm": optax.tree.norm(gradient),
-    }
-    params = optax.apply_updates(state.params, updates)
-    counts = count_settings(state.counts, settings)
-    return NAFlowState(state.step + 1, params, counts, moments), values
 
 
-def noise_of(flow: Flow, state: NAFlowState, batch: Batch, key: Array) -> Array:
+def noise_of(flow: Flow, state: FlowState, batch: Batch, key: Array) -> Array:
     """Makes unclipped noise of clean patches, of latents like the references': [N, P, P, 3]."""
     return make_noise(flow, {**state.params, "counts": state.counts}, batch, key)
 

@@ -6,14 +6,13 @@ from typing import Any, ClassVar, NamedTuple
 import flax
 import jax
 import jax.numpy as jnp
-import optax
 
 from nt_jax import prng
 from nt_jax.families.neca import losses
 from nt_jax.families.neca.networks import Critic, Generator, make, make_generator, make_noise
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import adversarial, gradient_penalty, init_plain, wasserstein
-from nt_jax.training.optimizer import make_optimizer
+from nt_jax.training.optimizer import descend, make_optimizer
 from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
 
 
@@ -88,8 +87,8 @@ def train_step(
         return jnp.asarray(networks.critic.apply({"params": critics[name]}, images))
 
     def update(name: str, params: Tree, gradient: Tree) -> Tree:
-        updates, moments[name] = optimizer.update(gradient, state.optimizers[name], params)
-        return optax.apply_updates(params, updates)
+        params, moments[name] = descend(optimizer, gradient, state.optimizers[name], params)
+        return params
 
     judged = (state.step + 1) % config.train.adversarial_every == 0
 

@@ -14,7 +14,7 @@ from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import Networks, embed, generate_noise, layouts
 from nt_jax.models.parameters import Array, Layout, Stacks, Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize, update_spectral
-from nt_jax.training.optimizer import JitStep, averaged, make_optimizer
+from nt_jax.training.optimizer import JitStep, averaged, descend, make_optimizer
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -141,14 +141,12 @@ def train_step(
     metrics["gradient_norm_d"] = optax.tree.norm(discriminator_gradient)
 
     optimizer = make_optimizer(config.train)
-    updates, generator_optimizer = optimizer.update(
-        generator_gradient, state.generator_optimizer, state.generator
+    generator, generator_optimizer = descend(
+        optimizer, generator_gradient, state.generator_optimizer, state.generator
     )
-    generator = optax.apply_updates(state.generator, updates)
-    updates, discriminator_optimizer = optimizer.update(
-        discriminator_gradient, state.discriminator_optimizer, state.discriminator
+    discriminator, discriminator_optimizer = descend(
+        optimizer, discriminator_gradient, state.discriminator_optimizer, state.discriminator
     )
-    discriminator = optax.apply_updates(state.discriminator, updates)
     queue, queue_pointer = moco.enqueue(state.queue, state.queue_pointer, keys)
     average = state.generator_average
     if average is not None:

@@ -16,7 +16,7 @@ from nt_jax.evaluation.heldout import Scores
 from nt_jax.models.biased import init_biased
 from nt_jax.models.noise_reader import NoiseReader, NoiseReaderOutputs, read_noise
 from nt_jax.models.parameters import Array, Tree
-from nt_jax.training.optimizer import JitStep, averaged, make_optimizer
+from nt_jax.training.optimizer import JitStep, averaged, descend, make_optimizer
 from nt_jax.training.task import Batch, Metrics, Step, Task
 
 _EVALUATION_BATCH = 8
@@ -142,8 +142,8 @@ def train_step(
 
     (loss, level_error), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     optimizer = make_optimizer(config.train)
-    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    params, average = optax.apply_updates(state.params, updates), state.average
+    params, moments = descend(optimizer, gradient, state.optimizer, state.params)
+    average = state.average
     if average is not None:
         average = averaged(average, params, config.train.ema_decay, state.step)
     values = {

@@ -2,35 +2,13 @@
 
 from typing import Any, ClassVar
 
-import flax
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-
 from nt_jax import prng
-from nt_jax.families.settings import count_settings, no_settings
+from nt_jax.families import flows
+from nt_jax.families.flows import FlowState
 from nt_jax.families.srgbflow.flow import Flow, init_flow, nats
 from nt_jax.families.srgbflow.model import SRGBFlow
-from nt_jax.models.parameters import Array, Tree
-from nt_jax.training.optimizer import make_optimizer
+from nt_jax.models.parameters import Array
 from nt_jax.training.task import Batch, Functions, FunctionsTask, Metrics
-
-
-class FlowState(flax.struct.PyTreeNode):
-    """State that the flow's training carries from step to step.
-
-    Attributes:
-      step: int32 scalar, updates done.
-      params: of the flow, float32.
-      counts: int32 [26], images seen of each of `sources.SETTINGS` and of others.
-      optimizer: optax state.
-    """
-
-    step: Array
-    params: Tree
-    counts: Array
-    optimizer: Any
 
 
 def make_flow(config: Any) -> Flow:
@@ -40,9 +18,7 @@ def make_flow(config: Any) -> Flow:
 
 def init_state(config: Any, flow: Flow, key: Array) -> FlowState:
     """Makes the state before the first step."""
-    params = init_flow(key, flow)
-    optimizer = make_optimizer(config.train).init(params)
-    return FlowState(jnp.zeros((), jnp.int32), params, no_settings(), optimizer)
+    return flows.start(config, init_flow(key, flow))
 
 
 def train_step(
@@ -63,19 +39,9 @@ def train_step(
     clean, settings = batch["clean"], batch["setting"]
     spread = prng.uniform(key, clean.shape, -0.5, 0.5) / 255
     noise = batch["noisy"] - clean + spread
-    loss, gradient = jax.value_and_grad(lambda p: nats(flow, p, noise, clean, settings))(
-        state.params
+    return flows.update(
+        config, state, lambda params: nats(flow, params, noise, clean, settings), settings
     )
-    optimizer = make_optimizer(config.train)
-    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    counts = count_settings(state.counts, settings)
-    values = {
-        "loss": loss,
-        "bits_per_dimension": loss / np.float32(np.log(2)),
-        "gradient_norm": optax.tree.norm(gradient),
-    }
-    params = optax.apply_updates(state.params, updates)
-    return FlowState(state.step + 1, params, counts, moments), values
 
 
 def noise_of(flow: Flow, state: FlowState, batch: Batch, key: Array) -> Array:
