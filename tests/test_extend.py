@@ -83,8 +83,8 @@ def test_the_page_runs(name, place, monkeypatch):
     execute(sections()[name], place, monkeypatch)
     if name == "A generator":
         table = (place / "table1" / "results.md").read_text()
-        # Told nothing, of six parameters, after 200 steps.
-        assert re.search(r"\n\| toy +\| +nothing \| +6 \| +200 \|", table)
+        # Told nothing, of six parameters, after 50 steps.
+        assert re.search(r"\n\| toy +\| +nothing \| +6 \| +50 \|", table)
         assert (place / "scores" / "results.json").is_file()
         assert (place / "toy.stablehlo").stat().st_size > 0
 

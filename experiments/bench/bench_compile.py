@@ -1,6 +1,9 @@
-"""Seconds to compile the training step and a tile of a transfer, with an empty and a warm cache.
+"""Seconds until the training step and a tile of a transfer run, with an empty and a warm cache.
 
 python experiments/bench/bench_compile.py --preset=full
+
+Of the first call in a new process, less those of a second call: tracing or reading what is kept,
+and compiling.
 """
 
 import sys
@@ -8,13 +11,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import json
 import os
+import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import measure
@@ -29,40 +34,51 @@ from nt_jax.training.loop import data_mesh
 
 def main() -> None:
     parser = measure.arguments(__doc__)
+    parser.add_argument("--once", choices=_STARTS, help="measure this in this process, print it")
     args = parser.parse_args()
-    config = measure.preset_config(args.preset, None, None)
-    networks = make_networks(config.model)
-    state = jax.jit(lambda key: init_state(config, networks, key))(prng.key(0))
-    shape = (config.train.batch_size, *[config.data.patch_size] * 2, 3)
-    batch = dict.fromkeys(("clean", "noisy", "reference"), np.zeros(shape, np.float32))
-    model = random_model(config.model)
-    image, embedding = np.zeros((512, 512, 3), np.uint8), np.zeros(model.embedding_size, np.float32)
-
-    def step() -> None:
-        lowered = jit_train_step(config, networks, data_mesh()).lower(state, batch, prng.key(0))
-        lowered.compile()
-
-    def transfer() -> None:
-        for _ in model.transfer_tiles(image, embedding):
-            pass
-
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-        jax.config.update("jax_compilation_cache_dir", folder)
+    if args.once:
         use_compilation_cache()
-        for name, function in (("step", step), ("transfer 512x512", transfer)):
-            cold = _timed(function)
-            jax.clear_caches()
-            rows.append({"what": name, "empty cache s": cold, "warm cache s": _timed(function)})
+        print(json.dumps(_seconds_before(_STARTS[args.once](args.preset))))
+        return
+    rows = []
+    for name in _STARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            empty, warm = (_in_a_process(name, args.preset, folder) for _ in range(2))
+        rows.append({"what": name, "empty cache s": empty, "warm cache s": warm})
     result: dict[str, Any] = {"median_s": rows[0]["empty cache s"], "rows": rows}
     measure.report(rows, result | {"preset": args.preset}, args.json)
 
 
-def _timed(function: Callable[[], None]) -> float:
-    begun = time.perf_counter()
-    function()
-    return time.perf_counter() - begun
+def _in_a_process(name: str, preset: str, cache: str) -> float:
+    command = [sys.executable, __file__, f"--preset={preset}", f"--once={name}"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return float(found.stdout.splitlines()[-1])
+
+
+def _seconds_before(call: Callable[[], Any]) -> float:
+    first, second = measure.seconds(call, repeats=2, warm_up=0)
+    return first - second
+
+
+def _start_step(preset: str) -> Callable[[], Any]:
+    config = measure.preset_config(preset, None, None)
+    networks = make_networks(config.model)
+    state = jax.jit(lambda key: init_state(config, networks, key))(prng.key(0))
+    images = measure.random_images(config.train.batch_size, config.data.patch_size)
+    batch = dict(zip(("clean", "noisy", "reference"), images, strict=True))
+    step = jit_train_step(config, networks, data_mesh())
+    # Of a copy, as a step gives its state away.
+    return lambda: step(jax.tree.map(jnp.copy, state), batch, prng.key(0))
+
+
+def _start_transfer(preset: str) -> Callable[[], Any]:
+    model = random_model(measure.preset_config(preset, None, None).model)
+    image, embedding = np.zeros((512, 512, 3), np.uint8), np.zeros(model.embedding_size, np.float32)
+    return lambda: [part.pixels for part in model.transfer_tiles(image, embedding)]
+
+
+_STARTS = {"step": _start_step, "transfer": _start_transfer}
 
 
 if __name__ == "__main__":
