@@ -37,7 +37,7 @@ def dispatch() -> None:
 
 
 def main() -> None:
-    """The console command."""
+    """Runs the console command."""
     run_command(dispatch)
 
 

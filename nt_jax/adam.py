@@ -8,7 +8,7 @@ import optax
 
 
 def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformation:
-    """`optax.scale_by_adam`, whose bias correction has 64 bits where `jax_enable_x64` is set.
+    """Makes `optax.scale_by_adam`, with a bias correction of 64 bits where `jax_enable_x64` is set.
 
     Args:
       b1, b2: decays of the first and the second moment.

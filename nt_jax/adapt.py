@@ -58,7 +58,7 @@ def _noisy_photos(source: Path) -> list[Path]:
 
 
 def _is_done(output: Path, asked: dict[str, Any]) -> bool:
-    """Whether an earlier start of the same has come to its end.
+    """Tells whether an earlier start of the same has come to its end.
 
     Raises:
       InputError: something else lies there.
@@ -80,7 +80,7 @@ def _is_done(output: Path, asked: dict[str, Any]) -> bool:
 
 
 def steps_for(minutes: float) -> int:
-    """Training steps for so much time."""
+    """Turns minutes into a number of training steps."""
     return max(_FEWEST_STEPS, round(_STEPS_A_MINUTE * minutes))
 
 

@@ -19,7 +19,7 @@ _BYTE_VALUES = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 def as_images(images: ArrayLike, name: str) -> jax.Array | np.ndarray:
-    """Images as float32 [N, H, W, 3] in [0, 1]; `[H, W, 3]` gets a batch axis of one.
+    """Takes images as float32 [N, H, W, 3] in [0, 1]; `[H, W, 3]` gets a batch axis of one.
 
     `images` is uint8, or floating point in [0, 1]. NumPy stays NumPy and JAX stays JAX, on its
     device. Under a JAX trace (inside `jit`, `grad`, ...) the values do not exist yet: there shape
@@ -43,7 +43,10 @@ def as_images(images: ArrayLike, name: str) -> jax.Array | np.ndarray:
 
 
 def as_noise(noise: ArrayLike, name: str) -> jax.Array | np.ndarray:
-    """Noise as float32 [N, H, W, 3]; like `as_images`, with any finite floating-point values."""
+    """Takes noise as float32 [N, H, W, 3].
+
+    Like `as_images`, with any finite floating-point values.
+    """
     array = _as_rgb(noise, name, _NOISE)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise _error(name, _NOISE, array, "subtract float images")
@@ -53,7 +56,7 @@ def as_noise(noise: ArrayLike, name: str) -> jax.Array | np.ndarray:
 
 
 def is_traced(*values: Any) -> bool:
-    """Whether a value is one that JAX traces, as inside `jit`: it has no numbers yet."""
+    """Tells whether a value is one that JAX traces, as inside `jit`: it has no numbers yet."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
@@ -67,7 +70,7 @@ def refuse_traced(name: str, *values: Any) -> None:
 
 
 def as_integer(value: Any, name: str) -> int:
-    """An integer, Python's or an array's.
+    """Takes an integer, Python's or an array's.
 
     Raises:
       InputError: it is none, such as 1.5 or "512".
@@ -79,7 +82,7 @@ def as_integer(value: Any, name: str) -> int:
 
 
 def as_number(value: Any, name: str) -> float:
-    """A number, Python's or an array's.
+    """Takes a number, Python's or an array's.
 
     Raises:
       InputError: it is none, such as "0.5" or None.
@@ -110,7 +113,7 @@ def _with_batch_axis(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
 
 
 def _range(array: jax.Array | np.ndarray) -> tuple[float, float]:
-    """Smallest and largest value; NaN if there is one."""
+    """Finds the smallest and the largest value; NaN if there is one."""
     return float(array.min()), float(array.max())
 
 

@@ -22,7 +22,7 @@ class Broken:
         remedy: str = "--skip_broken goes on without",
         prefix: str = "skipped: ",
     ) -> None:
-        """Args: whether to go on, with which share of the images broken, and what to say."""
+        """Takes whether to go on, with which share of the images broken, and what to say."""
         self.skip, self.skipped = skip, list[str]()
         self._most, self._remedy, self._prefix = most, remedy, prefix
 

@@ -87,7 +87,7 @@ def save_model(
 
 
 def _only_a_denoiser(inside: list[pathlib.Path]) -> bool:
-    """Whether a folder with this content is empty, or what `convert` makes of a denoiser alone."""
+    """Tells whether a folder holds nothing, or what `convert` makes of a denoiser alone."""
     return all(path.name == "denoiser" and (path / MODEL_FILE).is_file() for path in inside)
 
 
@@ -104,7 +104,7 @@ def _is_damage(error: Exception) -> bool:
 
 
 def load_state(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[str, Any]]:
-    """Newest readable checkpoint of a training workdir: (config, step, state as nested dicts).
+    """Loads a training workdir's newest readable checkpoint: (config, step, state as nested dicts).
 
     Leaves are NumPy arrays. A checkpoint that cannot be read is passed over with a warning.
 
@@ -126,7 +126,7 @@ def load_state(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[st
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-    """The config a workdir was made with.
+    """Reads the config a workdir was made with.
 
     Raises:
       InputError: `workdir` is no training workdir.
@@ -140,13 +140,13 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
-    """What a workdir's run has come to, as `training.loop` writes it; {} where nothing is."""
+    """Reads what a workdir's run has come to, as `training.loop` writes it; {} where nothing is."""
     path = workdir / SUMMARY_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of the finished checkpoints in a workdir, ascending."""
+    """Lists the steps of the finished checkpoints in a workdir, ascending."""
     folder = workdir / _CHECKPOINTS
     if not folder.is_dir():
         return []
@@ -166,7 +166,7 @@ class Checkpointer:
     """
 
     def __init__(self, workdir: pathlib.Path, config: dict[str, Any], keep: int) -> None:
-        """Args: workdir of the run; its config; how many checkpoints to keep."""
+        """Takes the workdir of the run, its config, and how many checkpoints to keep."""
         self._config = config
         self._workdir = workdir
         self._folder = workdir.absolute() / _CHECKPOINTS
@@ -241,7 +241,7 @@ class Checkpointer:
     def restore(
         self, state: Tree, check: Callable[[int, dict[str, Any]], None]
     ) -> tuple[int, Tree] | None:
-        """Step and state of the newest checkpoint that can be read; None without any checkpoint.
+        """Restores step and state of the newest readable checkpoint; None without any checkpoint.
 
         A damaged or foreign one is moved to `unreadable_checkpoints/`, with a warning. One that may
         be good, because a right, the disk or memory is what fails, stays.

@@ -133,7 +133,7 @@ def _read(path: Path) -> Any:
 
 @functools.cache
 def _surroundings() -> bytes:
-    """All that a traced program depends on beside its arguments, as a digest."""
+    """Digests all that a traced program depends on beside its arguments."""
     import flax
     import jax
     import jaxlib

@@ -52,7 +52,7 @@ def convert(torch_dir: Path, output: Path) -> list[Path]:
 
 
 def _noisetransfer(networks: dict[str, Network]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metadata and variables, with the variants of the released program."""
+    """Builds metadata and variables, with the variants of the released program."""
     model = networks[torch_files.GENERATOR].sizes | {
         "discriminator_blocks": networks[torch_files.KEY_ENCODER].sizes["blocks"],
         "embedding_bound": "l2",
@@ -86,7 +86,7 @@ def _digest(path: Path) -> str:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--torch_dir", type=expand, required=True, help="folder of the .pt files")
     parser.add_argument("--output", type=expand, required=True, help="model folder to write")

@@ -18,7 +18,7 @@ _FORMATS = ("onnx", "stablehlo", "dtmodel", "safetensors")
 
 
 def _size(text: str) -> tuple[int, int]:
-    """N or HxW as (height, width); argparse tells what is wrong."""
+    """Reads N or HxW as (height, width); argparse tells what is wrong."""
     sides = [int(side) for side in text.lower().split("x")]
     if len(sides) > 2:
         raise ValueError

@@ -33,7 +33,7 @@ def integer(low: int, high: int = _LARGEST, step: int = 1) -> Kind:
 
 
 def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Kind:
-    """From `low` to `high`; `above`, `below`: less these bounds themselves."""
+    """Describes a number from `low` to `high`; `above`, `below`: less these bounds themselves."""
 
     def takes(value: Any) -> bool:
         if not _is_number(value):
@@ -141,7 +141,7 @@ KEPT_IF_ZERO = ("train.ema_decay",)
 
 
 def fields_of(config: Any) -> dict[str, Kind]:
-    """The fields of a config, by dotted name: the common ones and its family's."""
+    """Lists the fields of a config, by dotted name: the common ones and its family's."""
     return COMMON | dict(families.find(families.name_of(config)).FIELDS)
 
 
@@ -256,7 +256,7 @@ def unpaired_images(config: Any) -> str:
 
 
 def kept(name: str) -> bool:
-    """Whether a run can only resume with the value it has."""
+    """Tells whether a run can only resume with the value it has for this field."""
     return name in KEPT or name.partition(".")[0] in KEPT
 
 

@@ -83,7 +83,7 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str) -> str:
-    """A hidden name that no other process has, on a disk that machines share either.
+    """Makes a hidden name that no other process has, on a disk that machines share either.
 
     Of a long name, for which there would be no room, it has what tells it apart.
     """
@@ -92,7 +92,7 @@ def temporary_name(name: str) -> str:
 
 
 def shortened(name: str, reserved: int = 0) -> str:
-    """A file's name, or a digest with its ending where no disk has room for it and `reserved`."""
+    """Shortens a name to a digest with its ending where no disk has room for it and `reserved`."""
     if len(os.fsencode(name)) + reserved <= _LONGEST_NAME:
         return name
     return hashlib.sha256(os.fsencode(name)).hexdigest() + Path(name).suffix[:16]
@@ -120,7 +120,7 @@ class Progress:
     def __init__(
         self, total: int, unit: str, what: str = "", start: int = 0, lines: bool = True
     ) -> None:
-        """Begins.
+        """Begins the count.
 
         Args:
           total: of how many.

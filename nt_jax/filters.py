@@ -12,7 +12,7 @@ _WINDOW = 7
 
 
 def gaussian_blur(images: jax.Array) -> jax.Array:
-    """GF: 21x21 Gaussian, sigma 3.5, reflected borders (section 3.2).
+    """Blurs images by GF: 21x21 Gaussian, sigma 3.5, reflected borders (section 3.2).
 
     Two matrix products, whose gradients are matrix products too: made for patches, not for
     photographs.
@@ -64,7 +64,7 @@ def _local_mean(images: jax.Array) -> jax.Array:
 
 @functools.cache
 def _blur_matrix(size: int) -> np.ndarray:
-    """[size, size]: what each pixel of a line gives to each blurred one."""
+    """Computes [size, size]: what each pixel of a line gives to each blurred one."""
     margin = _BLUR_SIZE // 2
     positions = np.arange(_BLUR_SIZE) - margin
     taps = np.exp(-0.5 * (positions / _BLUR_SIGMA) ** 2)

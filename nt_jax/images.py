@@ -83,7 +83,7 @@ class Photo:
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """Pixels [H, W, 3] or grey [H, W], uint8, uint16 or float in [0, 1] -> float32 [H, W, 3]."""
+    """Turns [H, W, 3] or grey [H, W], uint8, uint16 or float in [0, 1], into float32 [H, W, 3]."""
     values = pixels.astype(np.float32)
     if pixels.dtype.kind == "u":
         values /= np.float32(np.iinfo(pixels.dtype).max)
@@ -91,13 +91,13 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
 
 
 def from_float(image: np.ndarray, dtype: np.dtype, grey: bool) -> np.ndarray:
-    """float32 [H, W, 3] in [0, 1] -> rounded pixels of an integer dtype; grey is BT.601 luma."""
+    """Rounds float32 [H, W, 3] in [0, 1] to pixels of an integer dtype; grey is BT.601 luma."""
     values = image @ _LUMA if grey else image
     return np.rint(values * np.float32(np.iinfo(dtype).max)).astype(dtype)
 
 
 def as_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """uint8 or uint16 pixels at another depth, full range to full range, rounded."""
+    """Scales uint8 or uint16 pixels to another depth, full range to full range, rounded."""
     if pixels.dtype == dtype:
         return pixels
     if dtype == np.uint16:
@@ -155,7 +155,7 @@ def read_rgb(source: str | os.PathLike, *, keep_depth: bool = False) -> np.ndarr
 
 
 def image_size(source: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) of an image file as it will be read; reads only the header.
+    """Reads the (height, width) of an image file as it will be read, from the header only.
 
     Raises:
       InputError: the file is no readable image.
@@ -335,7 +335,7 @@ _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 def _deep_png(
     data: bytes, transparent: int | tuple[int, int, int] | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels and alpha of a PNG with 16 bits, whose colour Pillow reduces to 8."""
+    """Decodes pixels and alpha of a PNG with 16 bits, whose colour Pillow reduces to 8."""
     import imagecodecs
 
     pixels, alpha = _split(np.asarray(imagecodecs.png_decode(data)))
@@ -346,7 +346,7 @@ def _deep_png(
 
 
 def _split(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Channels [H, W] or [H, W, 1 to 4] as colour and, where there are 2 or 4, alpha."""
+    """Splits channels [H, W] or [H, W, 1 to 4] into colour and, where there are 2 or 4, alpha."""
     if array.ndim == 2:
         return array, None
     channels = array.shape[-1]
@@ -356,7 +356,10 @@ def _split(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _convert(image: Image.Image, mode: str) -> np.ndarray:
-    """A decoded image in another mode, uint8 [H, W, channels]; never twice whole in memory."""
+    """Converts a decoded image to another mode, uint8 [H, W, channels].
+
+    The image is never twice whole in memory.
+    """
     array = np.empty((image.height, image.width, len(mode)), np.uint8)
     rows = max(_STRIP // image.width, 1)
     for top in range(0, image.height, rows):
@@ -375,7 +378,7 @@ def _upright(photo: Photo, orientation: int, exif: Image.Exif) -> Photo:
     turned = orientation in (5, 6, 7, 8)
 
     def turn(array: np.ndarray) -> np.ndarray:
-        """[H, W, ...] -> [H, W, ...] or [W, H, ...], a view."""
+        """Flips [H, W, ...] to [H, W, ...] or [W, H, ...], a view."""
         if turned:
             array = array.swapaxes(0, 1)
         if orientation in (3, 4, 7, 8):
@@ -399,7 +402,7 @@ def _upright(photo: Photo, orientation: int, exif: Image.Exif) -> Photo:
 
 
 def extension(path: Path) -> str:
-    """The format of an output path: `.png`, `.jpg`, `.tif`, `.webp` or `.bmp`.
+    """Reads the format of an output path: `.png`, `.jpg`, `.tif`, `.webp` or `.bmp`.
 
     Raises:
       InputError: another extension, or none.
@@ -510,7 +513,7 @@ def _encode_png16(array: np.ndarray, photo: Photo) -> bytes:
 
 
 def list_images(folder: Path, notes: list[str] | None = None) -> list[Path]:
-    """The image files under a folder, sorted; see `paths.look_through`.
+    """Lists the image files under a folder, sorted; see `paths.look_through`.
 
     Args:
       folder: where.
@@ -526,7 +529,7 @@ def list_images(folder: Path, notes: list[str] | None = None) -> list[Path]:
 
 
 def find_images(folder: Path, output: Path, notes: list[str] | None = None) -> list[Path]:
-    """The image files under a folder that are to be worked on, relative to it, by name as text.
+    """Lists the image files under a folder to be worked on, relative to it, by name as text.
 
     Links that lead out of the folder and the output folder are left out.
 

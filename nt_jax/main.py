@@ -39,7 +39,7 @@ class Arguments(NamedTuple):
 
 
 def parse() -> Arguments:
-    """Arguments from `sys.argv`, where ml_collections looks for a config's fields.
+    """Reads the arguments from `sys.argv`, where ml_collections looks for a config's fields.
 
     Raises:
       InputError: an unknown flag, config file, config argument, field, or value.
@@ -80,7 +80,7 @@ def parse() -> Arguments:
 
 
 def _with_recipe(argv: list[str]) -> list[str]:
-    """The command line with the file of the recipe that --config names."""
+    """Puts the file of the recipe that --config names into the command line."""
     arguments = list(argv)
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -103,7 +103,7 @@ def _expand_fields(config: Any) -> None:
 
 
 def _said_by_config(error: BaseException) -> str:
-    """One line of what a config file raised; "" where a flag is wrong and not the file.
+    """Finds one line of what a config file raised; "" where a flag is wrong and not the file.
 
     ml_collections raises it again with the text of its traceback for a message.
     """
@@ -143,7 +143,7 @@ def _quiet_saves() -> None:
 
 @quiet_decoders()
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     arguments = parse()
     _quiet_saves()
     # TensorFlow's start-up messages say nothing about this run.

@@ -38,7 +38,7 @@ _VARIANCE_FLOOR = 1e-10
 
 
 def akld(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """Average KL divergence between real and generated noise, lower is better: [N].
+    """Computes the average KL divergence of real and generated noise, lower is better: [N].
 
     DANet (Yue et al., ECCV 2020) as NoiseTransfer's program computes it: both noises are taken as
     zero-mean Gaussians whose variance at a pixel and channel is the squared noise blurred by
@@ -52,7 +52,7 @@ def akld(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
 
 
 def akld_floor(clean: ArrayLike, noisy: ArrayLike, key: jax.Array) -> jax.Array:
-    """AKLD that even a perfect generator would score on these images, estimated: [N].
+    """Estimates the AKLD that even a perfect generator would score on these images: [N].
 
     For when the true noise cannot be drawn again (if it can, score a second draw with `akld`).
     The local variance σ²(x) of the real noise is estimated as in `akld`; two images
@@ -65,7 +65,7 @@ def akld_floor(clean: ArrayLike, noisy: ArrayLike, key: jax.Array) -> jax.Array:
 
 
 def ks(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """Kolmogorov-Smirnov distance between the noise histograms, in [0, 1], lower is better: [N].
+    """Computes the Kolmogorov-Smirnov distance of noise histograms, 0 to 1, lower is better: [N].
 
     Largest |difference| of the cumulative histograms of all noise values of an image, channels
     pooled, in 256 equal bins on [−1, 1].
@@ -74,7 +74,7 @@ def ks(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
 
 
 def kld(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """Forward KL divergence of the noise histograms (bins of `ks`), in nats: [N].
+    """Computes the forward KL divergence of the noise histograms (bins of `ks`), in nats: [N].
 
     Σ p ln(p / q), p real and q generated, over the bins where both are > 0 (Noise Flow, Abdelhamed
     et al., ICCV 2019; as NAFlow's table has it). Papers call three things KLD: the numbers of
@@ -85,7 +85,7 @@ def kld(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
 
 
 def kld_tails(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """KLD as NeCA (Fu et al., CVPR 2023) has it, in nats, lower is better: [N].
+    """Computes KLD as NeCA (Fu et al., CVPR 2023) has it, in nats, lower is better: [N].
 
     As `kld`, in 64 equal bins on [−0.1, 0.1] and one for the tail on each side.
     """
@@ -93,7 +93,7 @@ def kld_tails(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.A
 
 
 def kld_grey_levels(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """KLD as sRGB Flow (Kousha et al., CVPR 2022) has it, in nats, lower is better: [N].
+    """Computes KLD as sRGB Flow (Kousha et al., CVPR 2022) does, in nats, lower is better: [N].
 
     Bins are 4 grey levels wide on [−260, 260) of the 0 to 255 scale; every count gets 1 more, so
     none is 0, and a generator that puts noise where there is none pays for it.
@@ -161,7 +161,7 @@ def _kld_grey_levels(clean: jax.Array, noisy: jax.Array, generated: jax.Array) -
 
 
 def _divergence(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """KL divergence of counts [N, bins], over the bins where both are > 0: [N]."""
+    """Computes the KL divergence of counts [N, bins], over the bins where both are > 0: [N]."""
     real, fake = (counts.astype(jnp.float32) for counts in (real, fake))
     both = (real > 0) & (fake > 0)
     log_ratio = jnp.log(jnp.where(both, real, 1) / jnp.where(both, fake, 1))
@@ -191,7 +191,7 @@ def _values_per_image(images: jax.Array) -> float:
 
 
 def psnr(clean: ArrayLike, image: ArrayLike) -> jax.Array:
-    """Peak signal-to-noise ratio in dB, higher is better: [N].
+    """Computes the peak signal-to-noise ratio in dB, higher is better: [N].
 
     10·log10(1 / (mse + 1e-8)) over all pixels and channels, in float (no rounding to 8 bits);
     80 dB for identical images.
@@ -200,7 +200,7 @@ def psnr(clean: ArrayLike, image: ArrayLike) -> jax.Array:
 
 
 def ssim(clean: ArrayLike, image: ArrayLike) -> jax.Array:
-    """Structural similarity (Wang et al., 2004), at most 1, higher is better: [N].
+    """Computes the structural similarity (Wang et al., 2004), at most 1, higher is better: [N].
 
     Images are first reduced by average pooling with factor max(1, round(min(H, W) / 256)): from
     384 pixels on, so a few pixels more can change the score a lot; see `ssim_plain`. Then Gaussian
@@ -211,7 +211,7 @@ def ssim(clean: ArrayLike, image: ArrayLike) -> jax.Array:
 
 
 def ssim_plain(clean: ArrayLike, image: ArrayLike) -> jax.Array:
-    """Structural similarity of the images as they are, without `ssim`'s reduction: [N].
+    """Computes the structural similarity of images as they are, without `ssim`'s reduction: [N].
 
     That of scikit-image with Gaussian weights, sigma 1.5, population covariance and data range 1,
     and what most programs report. Equal to `ssim` for images whose shorter side is below 384
@@ -260,7 +260,7 @@ def _downsample(images: jax.Array) -> jax.Array:
 
 
 def lag_autocorrelation(noise: ArrayLike, lag: int) -> jax.Array:
-    """Correlation of the noise with itself `lag` pixels away, in [−1, 1]: [N].
+    """Correlates the noise with itself `lag` pixels away, in [−1, 1]: [N].
 
     Pearson's coefficient of all pairs of pixels at that distance, horizontally and vertically for
     each channel; the mean of the six. Noise is finite float of any range; a constant channel
@@ -273,7 +273,7 @@ def lag_autocorrelation(noise: ArrayLike, lag: int) -> jax.Array:
 
 
 def radial_power_spectrum(noise: ArrayLike, bins: int) -> jax.Array:
-    """Power spectrum of the noise averaged over directions and channels: [N, bins].
+    """Computes the noise's power spectrum averaged over directions and channels: [N, bins].
 
     |DFT|² / (H·W), averaged in equal bins of radial frequency on (0, ½] cycles per pixel, so that
     white noise of variance v is flat at v. The mean (frequency 0) and the corners beyond ½, which
@@ -287,7 +287,7 @@ def radial_power_spectrum(noise: ArrayLike, bins: int) -> jax.Array:
 
 
 def channel_correlation(noise: ArrayLike) -> jax.Array:
-    """Pearson's correlation of the noise between colour channels: [N, 3, 3].
+    """Computes Pearson's correlation of the noise between colour channels: [N, 3, 3].
 
     Noise is finite float of any range; rows and columns of a constant channel are 0.
     """
@@ -297,7 +297,7 @@ def channel_correlation(noise: ArrayLike) -> jax.Array:
 def noise_level_curve(
     clean: ArrayLike, noisy: ArrayLike, bins: int = _LEVEL_BINS
 ) -> tuple[jax.Array, jax.Array]:
-    """Noise level function: standard deviation of the noise against the clean intensity.
+    """Measures the noise level function: the noise's standard deviation by clean intensity.
 
     Every value of every channel falls in one of `bins` equal bins on [0, 1] by its clean intensity.
     Returns the population standard deviation (about the bin's mean noise) in each, in units of the
@@ -310,7 +310,7 @@ def noise_level_curve(
 
 
 def lag1_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """|difference| of the lag-1 autocorrelations of real and generated noise: [N].
+    """Computes |difference| of the lag-1 autocorrelations of real and generated noise: [N].
 
     Images need at least 3 × 3 pixels.
     """
@@ -318,7 +318,7 @@ def lag1_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.
 
 
 def psd_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """Log-spectral distance of the radial power spectra of real and generated noise, in dB: [N].
+    """Computes the log-spectral distance of the two noises' radial power spectra, in dB: [N].
 
     √ mean over bins of (10·log10(P_generated / P_real))², with min(32, min(H, W) // 2) bins and
     powers floored at 1e-10. Sees level as well as colour: twice the variance alone scores 3 dB.
@@ -330,12 +330,12 @@ def psd_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.A
 def channel_correlation_error(
     clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike
 ) -> jax.Array:
-    """Mean |difference| of the three channel correlations of real and generated noise: [N]."""
+    """Averages |difference| of the three channel correlations of real and generated noise: [N]."""
     return _channel_correlation_error(*_images(1, clean=clean, noisy=noisy, generated=generated))
 
 
 def noise_level_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """Relative error of the generated noise level curve: [N].
+    """Computes the relative error of the generated noise level curve: [N].
 
     Σ c |s_generated − s_real| / Σ c s_real over the 16 bins of `noise_level_curve`, s the standard
     deviation and c the count: 0.05 means 5 % off on average, 1 no noise at all. The denominator's
@@ -345,7 +345,7 @@ def noise_level_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) 
 
 
 def level_ratio_error(clean: ArrayLike, noisy: ArrayLike, generated: ArrayLike) -> jax.Array:
-    """|logarithm| of the ratio of the generated to the real noise level: [N].
+    """Computes |logarithm| of the ratio of the generated to the real noise level: [N].
 
     The level is the standard deviation over all pixels and channels, floored at 1e-5; 0.1 means
     that it is 10 % off, up or down.
@@ -435,7 +435,7 @@ def _level_ratio_error(clean: jax.Array, noisy: jax.Array, generated: jax.Array)
 
 
 def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Pearson's coefficient over axes 1 and 2, broadcast over the rest; 0 where one is constant."""
+    """Correlates (Pearson) over axes 1 and 2, broadcast over the rest; 0 where one is constant."""
     x, y = (v - jnp.mean(v, axis=(1, 2), keepdims=True) for v in (x, y))
     variance_x, variance_y = (
         jnp.maximum(jnp.mean(v**2, axis=(1, 2)), _VARIANCE_FLOOR) for v in (x, y)
@@ -446,7 +446,7 @@ def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
 def _binned_moments(
     values: jax.Array, index: ArrayLike, bins: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and population variance of `values` [N, K] in each bin and the count: [N, bins] each.
+    """Computes mean, population variance and count of `values` [N, K] in each bin: [N, bins] each.
 
     `index` is [N, K] or [1, K]; indices outside [0, bins) fall in no bin, and an empty bin has
     moments 0. One masked reduction a bin, because a scatter-add of floats has no fixed order on a
@@ -472,7 +472,7 @@ def _binned_moments(
 
 
 def _images(smallest: int, **named: ArrayLike) -> list[jax.Array | np.ndarray]:
-    """The named images as float32 [N, H, W, 3], all of one shape with H, W ≥ `smallest`."""
+    """Takes the named images as float32 [N, H, W, 3], of one shape with H, W ≥ `smallest`."""
     images = [as_images(value, name) for name, value in named.items()]
     shapes = ", ".join(f"{name} {list(v.shape)}" for name, v in zip(named, images, strict=True))
     if any(v.shape != images[0].shape for v in images):
@@ -483,13 +483,13 @@ def _images(smallest: int, **named: ArrayLike) -> list[jax.Array | np.ndarray]:
 
 
 def _noises(clean: jax.Array, *noisy: jax.Array) -> list[jax.Array]:
-    """The noise of each noisy image, all images clipped to [0, 1] first."""
+    """Subtracts the clean image from each noisy one, all images clipped to [0, 1] first."""
     clean = jnp.clip(clean, 0.0, 1.0)
     return [jnp.clip(image, 0.0, 1.0) - clean for image in noisy]
 
 
 def _filter_valid(images: jax.Array, taps: np.ndarray) -> jax.Array:
-    """Separable filter where it fits: [N, H, W, C] -> [N, H − k + 1, W − k + 1, C].
+    """Filters separably where the filter fits: [N, H, W, C] -> [N, H − k + 1, W − k + 1, C].
 
     A sum of shifted images rather than a convolution, which an accelerator would round to fewer
     bits by default.

@@ -48,7 +48,7 @@ def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tre
 
 
 def variables_of(folder: pathlib.Path) -> str:
-    """Name of the folder that a model's parameters are in; "" where there is no readable model."""
+    """Finds the folder that a model's parameters are in: its name, "" without a readable model."""
     try:
         metadata = json.loads((folder / MODEL_FILE).read_text())
     except (OSError, ValueError):
@@ -58,13 +58,13 @@ def variables_of(folder: pathlib.Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of its message."""
+    """Gives the kind of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, Tree]:
-    """Arrays of an orbax checkpoint of nested dicts, as its file of metadata lists them."""
+    """Reads the arrays of an orbax checkpoint of nested dicts, as its metadata file lists them."""
     import tensorstore
 
     metadata = json.loads((path / "_METADATA").read_text())

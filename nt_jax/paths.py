@@ -48,7 +48,7 @@ def split_names(text: str, known: Callable[[str], bool]) -> list[str]:
 
 
 def same_name(text: str) -> str:
-    """A name in the one form of Unicode that names are compared in: disks use two."""
+    """Puts a name in the one form of Unicode that names are compared in: disks use two."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -68,7 +68,7 @@ class Folder(NamedTuple):
     outside: list[Path]
 
     def left_out(self) -> str:
-        """A line about the files that are left out for their type; "" if there is none."""
+        """Writes a line about the files that are left out for their type; "" if there is none."""
         if not self.others:
             return ""
         kinds = sorted({path.suffix or path.name for path in self.others})
@@ -123,13 +123,13 @@ def look_through(
 
 
 def files_named(root: Path, pattern: str) -> list[Path]:
-    """The files below a folder whose names match a pattern such as "*.mat", sorted."""
+    """Lists the files below a folder whose names match a pattern such as "*.mat", sorted."""
     found = look_through(root, frozenset())
     return [path for path in found.others if path.match(pattern)]
 
 
 def folders_named(root: Path, name: str) -> list[Path]:
-    """The folders below a folder that are called so, sorted; not itself."""
+    """Lists the folders below a folder that are called so, sorted; not itself."""
     return [path for path in look_through(root, frozenset()).folders[1:] if path.name == name]
 
 

@@ -42,45 +42,45 @@ class RunKeys(NamedTuple):
 
 
 def keys_of_run(seed: int) -> RunKeys:
-    """The keys of a run with that seed."""
+    """Makes the keys of a run with that seed."""
     return RunKeys(*split(key(seed), len(RunKeys._fields)))
 
 
 def key(seed: int) -> Array:
-    """The key of a seed, 0 to 2**32 - 1."""
+    """Makes the key of a seed, 0 to 2**32 - 1."""
     return jax.random.key(np.uint32(seed), impl=IMPLEMENTATION)
 
 
 def fold_in(key: Array, number: ArrayLike) -> Array:
-    """The key of something numbered, of 0 to 2**32 - 1."""
+    """Derives the key of something numbered, of 0 to 2**32 - 1."""
     return jax.random.fold_in(key, jnp.asarray(number, jnp.uint32))
 
 
 def counting() -> AbstractContextManager:
-    """Around draws of other libraries: numbers are counted off one by one, as everywhere here."""
+    """Counts numbers off one by one, as everywhere here, in draws of other libraries inside it."""
     return jax.threefry_partitionable(True)
 
 
 def split(key: Array, count: int | tuple[int, ...] = 2) -> Array:
-    """New keys, [count]."""
+    """Splits a key into new keys, [count]."""
     with counting():
         return jax.random.split(key, count)
 
 
 def bits(key: Array, shape: Sequence[int] = ()) -> Array:
-    """Random words, uint32."""
+    """Draws random words, uint32."""
     with counting():
         return jax.random.bits(key, shape, jnp.uint32)
 
 
 def uniform(key: Array, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Array:
-    """Uniform in [low, high), float32."""
+    """Draws uniform numbers in [low, high), float32."""
     with counting():
         return jax.random.uniform(key, shape, jnp.float32, low, high)
 
 
 def normal(key: Array, shape: Sequence[int] = ()) -> Array:
-    """Standard normal, float32."""
+    """Draws standard normal numbers, float32."""
     with counting():
         return jax.random.normal(key, shape, jnp.float32)
 
@@ -91,5 +91,5 @@ def of_words(words: ArrayLike) -> Array:
 
 
 def words(key: Array) -> np.ndarray:
-    """The key's own words, uint32, to seed another generator with."""
+    """Reads the key's own words, uint32, to seed another generator with."""
     return np.asarray(jax.random.key_data(key))

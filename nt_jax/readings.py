@@ -139,7 +139,7 @@ def measure(noise: Array, clean: Array) -> Measured:
 
 
 def _blotches(centred: Array) -> Array:
-    """[N, H, W, 3] -> [N, 2], see `Readings.blotches`."""
+    """Measures the blotches, [N, H, W, 3] -> [N, 2], see `Readings.blotches`."""
     fields = jnp.stack([centred.mean(-1), centred[..., 0] - centred[..., 1]], axis=-1)
     count, height, width = (fields.shape[0], *(side // _BLOCK for side in fields.shape[1:3]))
     whole = fields[:, : height * _BLOCK, : width * _BLOCK]
@@ -151,7 +151,7 @@ def _blotches(centred: Array) -> Array:
 
 
 def decode(vectors: Array | np.ndarray) -> Readings:
-    """Readings of standardised vectors [..., SIZE], as the head on the embedding gives them."""
+    """Decodes readings of standardised vectors [..., SIZE], as the embedding's head gives them."""
     ones = (1,) * (jnp.ndim(vectors) - 1)
     values = vectors * _SPREAD.reshape(*ones, -1) + _CENTRE.reshape(*ones, -1)
     ends = np.cumsum([size for size, _, _ in _PARTS.values()])[:-1]

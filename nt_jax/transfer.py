@@ -78,7 +78,7 @@ def _parser() -> ArgumentParser:
 
 
 def _report_path(value: str | None, jobs: list[Job], clean: Path, output: Path) -> Path | None:
-    """Where the report goes; None where none is wanted."""
+    """Decides where the report goes; None where none is wanted."""
     if value == "":
         return output / "report.html" if clean.is_dir() else jobs[0].target.with_suffix(".html")
     return expand(value) if value else None

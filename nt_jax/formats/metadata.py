@@ -33,7 +33,7 @@ Resolution = tuple[float, float]
 
 
 def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
-    """EXIF as bytes, for an upright image of that size; None where there is none or it is damaged.
+    """Packs EXIF as bytes, for an upright image of that size; None where it is missing or damaged.
 
     The file that it was read from must still be open.
     """
@@ -65,7 +65,7 @@ def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
 
 
 def exif_of_tiff(file: IO[bytes]) -> Image.Exif:
-    """The EXIF of an open TIFF; empty where it is damaged."""
+    """Reads the EXIF of an open TIFF; empty where it is damaged."""
     exif = Image.Exif()
     with contextlib.suppress(Exception):
         file.seek(0)
@@ -75,7 +75,7 @@ def exif_of_tiff(file: IO[bytes]) -> Image.Exif:
 
 
 def exif_of_bytes(data: bytes | None) -> Image.Exif:
-    """The EXIF of its bytes; empty where they are damaged."""
+    """Reads the EXIF of its bytes; empty where they are damaged."""
     exif = Image.Exif()
     with contextlib.suppress(Exception):
         exif.load(data or b"")
@@ -84,7 +84,7 @@ def exif_of_bytes(data: bytes | None) -> Image.Exif:
 
 
 def resolution_of_exif(exif: Image.Exif) -> Resolution | None:
-    """Dots per inch across and down; None where it does not say."""
+    """Reads the dots per inch across and down; None where EXIF does not say."""
     with contextlib.suppress(Exception):
         factor = {2: 1.0, 3: 2.54}[int(exif.get(_UNIT, _INCH))]
         return usable([factor * float(exif[tag]) for tag in (_X_RESOLUTION, _Y_RESOLUTION)])
@@ -92,7 +92,7 @@ def resolution_of_exif(exif: Image.Exif) -> Resolution | None:
 
 
 def iso_of_exif(exif: bytes | None) -> int | None:
-    """The ISO speed a shot was taken at; None where the file does not say."""
+    """Reads the ISO speed a shot was taken at; None where the file does not say."""
     value = exif_of_bytes(exif).get_ifd(_EXIF).get(_ISO)
     if isinstance(value, tuple):
         value = value[0] if value else None
@@ -100,7 +100,7 @@ def iso_of_exif(exif: bytes | None) -> int | None:
 
 
 def usable(resolution: Any) -> Resolution | None:
-    """A resolution, if it is one."""
+    """Takes a resolution, if it is one; None otherwise."""
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
         x, y = (float(value) for value in resolution)
         if 0 < x < 1e6 and 0 < y < 1e6:
@@ -109,7 +109,7 @@ def usable(resolution: Any) -> Resolution | None:
 
 
 def with_resolution(exif: bytes | None, resolution: Resolution | None) -> bytes | None:
-    """EXIF that tells the resolution too, for formats that tell it nowhere else."""
+    """Adds the resolution to EXIF, for formats that tell it nowhere else."""
     if resolution is None:
         return exif
     whole = Image.Exif()
@@ -146,7 +146,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def tiff_tags(exif: bytes | None) -> list[tuple[int, str, int, Any, bool]]:
-    """tifffile's `extratags` for EXIF: its texts, and room for what `add_to_tiff` adds."""
+    """Makes tifffile's `extratags` for EXIF: its texts, and room for what `add_to_tiff` adds."""
     if exif is None:
         return []
     whole = Image.Exif()

@@ -22,7 +22,7 @@ _MAGIC = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0
 
 
 def looks_raw(path: Path, head: bytes) -> bool:
-    """Whether a file is raw by its name or its first 16 bytes; a TIFF may be besides."""
+    """Tells whether a file is raw by its name or its first 16 bytes; a TIFF may be besides."""
     return (
         path.suffix.lower() in EXTENSIONS
         or head.startswith(_MAGIC)
@@ -34,7 +34,7 @@ def looks_raw(path: Path, head: bytes) -> bool:
 
 @functools.cache
 def can_develop() -> bool:
-    """Whether `rawpy` is installed."""
+    """Tells whether `rawpy` is installed."""
     return importlib.util.find_spec("rawpy") is not None
 
 
@@ -47,7 +47,7 @@ def refusal(path: Path) -> InputError:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """(height, width) of the developed photograph, upright.
+    """Reads the (height, width) of the developed photograph, upright.
 
     Raises:
       Exception: of many kinds, where the file is damaged.
@@ -66,7 +66,7 @@ def _size(raw: Any) -> tuple[int, int]:
 
 
 def develop(path: Path) -> np.ndarray:
-    """The photograph as its camera would develop it: sRGB, the camera's white balance.
+    """Develops the photograph as its camera would: sRGB, the camera's white balance.
 
     Not brightened to the picture's own white, which a camera does not do either and which would
     scale the noise of each photograph by another factor.

@@ -68,7 +68,7 @@ class Layout:
 
 
 def is_raw(tiff: TiffFile) -> bool:
-    """Whether a camera's raw values are in the file, in whichever of its images."""
+    """Tells whether a camera's raw values are in the file, in whichever of its images."""
     return any(
         page.photometric in _RAW or "DNGVersion" in page.tags or "CFAPattern" in page.tags
         for page in _all_pages(tiff)
@@ -80,19 +80,19 @@ def _pages(pages: Any) -> list[TiffPage]:
 
 
 def _all_pages(tiff: TiffFile) -> Iterator[TiffPage]:
-    """The file's images, and those below them, such as the mosaic below a preview."""
+    """Lists the file's images, and those below them, such as the mosaic below a preview."""
     for page in _pages(tiff.pages):
         yield page
         yield from _pages(page.pages or ())
 
 
 def _is_whole(page: TiffPage) -> bool:
-    """Whether it is neither a reduced version of another image nor a mask."""
+    """Tells whether a page is neither a reduced version of another image nor a mask."""
     return not page.subfiletype & 0b101 and page.tags.valueof(255, 1) != 2
 
 
 def find_layout(tiff: TiffFile, path: object) -> Layout:
-    """The photograph among the images of a file, and what its samples are.
+    """Finds the photograph among the images of a file, and what its samples are.
 
     Raises:
       InputError: none or several are whole, or it has a property that is not honoured.
@@ -166,7 +166,7 @@ def _is_full_range(reference: Any, white: int) -> bool:
 
 
 def decode(layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels [H, W] or [H, W, 3], and alpha [H, W] where there is one; uint8 or uint16 each.
+    """Decodes pixels [H, W] or [H, W, 3] and, if any, alpha [H, W]; uint8 or uint16 each.
 
     Up to 8 bits become 8 and more become 16, white to white. CMYK becomes RGB without colour
     management, and colours that were multiplied by alpha are divided by it.
@@ -215,7 +215,7 @@ def decode(layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _check_complete(page: TiffPage) -> None:
-    """tifffile fills with black what is missing; a photograph has all its pieces."""
+    """Refuses a photograph that lacks pieces: tifffile fills with black what is missing."""
     size = page.parent.filehandle.size
     pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if not pieces or any(not count or offset + count > size for offset, count in pieces):
@@ -223,7 +223,7 @@ def _check_complete(page: TiffPage) -> None:
 
 
 def _scaled(values: np.ndarray, white: int, dtype: np.dtype) -> np.ndarray:
-    """Values 0 to `white` as the full range of an integer type, rounded."""
+    """Scales values 0 to `white` to the full range of an integer type, rounded."""
     largest = np.iinfo(dtype).max
     if white == largest:
         return values.astype(dtype)
@@ -231,7 +231,7 @@ def _scaled(values: np.ndarray, white: int, dtype: np.dtype) -> np.ndarray:
 
 
 def _colours(values: np.ndarray, layout: Layout, white: int, dtype: np.dtype) -> np.ndarray:
-    """[h, w, samples] -> grey [h, w, 1] or RGB [h, w, 3]."""
+    """Turns [h, w, samples] into grey [h, w, 1] or RGB [h, w, 3]."""
     if layout.photometric == PHOTOMETRIC.PALETTE:
         # Colours of 16 bits, which all programs make of 8 bits, some by 256 and some by 257.
         return (np.asarray(layout.page.colormap).T >> 8).astype(dtype)[values[..., 0]]
@@ -247,7 +247,7 @@ def _colours(values: np.ndarray, layout: Layout, white: int, dtype: np.dtype) ->
 
 
 def _divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours without the alpha that they were multiplied by; 0 where nothing is left of them."""
+    """Divides colours by the alpha they were multiplied by; 0 where nothing is left of them."""
     largest = np.iinfo(colours.dtype).max
     divisor = np.maximum(alpha.astype(np.uint32), 1)
     whole = (colours.astype(np.uint32) * largest + divisor // 2) // divisor

@@ -27,7 +27,7 @@ class Container(NamedTuple):
 
 
 def is_webp(head: bytes) -> bool:
-    """Whether a file with these first bytes is one."""
+    """Tells whether a file with these first bytes is WebP."""
     return head.startswith(MAGIC) and head[8:_HEADER] == _KIND
 
 
@@ -55,7 +55,7 @@ def read_container(data: bytes) -> Container:
 
 
 def _size(kind: bytes, chunks: dict[bytes, bytes]) -> tuple[int, int] | None:
-    """(height, width) that a chunk tells; None where there is no such chunk."""
+    """Reads the (height, width) that a chunk tells; None where there is no such chunk."""
     start = chunks.get(kind, b"")
     if len(start) < (5 if kind == b"VP8L" else 10):
         return None
@@ -70,7 +70,7 @@ def _size(kind: bytes, chunks: dict[bytes, bytes]) -> tuple[int, int] | None:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """uint8 [H, W, 3], or [H, W, 4] with alpha.
+    """Decodes a file to uint8 [H, W, 3], or [H, W, 4] with alpha.
 
     Raises:
       Exception: of many kinds, where the file is damaged.

@@ -141,7 +141,7 @@ def _card(
 
 
 def _folders(recipe: Mapping[str, Any], field: str) -> list[str]:
-    """The folders that a recipe names, by their last two names: where they lay concerns nobody."""
+    """Lists a recipe's folders by their last two names: where they lay concerns nobody."""
     spec = (recipe.get("data") or {}).get(field) or ""
     folders = (part.strip().partition("=")[0] for part in spec.split(","))
     return ["/".join(folder.split("/")[-2:]) for folder in folders if folder]

@@ -113,7 +113,7 @@ class Denoiser:
     def windows(
         self, height: int, width: int, tile: int = DEFAULT_TILE
     ) -> list[tuple[Window, Window]]:
-        """The (vertical, horizontal) windows `denoise_tiles` works through."""
+        """Lists the (vertical, horizontal) windows `denoise_tiles` works through."""
         if as_integer(tile, "tile") < SMALLEST_SIDE:
             raise InputError(f"tile: expected {SMALLEST_SIDE} or more; got {tile}")
         multiple = self.network.alignment
@@ -136,7 +136,7 @@ def _is_pooled_whole(height: int, width: int) -> bool:
 
 
 def _crops(size: int) -> list[slice]:
-    """Along one axis: all of it, or 4 evenly spaced pieces."""
+    """Cuts one axis: all of it, or 4 evenly spaced pieces."""
     if size <= _CROP_SIDE:
         return [slice(0, size)]
     return evenly_spaced(size, _CROP_SIDE, _CROPS)

@@ -31,7 +31,10 @@ _EMBEDDED_SIDE = 1024
 
 
 def crop_of_trained(patch_size: int) -> int:
-    """Side of the crops that references are embedded by after training on patches of that side."""
+    """Computes the side of the crops that references are embedded by.
+
+    That is, after training on patches of `patch_size` pixels a side.
+    """
     return max(patch_size, SMALLEST_SIDE)
 
 
@@ -78,7 +81,7 @@ def _pieces(size: int, side: int) -> list[slice]:
 
 
 def average(embeddings: Sequence[ArrayLike] | Array | np.ndarray, bound: str) -> Array:
-    """Mean of embeddings [..., E], on the bound; one alone stays as it is."""
+    """Averages embeddings [..., E], on the bound; one alone stays as it is."""
     if len(embeddings) == 1:
         return jnp.asarray(embeddings[0])
     return _mean(jnp.asarray(embeddings), bound)
@@ -90,7 +93,7 @@ def _mean(embeddings: Array, bound: str) -> Array:
 
 
 def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:
-    """(1 - weight) * a + weight * b, on the bound: the average in unequal parts.
+    """Mixes two, (1 - weight) * a + weight * b, on the bound: the average in unequal parts.
 
     For `l2` the way is that of spherical interpolation, the great circle, but not in even steps: so
     a weight is a share in both bounds, and 0.5 is `average`.
@@ -117,7 +120,7 @@ def interpolate(a: ArrayLike, b: ArrayLike, weight: float, bound: str) -> Array:
 
 
 def shift(embedding: ArrayLike, direction: ArrayLike, amount: float, bound: str) -> Array:
-    """embedding + amount * direction, on the bound: values cut to [-1, 1], or unit length.
+    """Adds amount * direction to an embedding, on the bound: cut to [-1, 1], or of unit length.
 
     Args:
       embedding, direction: float [..., E], of one shape.
@@ -134,7 +137,7 @@ def shift(embedding: ArrayLike, direction: ArrayLike, amount: float, bound: str)
 
 
 def level_direction(embeddings: ArrayLike, levels: ArrayLike) -> Array:
-    """How embeddings change per unit of noise level: the slope of the least-squares line.
+    """Fits how embeddings change per unit of noise level: the slope of the least-squares line.
 
     Where every photograph has every level, its own place among the embeddings cancels.
 
@@ -162,7 +165,7 @@ def level_direction(embeddings: ArrayLike, levels: ArrayLike) -> Array:
 
 
 def noisy_copies(photo: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph, or the middle of a large one, with white Gaussian noise of growing level.
+    """Adds white Gaussian noise of growing level to a photograph, or to the middle of a large one.
 
     One draw is scaled to all levels, so that the copies differ in nothing else.
 
@@ -182,7 +185,7 @@ def noisy_copies(photo: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
 
 
 def _onto(values: Array, bound: str) -> Array:
-    """The nearest embeddings."""
+    """Finds the nearest embeddings on the bound."""
     return jnp.clip(values, -1, 1) if bound == "tanh" else bound_embedding(values, bound)
 
 

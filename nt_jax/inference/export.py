@@ -233,7 +233,9 @@ def _onnx(model: Exported, size: Size | None) -> tuple[bytes, bytes]:
 
 
 def denoiser_onnx(denoiser: Denoiser, size: Size | None) -> bytes:
-    """A denoiser as ONNX, see the module: `input` [1, 3, H, W] of that size, or any -> `output`.
+    """Exports a denoiser as ONNX: `input` [1, 3, H, W] of that size, or any -> `output`.
+
+    See the module.
 
     Raises:
       InputError: jax2onnx is not installed.
@@ -279,7 +281,7 @@ def _wrap_cells(graph: Any, cell: int) -> None:
 
 
 def _to_onnx(function: Callable[..., Any], **options: Any) -> Any:
-    """jax2onnx's `to_onnx`, quiet."""
+    """Runs jax2onnx's `to_onnx`, quiet."""
     try:
         with _without_examples():
             from jax2onnx import to_onnx

@@ -50,7 +50,7 @@ class Job(NamedTuple):
 
 
 def images_to_work_on(folder: Path, output: Path) -> list[Path]:
-    """`images.find_images`, with a line about what is left out, also where nothing is left."""
+    """Runs `images.find_images`, with a line about what is left out, also where nothing is left."""
     notes: list[str] = []
     try:
         return find_images(folder, output, notes)
@@ -162,7 +162,7 @@ def make_folders(targets: Sequence[Path], output: Path) -> None:
 def noise_of_photos(
     model: "Model", photos: Sequence[Photo], calibrate: bool | None = None
 ) -> "ReferenceNoise":
-    """`Model.reference_noise` of photos, without holding them as float."""
+    """Computes `Model.reference_noise` of photos, without holding them as float."""
     crops = [
         [to_float(crop)[None] for crop in reference_crops(photo.pixels, model.reference_crop)]
         for photo in photos
@@ -176,7 +176,7 @@ def run_jobs(
     total: int,
     note: Callable[[Job], str] = lambda job: "",
 ) -> None:
-    """Reads, works on and writes the images one after the other, with a bar and a line for each.
+    """Reads the images, works on them and writes them one by one, with a bar and a line for each.
 
     Args:
       jobs: what to do.
@@ -220,7 +220,7 @@ def make_file(job: Job, tiles: Callable[[Job, np.ndarray], Iterable["Tile"]]) ->
 
 
 def is_done(job: Job) -> bool:
-    """Whether the file to write is there, of the image's size, and can be decoded to its end."""
+    """Tells whether the file to write is there, of the image's size and decodable to its end."""
     try:
         return job.target.exists() and read_photo(job.target).pixels.shape[:2] == job.size
     except InputError:

@@ -82,7 +82,7 @@ class Model:
         return self.metadata.get("reference_crop", _DEFAULT_REFERENCE_CROP)
 
     def embed(self, image: ArrayLike) -> Array:
-        """Noise embedding by the key encoder, float32: [H, W, 3] -> [E]; [N, H, W, 3] -> [N, E].
+        """Embeds noise by the key encoder, float32: [H, W, 3] -> [E]; [N, H, W, 3] -> [N, E].
 
         The average over crops of `reference_crop` pixels a side.
 
@@ -95,7 +95,7 @@ class Model:
         return embeddings if np.ndim(image) == 4 else embeddings[0]
 
     def embed_crops(self, crops: Sequence[ArrayLike]) -> Array:
-        """Average of the embeddings of crops of one size.
+        """Averages the embeddings of crops of one size.
 
         Args:
           crops: float in [0, 1], [N, h, w, 3] each, of the same N images.
@@ -139,11 +139,11 @@ class Model:
         return together(embeddings), together(vectors) if self.can_read else None
 
     def average(self, embeddings: Sequence[ArrayLike] | Array | np.ndarray) -> Array:
-        """Average of embeddings [..., E], back to unit length for the l2 bound."""
+        """Averages embeddings [..., E], back to unit length for the l2 bound."""
         return embeddings_of.average(embeddings, self._bound)
 
     def interpolate(self, a: ArrayLike, b: ArrayLike, weight: float) -> Array:
-        """Embedding between two, for noise between that of two references.
+        """Mixes two embeddings, for noise between that of two references.
 
         (1 - weight) * a + weight * b, back to unit length for the l2 bound. The noise level goes
         from one to the other, but not evenly.
@@ -158,7 +158,7 @@ class Model:
         return embeddings_of.interpolate(a, b, weight, self._bound)
 
     def level_direction(self, photos: ArrayLike | Sequence[ArrayLike], *, seed: int = 0) -> Array:
-        """Direction in which embeddings move while the noise level grows, for `shift`.
+        """Finds the direction in which embeddings move while the noise level grows, for `shift`.
 
         Found on white Gaussian noise of levels 5 to 50 put on the middle 256x256 of each
         photograph; `nt_jax.inference.embeddings.level_direction` takes any noisy images of known
@@ -192,7 +192,7 @@ class Model:
         )
 
     def shift(self, embedding: ArrayLike, direction: ArrayLike, amount: float) -> Array:
-        """embedding + amount * direction, back onto the bound: more or less of something.
+        """Adds amount * direction to an embedding, back onto the bound: more or less of something.
 
         With `level_direction`, noise of another level as the model knows it; the `strength` of
         `transfer` scales the same noise instead.
@@ -212,7 +212,7 @@ class Model:
         return self.networks.discriminator.bound
 
     def embed_references(self, references: ArrayLike | Sequence[ArrayLike]) -> Array:
-        """Averaged embedding [E] of one image, a batch of images, or a list of any sizes."""
+        """Averages the embeddings of one image, a batch of images, or a list of any sizes: [E]."""
         return self.reference_noise(references, calibrate=False).embedding
 
     @property
@@ -279,7 +279,7 @@ class Model:
     def noise_of_crops(
         self, crops: Sequence[Sequence[ArrayLike]], *, calibrate: bool | None = None
     ) -> ReferenceNoise:
-        """`reference_noise` of images already cut by `embeddings.reference_crops`.
+        """Computes the `reference_noise` of images already cut by `embeddings.reference_crops`.
 
         Args:
           crops: of each image, float in [0, 1], [1, h, w, 3].
@@ -360,7 +360,7 @@ class Model:
         gain: ArrayLike = 1.0,
         tile: int = DEFAULT_TILE,
     ) -> Iterator[Tile]:
-        """`transfer` piece by piece, for images too large to be held as float.
+        """Does `transfer` piece by piece, for images too large to be held as float.
 
         Args:
           clean: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
@@ -411,7 +411,7 @@ class Model:
     def windows(
         self, height: int, width: int, tile: int = DEFAULT_TILE
     ) -> list[tuple[Window, Window]]:
-        """The (vertical, horizontal) windows `transfer` works through."""
+        """Lists the (vertical, horizontal) windows `transfer` works through."""
         tile = as_integer(tile, "tile")
         if tile < ALIGNMENT or tile % ALIGNMENT:
             raise InputError(f"tile: expected a positive multiple of {ALIGNMENT}; got {tile}")
@@ -459,7 +459,7 @@ class Model:
         return noise[:, _FRAME:-_FRAME, _FRAME:-_FRAME]
 
     def sample_maps(self, key: Array, shape: tuple[int, int, int]) -> tuple[Array, ...]:
-        """Random maps N(0, 1) for `generate_noise`, in call order, [B, h, w, 1] each.
+        """Draws random maps N(0, 1) for `generate_noise`, in call order, [B, h, w, 1] each.
 
         Args:
           key: JAX PRNG key.
@@ -472,7 +472,7 @@ class Model:
     def generate_noise(
         self, clean: ArrayLike, embedding: ArrayLike, maps: Sequence[ArrayLike]
     ) -> Array:
-        """The generator itself: noise, unclipped float32 [B, H, W, 3].
+        """Runs the generator itself: noise, unclipped float32 [B, H, W, 3].
 
         Args:
           clean: [B, H, W, 3], uint8 or float in [0, 1], H and W multiples of 4; [H, W, 3] is B = 1.

@@ -158,7 +158,7 @@ class NoiseBank:
         return noisy
 
     def draw(self, seed: int) -> Draw:
-        """The photo and the seed of the random maps that a seed stands for.
+        """Draws the photo and the seed of the random maps that a seed stands for.
 
         Raises:
           InputError: it is no integer from 0 to 2**32 - 1.
@@ -263,7 +263,10 @@ _DAMAGE = (
 
 
 def _read_npz(source: Path) -> dict[str, np.ndarray]:
-    """Arrays of numbers and text alone: of Python's objects NumPy's format reads none by itself."""
+    """Reads arrays of numbers and text alone.
+
+    Of Python's objects NumPy's format reads none by itself.
+    """
     with zipfile.ZipFile(source) as archive:
         arrays = {}
         for name in archive.namelist():
@@ -302,7 +305,7 @@ def _checked(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Nois
 
 
 def _weights(model: "Model") -> np.ndarray:
-    """One number of each parameter array that makes noise, float32 [L]: its sum of magnitudes."""
+    """Sums the magnitudes of each parameter array that makes noise, float32 [L]."""
     import jax
 
     leaves = jax.tree.leaves([model.params["generator"], model.params["key_encoder"]])

@@ -23,7 +23,10 @@ def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
 def look_at(
     networks: Networks, params: Mapping[str, Tree], images: Array
 ) -> tuple[Array, Array | None]:
-    """`networks.embed_and_read`: images [N, h, w, 3] -> embeddings [N, E] and vectors [N, SIZE]."""
+    """Embeds and reads images [N, h, w, 3]: embeddings [N, E] and vectors [N, SIZE].
+
+    See `networks.embed_and_read`.
+    """
     return embed_and_read(networks, params, images)
 
 
@@ -32,7 +35,7 @@ def look_at(
 def generate(
     generator: Generator, params: Tree, clean: Array, embedding: Array, maps: tuple[Array, ...]
 ) -> Array:
-    """The generator: noise [B, H, W, 3] of clean images, embeddings [B, E] and maps."""
+    """Runs the generator: noise [B, H, W, 3] of clean images, embeddings [B, E] and maps."""
     return _apply(generator, params, clean, embedding, maps)
 
 
@@ -40,7 +43,7 @@ def generate(
 def tile_maps(
     size: tuple[int, int, tuple[int, int, int]], seed: Array, origin: tuple[Array, Array]
 ) -> Any:
-    """`tiles.stacked_maps` of (height, width, blocks), a seed and the first pixel's position."""
+    """Draws `tiles.stacked_maps` by (height, width, blocks), seed and first pixel's position."""
     return stacked_maps(seed, origin, *size)
 
 
@@ -66,7 +69,7 @@ def tile_function() -> Program:
 def discriminate(
     discriminator: Discriminator, params: Tree, clean: Array, embedding: Array, noisy: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """The discriminator: features and logits of each level, see `Model.discriminate`."""
+    """Runs the discriminator: features and logits of each level, see `Model.discriminate`."""
     _, outputs = _apply(discriminator, params, None, clean, embedding, noisy[:, None])
     return tuple(f[:, 0] for f in outputs.features), tuple(m[:, 0] for m in outputs.logits)
 
@@ -75,5 +78,5 @@ def discriminate(
 def draw_maps(
     key: Array, batch: int, height: int, width: int, blocks: tuple[int, int, int]
 ) -> tuple[Array, ...]:
-    """Random maps of the generator, in call order: see `models.generator.sample_maps`."""
+    """Draws random maps of the generator, in call order: see `models.generator.sample_maps`."""
     return sample_maps(key, batch, height, width, blocks)

@@ -79,7 +79,7 @@ def compare(
 def _look(
     reference: Path, reference_clean: Path | None, clean: Path, generated: Path
 ) -> tuple[Noisy, Noisy, dict[str, str]]:
-    """The real noise, the generated one, and the files' names."""
+    """Reads the real noise, the generated one, and the files' names."""
     noisy = _middle(read_photo(reference))
     if reference_clean is None:
         real = Noisy(_denoise(noisy), noisy, "reference (estimate)")
@@ -126,7 +126,7 @@ def _correlation(item: Noisy, lag: int) -> float:
 
 
 def _content(picture: bytes, real: Noisy, fake: Noisy, names: dict[str, str]) -> tuple[str, str]:
-    """Title and body of the page."""
+    """Writes the title and body of the page."""
     rows = {
         "standard deviation": [f"{item.noise.std():.4f}" for item in (real, fake)],
         "mean": [f"{item.noise.mean():+.4f}" for item in (real, fake)],
@@ -158,7 +158,7 @@ two images differ, so of these curves the histogram also depends on what they sh
 
 
 def page(title: str, body: str) -> str:
-    """A page of its own: the title, escaped here, above a body of HTML."""
+    """Writes a page of its own: the title, escaped here, above a body of HTML."""
     title = html.escape(title)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -174,7 +174,7 @@ td, th {{ padding: .2em 1em; text-align: left }}
 
 
 def embedded(picture: bytes, description: str) -> str:
-    """A PNG as part of a page."""
+    """Writes a PNG as part of a page."""
     return (
         f'<img alt="{description}"\n'
         f' src="data:image/png;base64,{base64.b64encode(picture).decode()}">'

@@ -29,7 +29,7 @@ class Shard:
     count: int
 
     def holds(self, number: int) -> bool:
-        """Whether the element of that number is in the shard."""
+        """Tells whether the element of that number is in the shard."""
         return number % self.count == self.index
 
 

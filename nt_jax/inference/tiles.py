@@ -48,18 +48,18 @@ class Tile(NamedTuple):
 
 
 def evenly_spaced(size: int, side: int, count: int) -> list[slice]:
-    """`count` pieces of one axis, two or more, of `side` pixels each, from its start to its end."""
+    """Cuts `count` pieces of one axis, two or more, of `side` pixels each, from start to end."""
     starts = [index * (size - side) // (count - 1) for index in range(count)]
     return [slice(start, start + side) for start in starts]
 
 
 def round_up(size: int, multiple: int = ALIGNMENT) -> int:
-    """The next multiple."""
+    """Rounds a size up to the next multiple."""
     return -(-size // multiple) * multiple
 
 
 def receptive_radius(blocks: tuple[int, int, int]) -> int:
-    """How many pixels away the clean image can change the generator's output.
+    """Computes how many pixels away the clean image can change the generator's output.
 
     Walks from the output back to the input, as intervals at each level's own resolution, for each
     of the four positions an output pixel can have relative to the strides.
@@ -87,7 +87,7 @@ def receptive_radius(blocks: tuple[int, int, int]) -> int:
 
 
 def split(size: int, tile: int, halo: int) -> list[Window]:
-    """Windows of one axis, all of one length so that one compiled program serves them.
+    """Splits one axis into windows, all of one length so that one compiled program serves them.
 
     Args:
       size: length of the axis. Windows are multiples of what all three arguments are.
@@ -107,7 +107,7 @@ def split(size: int, tile: int, halo: int) -> list[Window]:
 
 
 def framed(size: int, tile: int, halo: int) -> list[Window]:
-    """Windows of one axis with a halo on both sides everywhere, the image's ends included.
+    """Splits one axis into windows with a halo on both sides, the image's ends included.
 
     So no window shows a network the end of the image, where its zero padding would leave a frame.
 
@@ -160,7 +160,7 @@ def over_tiles(
 
 
 def _beyond(window: Window, size: int) -> tuple[int, int]:
-    """How many pixels of a window lie before and beyond the image."""
+    """Counts the pixels of a window that lie before and beyond the image."""
     return max(0, -window.start), max(0, window.stop - size)
 
 
@@ -171,7 +171,7 @@ def seeded_maps(
     width: int,
     blocks: tuple[int, int, int],
 ) -> tuple[Array, ...]:
-    """The generator's random maps, N(0, 1), of one window: a function of seed, map and position.
+    """Draws the generator's random maps, N(0, 1), of one window by seed, map and position alone.
 
     Threefry-2x32 (Salmon et al., SC 2011) of `jax.random`, applied to the position: the key is
     (seed, block), the counter (y, x) at the level's resolution, and the two words it returns are
@@ -196,7 +196,7 @@ def stacked_maps(
     width: int,
     blocks: tuple[int, int, int],
 ) -> tuple[tuple[Array, Array], ...]:
-    """`seeded_maps` by scale 1, 2 and 4: first and second maps of its blocks, [n, h, w] each.
+    """Draws `seeded_maps` by scale 1, 2 and 4: first and second maps of its blocks, [n, h, w] each.
 
     Compile this by itself: compiled along with `unstack`, the whole generator of random numbers is
     compiled again for each of the 32 maps, which takes as long as all convolutions.
@@ -217,7 +217,7 @@ def stacked_maps(
 def unstack(
     stacks: tuple[tuple[Array, Array], ...], blocks: tuple[int, int, int]
 ) -> tuple[Array, ...]:
-    """`stacked_maps` as the generator takes them: [1, h, w, 1] each, in call order."""
+    """Turns `stacked_maps` into what the generator takes: [1, h, w, 1] each, in call order."""
     pairs = {
         index: (first[place, :, :][None, ..., None], second[place, :, :][None, ..., None])
         for (first, second), indices in zip(stacks, _blocks_by_scale(blocks).values(), strict=True)
@@ -227,13 +227,16 @@ def unstack(
 
 
 def _blocks_by_scale(blocks: tuple[int, int, int]) -> dict[int, list[int]]:
-    """Call-order indices of the residual blocks that run at full size / 1, 2 and 4."""
+    """Lists the call-order indices of the residual blocks that run at full size / 1, 2 and 4."""
     scales = np.repeat(LEVEL_SCALES, blocks_of_levels(blocks))
     return {scale: np.flatnonzero(scales == scale).tolist() for scale in sorted(set(LEVEL_SCALES))}
 
 
 def _normal(bits: Array) -> Array:
-    """uint32 -> standard normal float32 by the inverse error function, as `jax.random.normal`."""
+    """Turns uint32 into standard normal float32 by the inverse error function.
+
+    As `jax.random.normal` does it.
+    """
     # 23 bits as the mantissa of a float in [1, 2); half a step keeps clear of -1 and 1.
     mantissa = (bits >> np.uint32(9)) | np.uint32(0x3F800000)
     unit = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - np.float32(1 - 2.0**-24)

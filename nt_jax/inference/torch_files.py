@@ -23,7 +23,7 @@ _READERS = {
 
 
 def read_folder(folder: Path) -> dict[str, Network]:
-    """The networks in `folder` by file name; files of other names are left alone.
+    """Reads the networks in `folder` by file name; files of other names are left alone.
 
     Raises:
       InputError: there is no checkpoint, noise generation lacks one of its two, one is not what its

@@ -34,7 +34,7 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]
 
     def weights(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Our leaf's name -> (key, shape there) of everything a gradient exists for."""
+        """Maps our leaf's name to (key, shape there), for everything a gradient exists for."""
         if self.kind in ("norm", "biased"):
             ours = ("scale", "shift") if self.kind == "norm" else ("kernel", "bias")
             return {
@@ -44,7 +44,7 @@ class Layer(NamedTuple):
         return {"kernel": (f"{self.name}.weight_orig", self.shape)}
 
     def vectors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """`u` and `v` -> (key, shape there); empty without spectral norm."""
+        """Maps `u` and `v` to (key, shape there); empty without spectral norm."""
         if self.kind in ("norm", "biased"):
             return {}
         outputs = self.shape[self._output_axis]
@@ -60,7 +60,7 @@ class Layer(NamedTuple):
         return 1 if self.kind == "up" else 0
 
     def to_leaf(self, array: np.ndarray) -> np.ndarray:
-        """A weight as our leaf: kernels [kh, kw, in, out] or [in, out]; norms as they are."""
+        """Turns a weight into our leaf: kernels [kh, kw, in, out] or [in, out]; norms unchanged."""
         if array.ndim == 1:
             return array
         if self.kind == "up":  # Ours is the equivalent convolution's kernel, hence flipped.
@@ -70,7 +70,7 @@ class Layer(NamedTuple):
         return array.transpose(2, 3, 1, 0)
 
     def to_v(self, vector: np.ndarray) -> np.ndarray:
-        """v, in the order of our flattened [kh, kw, in]: it moves like a kernel of one output."""
+        """Orders v like our flattened [kh, kw, in]: it moves like a kernel of one output."""
         shape = list(self.shape)
         shape[self._output_axis] = 1
         return self.to_leaf(vector.reshape(shape)).reshape(-1)
@@ -134,7 +134,7 @@ def read_n2g(state: State, source: str) -> Network:
 
 
 def generator_layers(width: int, embedding_size: int, blocks: tuple[int, int, int]) -> list[Layer]:
-    """The generator's layers, `blocks` those of levels 1, 2 and 3."""
+    """Lists the generator's layers, `blocks` those of levels 1, 2 and 3."""
     first, second, third = width, 2 * width, 4 * width
     layers = [
         Layer(("first",), "conv_first.conv2d", "conv", (first, 3, 3, 3)),
@@ -165,7 +165,7 @@ def generator_layers(width: int, embedding_size: int, blocks: tuple[int, int, in
 def discriminator_layers(
     width: int, embedding_size: int, blocks: tuple[int, int, int]
 ) -> list[Layer]:
-    """The layers of D, which are those of the key encoder too."""
+    """Lists the layers of D, which are those of the key encoder too."""
     layers = [
         Layer(("pre_noise",), "pre_noise.conv2d", "conv", (width, 3, 3, 3)),
         Layer(("pre_gan",), "pre_gan.conv2d", "conv", (width, 6, 3, 3)),
@@ -211,7 +211,7 @@ def discriminator_layers(
 
 
 def ridnet_layers(features: int, blocks: int) -> list[Layer]:
-    """The denoiser's layers."""
+    """Lists the denoiser's layers."""
     square, point = (features, features, 3, 3), (features, features, 1, 1)
     squeezed = features // 16
     inside = {
@@ -240,7 +240,7 @@ def ridnet_layers(features: int, blocks: int) -> list[Layer]:
 
 
 def n2g_layers(width: int) -> list[Layer]:
-    """The layers of the network that takes noise out: pairs of convolutions, and two more."""
+    """Lists the layers of the network that takes noise out: pairs of convolutions, and two more."""
     pairs = {  # input and output channels, in widths; the first sees the image
         "first": ("inc.conv.conv", 0, 1),
         "down_1": ("down1.mpconv.1.conv", 1, 2),
@@ -263,7 +263,7 @@ def n2g_layers(width: int) -> list[Layer]:
 
 
 def map_weights(layers: list[Layer], state: State, source: str) -> Tree:
-    """Our parameter tree of the state's weights, or of gradients by the same keys.
+    """Builds our parameter tree of the state's weights, or of gradients by the same keys.
 
     Args:
       layers: the network's table.
@@ -281,7 +281,7 @@ def map_weights(layers: list[Layer], state: State, source: str) -> Tree:
 
 
 def map_vectors(layers: list[Layer], state: State, source: str) -> tuple[Tree, Tree]:
-    """Our trees u and v; arguments and errors as `map_weights`."""
+    """Builds our trees u and v; arguments and errors as `map_weights`."""
     trees: tuple[Tree, Tree] = {}, {}
     for layer in layers:
         for name, (key, shape) in layer.vectors().items():
@@ -294,7 +294,10 @@ def map_vectors(layers: list[Layer], state: State, source: str) -> tuple[Tree, T
 def _modulation(
     path: tuple[str, ...], name: str, channels: int, embedding_size: int, beta_inputs: int = 0
 ) -> list[Layer]:
-    """The bottlenecks of gamma and beta; `beta_inputs` are inputs of beta beside the embedding."""
+    """Lists the bottlenecks of gamma and beta.
+
+    `beta_inputs` are inputs of beta beside the embedding.
+    """
     hidden = (embedding_size + channels) // 4
     layers = []
     for part, inputs in (("gamma", embedding_size), ("beta", embedding_size + beta_inputs)):
@@ -351,7 +354,7 @@ def _blocks(state: State) -> tuple[int, int, int]:
 
 
 def _count(state: State, prefix: str, first: int = 0) -> int:
-    """How many of `prefix`0., `prefix`1., ... the keys begin with, without a gap."""
+    """Counts how many of `prefix`0., `prefix`1., ... the keys begin with, without a gap."""
     count = 0
     while any(key.startswith(f"{prefix}{first + count}.") for key in state):
         count += 1

@@ -14,7 +14,7 @@ from nt_jax.paths import expand
 
 
 def is_workdir(folder: str | os.PathLike) -> bool:
-    """Whether a folder looks like that of a training run."""
+    """Tells whether a folder looks like that of a training run."""
     return (expand(folder) / CONFIG_FILE).is_file()
 
 
