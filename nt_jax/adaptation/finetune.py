@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 def recipe(denoiser: str, start: Denoiser, pairs: Path, true_pairs: str, steps: int) -> ConfigDict:
-    """The training config.
+    """Makes the training config.
 
     Args:
       denoiser: name or folder of the denoiser to begin with.

@@ -106,14 +106,14 @@ def match_tone(patch: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
 
 def _choose(count: int, held_out: bool, rng: np.random.Generator) -> int:
-    """One of so many images; with eight or more, of those that are held out or that are not."""
+    """Chooses one of so many images; with eight or more, of those held out or those not."""
     numbers = np.arange(count)
     last = numbers % _ONE_IN == _ONE_IN - 1
     return int(rng.choice(numbers[last == held_out] if last.any() else numbers))
 
 
 def _cut(source: ImageFile, side: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [side, side, 3] or what the image has of it, at a random place."""
+    """Cuts uint8 [side, side, 3], or what the image has of it, at a random place."""
     image = read_rgb(source)
     if min(image.shape[:2]) < SIDE:
         raise InputError(
@@ -125,7 +125,7 @@ def _cut(source: ImageFile, side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _denoised_patch(path: Path, denoiser: Denoiser, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [SIDE, SIDE, 3]."""
+    """Cuts a patch and denoises it: uint8 [SIDE, SIDE, 3]."""
     crop = _cut(path, SIDE + 2 * _MARGIN, rng)
     top, left = ((size - SIDE) // 2 for size in crop.shape[:2])
     denoised = np.asarray(denoiser(crop))[top : top + SIDE, left : left + SIDE]
@@ -133,7 +133,7 @@ def _denoised_patch(path: Path, denoiser: Denoiser, rng: np.random.Generator) ->
 
 
 def _clean_patch(source: ImageFile, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [SIDE, SIDE, 3], at half the size where there is enough."""
+    """Cuts a clean patch: uint8 [SIDE, SIDE, 3], at half the size where there is enough."""
     crop = _cut(source, 2 * SIDE, rng)
     if min(crop.shape[:2]) < 2 * SIDE:
         return np.ascontiguousarray(crop[:SIDE, :SIDE])

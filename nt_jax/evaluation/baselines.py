@@ -77,7 +77,7 @@ DND_LEVELS = RawLevels(1e-4, 0.012, 2.18, 1.20, 0.26)
 
 
 def level(reference: np.ndarray) -> np.ndarray:
-    """Standard deviation of a noisy image's white noise by channel, in [0, 1] units: [3].
+    """Estimates a noisy image's white noise: standard deviation by channel, in [0, 1] units: [3].
 
     Median absolute value of the diagonal wavelet coefficients at the flatter half of its places.
     """
@@ -85,7 +85,7 @@ def level(reference: np.ndarray) -> np.ndarray:
 
 
 def fit_poisson_gaussian(reference: np.ndarray) -> PoissonGaussian:
-    """The Poisson-Gaussian noise whose noise-level curve is nearest to a noisy image's.
+    """Fits the Poisson-Gaussian noise whose noise-level curve is nearest to a noisy image's.
 
     Places are put in bins by the mean around them, where the variance is that of `level`; the line
     through the variances is of least relative squares, neither part negative. Channels are pooled.
@@ -116,7 +116,7 @@ def _channels(image: np.ndarray) -> list[np.ndarray]:
 
 
 def _places(channel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of places on a grid of 2: diagonal coefficient, slope of the image, mean around it: [n] each.
+    """Measures on a grid of 2: diagonal coefficient, slope of the image, mean around it: [n] each.
 
     Places where much is clipped are left out, unless that leaves too few.
     """
@@ -133,7 +133,7 @@ def _places(channel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _filter(image: np.ndarray) -> np.ndarray:
-    """Every second row of the high-pass along columns, where it fits."""
+    """Computes every second row of the high-pass along columns, where it fits."""
     count = (image.shape[0] - len(_HIGH_PASS)) // 2 + 1
     shifted = np.stack([image[i : i + 2 * count : 2][:count] for i in range(len(_HIGH_PASS))])
     return np.tensordot(_HIGH_PASS, shifted, 1)
@@ -145,13 +145,13 @@ def _deviation(detail: np.ndarray, slope: np.ndarray) -> float:
 
 
 def white(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """Additive white Gaussian noise of the reference's level in each channel."""
+    """Adds white Gaussian noise of the reference's level in each channel."""
     noise = np.asarray(prng.normal(key, clean.shape))
     return _clipped(clean.astype(np.float32) / 255 + level(reference) * noise)
 
 
 def poisson_gaussian(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """Poisson-Gaussian noise fitted to the reference's noise-level curve."""
+    """Adds Poisson-Gaussian noise fitted to the reference's noise-level curve."""
     sigma, photons = fit_poisson_gaussian(reference)
     rng, image = _generator(key), clean / 255
     noisy = rng.poisson(image * photons) / photons if np.isfinite(photons) else image
@@ -159,7 +159,7 @@ def poisson_gaussian(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -
 
 
 def camera_model(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """The camera model of `nt_jax.noise.camera`: a random camera at the reference's level.
+    """Adds a random camera's noise at the reference's level, by the model `nt_jax.noise.camera`.
 
     The level is that of means of 2x2 pixels, doubled, as much of a camera's noise has larger grains
     than a pixel; it is matched on the reference, denoised.
@@ -172,7 +172,7 @@ def camera_model(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np
 
 @jax.jit
 def _camera(key: jax.Array, base: jax.Array, clean: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Noise on `clean` of the random camera whose noise on `base` has the wanted level."""
+    """Adds to `clean` noise of the random camera whose noise on `base` has the wanted level."""
     camera_key, match_key, noise_key = prng.split(key, 3)
     setting = camera.sample_setting(camera_key, camera.PUBLISHED)
     setting = camera.match_level(match_key, base, setting, wanted)
@@ -189,7 +189,7 @@ def sample_levels(key: jax.Array, levels: RawLevels) -> tuple[jax.Array, jax.Arr
 
 
 def cycleisp_sidd(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """A random camera's noise at a level of CycleISP's for SIDD; the reference is not looked at.
+    """Adds a random camera's noise at a level of CycleISP's for SIDD, whatever the reference.
 
     The development is our analytic camera's, without CycleISP's learned networks.
     """
@@ -197,13 +197,13 @@ def cycleisp_sidd(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> n
 
 
 def cycleisp_dnd(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """The same at a level for DND, which CycleISP's sRGB program draws whatever the camera."""
+    """Does the same at a level for DND, which CycleISP's sRGB program draws whatever the camera."""
     return _clipped(_at_levels(key, clean.astype(np.float32) / 255, DND_LEVELS))
 
 
 @jax.jit
 def _at_levels(key: jax.Array, clean: jax.Array, levels: RawLevels) -> jax.Array:
-    """Noise on `clean` of a random camera whose level is one of `levels`."""
+    """Adds to `clean` noise of a random camera whose level is one of `levels`."""
     camera_key, level_key, noise_key = prng.split(key, 3)
     shot, read = sample_levels(level_key, levels)
     setting = camera.sample_setting(camera_key, camera.PUBLISHED)._replace(shot=shot, read=read)
@@ -218,7 +218,7 @@ def _halved(image: np.ndarray) -> np.ndarray:
 
 
 def extracted(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """Noise taken from the reference, as Noise2Grad does (Lin et al., IJCAI 2021).
+    """Adds noise taken from the reference, as Noise2Grad does (Lin et al., IJCAI 2021).
 
     What a denoiser removes (here non-local means; there a network trained for it), less its mean,
     is put elsewhere on the clean image: moved by a quarter of the reference or more, so that no
@@ -238,7 +238,10 @@ def extracted(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.nd
 
 
 def denoise(noisy: np.ndarray) -> np.ndarray:
-    """Non-local means (Buades et al. 2005) at the estimated level: uint8 -> float32 in [0, 1]."""
+    """Denoises uint8 -> float32 in [0, 1] by non-local means (Buades et al. 2005).
+
+    The noise's level is the estimated one.
+    """
     sigma = max(float(np.sqrt((level(noisy) ** 2).mean())), 1e-3)
     image = noisy.astype(np.float32) / 255
     denoised = denoise_nl_means(image, 5, 6, h=0.8 * sigma, sigma=sigma, channel_axis=-1)
@@ -272,7 +275,7 @@ BLIND: tuple[Method, ...] = (cycleisp_sidd, cycleisp_dnd)
 
 
 def load_method(spec: str) -> Method:
-    """The function that `package.module:function` names.
+    """Imports the function that `package.module:function` names.
 
     Raises:
       InputError: there is none.

@@ -52,7 +52,7 @@ class _Classifier(nn.Module):
 
 
 def _neighbourhoods(x: jax.Array) -> jax.Array:
-    """The 3x3 pixels around each, where they fit: [N, P, P, C] -> [N, P - 2, P - 2, 9 C].
+    """Gathers the 3x3 pixels around each, where they fit: [N, P, P, C] -> [N, P - 2, P - 2, 9 C].
 
     A dense layer on them is a convolution, as matrix products, which are many times as fast on a
     CPU as the gradients of small convolutions.
@@ -79,7 +79,7 @@ _OPTIMIZER = optax.chain(
 
 
 def patch_size(shortest_side: int) -> int:
-    """Side of the patches for images of that shortest side, 16 pixels or more."""
+    """Chooses the side of the patches for images of that shortest side, 16 pixels or more."""
     return next(size for size in PATCH_SIZES if size <= shortest_side)
 
 
@@ -95,7 +95,7 @@ def patches_of(image: np.ndarray, size: int, most: int = MAX_PATCHES) -> np.ndar
 def c2st(
     clean: np.ndarray, noisy: np.ndarray, generated: np.ndarray, image: np.ndarray, seed: int = 0
 ) -> np.ndarray:
-    """Accuracy of telling real from generated noise on each image: float64 [images].
+    """Measures the accuracy of telling real from generated noise on each image: float64 [images].
 
     Args:
       clean, noisy, generated: patches, uint8 [N, P, P, 3], P of 16 or more.
@@ -112,7 +112,7 @@ def c2st(
     scale = 1 / np.sqrt(np.maximum(power, 1.0)).astype(np.float32)
 
     def inputs(places: np.ndarray) -> np.ndarray:
-        """[n, 2, P, P, 6]: real and generated noise of patches, the clean patch beside each."""
+        """Stacks real and generated noise, each beside its clean patch: [n, 2, P, P, 6]."""
         factor = scale[image[places]][:, None, None, None]
         seen = 2 * clean[places].astype(np.float32) / 255 - 1
         return np.stack(

@@ -67,7 +67,7 @@ class Noise(NamedTuple):
 
 
 def scenes_of_pairs(pairs: Sequence[Pair]) -> list[Scene]:
-    """The pairs, to restore the noisy images of."""
+    """Makes scenes of pairs, to restore the noisy images of."""
     windows = whole_windows([pair.clean for pair in pairs])
     return [
         Scene(pair.name, pair.clean, pair.noisy, *window)
@@ -76,7 +76,7 @@ def scenes_of_pairs(pairs: Sequence[Pair]) -> list[Scene]:
 
 
 def scenes_of_photos(photos: Sequence[ImageFile]) -> list[Scene]:
-    """Clean images, to put synthetic noise on."""
+    """Makes scenes of clean images, to put synthetic noise on."""
     return [
         Scene(photo.stem, photo, None, *window)
         for photo, window in zip(photos, whole_windows(photos), strict=True)
@@ -84,7 +84,7 @@ def scenes_of_photos(photos: Sequence[ImageFile]) -> list[Scene]:
 
 
 def make_noise(kind: str, sigma: str, lam: str) -> Noise:
-    """Synthetic noise from flags; `sigma` and `lam` are a number or LOW:HIGH.
+    """Reads synthetic noise from flags; `sigma` and `lam` are a number or LOW:HIGH.
 
     Raises:
       InputError: an unknown kind, or a range that is none.
@@ -159,7 +159,7 @@ def evaluate(
 
 
 def add_noise(clean: np.ndarray, synthetic: Noise, key: jax.Array) -> np.ndarray:
-    """Synthetic noise on uint8 [H, W, 3]: float32 in [0, 1], clipped but not rounded."""
+    """Adds synthetic noise to uint8 [H, W, 3]: float32 in [0, 1], clipped but not rounded."""
     draw_key, noise_key = prng.split(key)
     weights = tuple(float(kind == synthetic.kind) for kind in noise.KINDS)
     setting = noise.sample_setting(draw_key, weights, synthetic.sigma, synthetic.lam)
@@ -193,7 +193,7 @@ def run(
     seed: int,
     skip_broken: bool,
 ) -> str:
-    """`eval denoising` of pairs, or of clean images with synthetic noise; returns the table.
+    """Runs `eval denoising` on pairs, or on clean images with synthetic noise; returns the table.
 
     Raises:
       InputError: a wrong argument, denoiser or image.

@@ -70,12 +70,12 @@ def embed_pairs(model: Any, pairs: Sequence[Pair], broken: Broken) -> Embedded:
 
 
 def _group(pair: Pair) -> str:
-    """Camera and ISO, or the pair's sub-folder."""
+    """Names the pair's camera and ISO, or its sub-folder."""
     return pair.group if pair.iso is not None else pair.name.rpartition("/")[0]
 
 
 def distances(embeddings: np.ndarray) -> np.ndarray:
-    """1 - cosine similarity, as the contrastive loss has it: [N, E] -> [N, N]."""
+    """Computes 1 - cosine similarity, as the contrastive loss has it: [N, E] -> [N, N]."""
     unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     return 1 - unit @ unit.T
 
@@ -162,7 +162,7 @@ def _check_installed() -> None:
 
 
 def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool) -> str:
-    """`eval embedding`; returns the table.
+    """Runs `eval embedding`; returns the table.
 
     Raises:
       InputError: a wrong argument, model or image.

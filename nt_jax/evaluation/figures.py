@@ -51,11 +51,11 @@ class Look:
         self._spectra.append(np.asarray(spectrum)[0])
 
     def histogram(self) -> tuple[np.ndarray, np.ndarray]:
-        """Noise values, 0 to 255 scale, and the share of each."""
+        """Lists noise values, 0 to 255 scale, and the share of each."""
         return np.arange(-255, 256), self._histogram / self._histogram.sum()
 
     def level_curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Clean intensities and the standard deviation there, both on the 0 to 255 scale."""
+        """Lists clean intensities and the standard deviation there, both on the 0 to 255 scale."""
         count, total, squares = self._moments.reshape(3, _LEVEL_BINS, -1).sum(axis=2)
         known = count >= _FEWEST_VALUES
         intensity = (np.arange(_LEVEL_BINS) + 0.5) * 256 / _LEVEL_BINS - 0.5
@@ -75,7 +75,7 @@ def spectrum_bins(sizes: Iterable[tuple[int, int]]) -> int:
 
 
 def examples(pictures: Sequence[tuple[Images, np.ndarray]]) -> Figure:
-    """Clean, reference, generated, true; below the latter two their noises, times 4."""
+    """Draws clean, reference, generated, true; below the latter two their noises, times 4."""
     figure = Figure(figsize=(11, 5.6 * len(pictures)), layout="constrained")
     axes = figure.subplots(2 * len(pictures), 4, squeeze=False)
     for ax in axes.flat:
@@ -99,7 +99,7 @@ def examples(pictures: Sequence[tuple[Images, np.ndarray]]) -> Figure:
 
 
 def restorations(pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
-    """Clean, noisy and denoised images."""
+    """Draws clean, noisy and denoised images."""
     figure = Figure(figsize=(10, 3.6 * len(pictures)), layout="constrained")
     axes = figure.subplots(len(pictures), 3, squeeze=False)
     for row, images in zip(axes, pictures, strict=True):
@@ -116,7 +116,7 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 
 def histograms(looks: Mapping[str, Look]) -> Figure:
-    """Histogram of all noise values, a line a row."""
+    """Draws the histogram of all noise values, a line a row."""
     figure, ax = _axes("histogram of the noise", "noise, 0 to 255 scale", "share of values")
     furthest = 1
     for name, look in looks.items():
@@ -131,7 +131,7 @@ def histograms(looks: Mapping[str, Look]) -> Figure:
 
 
 def noise_levels(looks: Mapping[str, Look]) -> Figure:
-    """Noise-level curves, a line a row."""
+    """Draws noise-level curves, a line a row."""
     figure, ax = _axes(
         "noise-level curve", "clean intensity, 0 to 255 scale", "standard deviation, 0 to 255 scale"
     )
@@ -143,7 +143,7 @@ def noise_levels(looks: Mapping[str, Look]) -> Figure:
 
 
 def spectra(looks: Mapping[str, Look]) -> Figure:
-    """Radial power spectra, a line a row."""
+    """Draws radial power spectra, a line a row."""
     figure, ax = _axes("power spectrum of the noise", "cycles per pixel", "power, 0 to 255 scale²")
     for name, look in looks.items():
         frequency, power = look.spectrum()
@@ -165,7 +165,7 @@ def scatter(maps: Mapping[str, np.ndarray], level: np.ndarray, title: str) -> Fi
 
 
 def comparison(pictures: Mapping[str, np.ndarray], real: Noisy, fake: Noisy) -> Figure:
-    """Two noises of one pair of images: pictures, both noises, and four curves of them.
+    """Draws two noises of one pair of images: pictures, both noises, and four curves of them.
 
     Args:
       pictures: three images [H, W, 3] in [0, 1] by title.

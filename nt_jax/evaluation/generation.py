@@ -67,7 +67,7 @@ def _floor(clean: jax.Array, noisy: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def by_reference(method: Method) -> Generate:
-    """A baseline or a user's generator as a row of the table; see `baselines.py`.
+    """Turns a baseline or a user's generator into a row of the table; see `baselines.py`.
 
     Raises:
       InputError: when called, if the method gives no image of the clean one's size.
@@ -87,7 +87,7 @@ def _checked(made: Any, images: Images) -> np.ndarray:
 
 
 def as_file(image: np.ndarray) -> np.ndarray:
-    """Image, uint8 or float in [0, 1], as a file of 8 bits would hold it."""
+    """Converts an image, uint8 or float in [0, 1], to what a file of 8 bits would hold."""
     return image if image.dtype == np.uint8 else to_bytes(255 * image)
 
 
@@ -204,7 +204,7 @@ def evaluate(
 
 
 def _by_image(owners: Sequence[str], values: Sequence[float]) -> list[float]:
-    """Mean over the blocks of each image, in the order images first come."""
+    """Averages the blocks of each image, in the order images first come."""
     blocks: dict[str, list[float]] = {}
     for owner, value in zip(owners, values, strict=True):
         blocks.setdefault(owner, []).append(value)
@@ -249,7 +249,7 @@ def run_pairs(
     methods: Sequence[str] = (),
     with_baselines: bool = False,
 ) -> str:
-    """`eval generation` of generators on pairs; returns the table.
+    """Runs `eval generation` of generators on pairs; returns the table.
 
     Args:
       model_name: a model of any family; None for none.
@@ -292,7 +292,7 @@ def run_folders(
     skip_broken: bool,
     with_baselines: bool = False,
 ) -> str:
-    """`eval generation` of any program's outputs; returns the table.
+    """Runs `eval generation` of any program's outputs; returns the table.
 
     Raises:
       InputError: a wrong argument or image.

@@ -58,7 +58,7 @@ class HeldOut(NamedTuple):
 
 
 def make_heldout(config: Any) -> HeldOut:
-    """Held-out patches of a training config: for each kind, noise levels spread over its range.
+    """Makes a training config's held-out patches: for each kind noise levels spread over its range.
 
     Raises:
       InputError: nothing to evaluate on, or photographs smaller than the patch.
@@ -91,7 +91,7 @@ def make_heldout(config: Any) -> HeldOut:
 
 
 def _patches(photos: list[tuple[str, np.ndarray]], size: int, count: int) -> np.ndarray:
-    """[count, size, size, 3] in [0, 1]: patches spread over the photographs, in turn."""
+    """Cuts patches spread over the photographs, in turn: [count, size, size, 3] in [0, 1]."""
     patches = []
     for index in range(count):
         name, photo = photos[index % len(photos)]
@@ -101,7 +101,7 @@ def _patches(photos: list[tuple[str, np.ndarray]], size: int, count: int) -> np.
 
 
 def _next_of_another_photo(count: int, photos: int) -> np.ndarray:
-    """[count]: for each of `_patches` the next one of another photograph; itself without one."""
+    """Finds for each of `_patches` the next of another photograph; itself without one: [count]."""
     photo = np.arange(count) % photos
     turned = (np.arange(count)[:, None] + np.arange(count)) % count
     # The first of a row's Trues; a row without any gives 0 turns, the patch itself.
@@ -109,7 +109,7 @@ def _next_of_another_photo(count: int, photos: int) -> np.ndarray:
 
 
 def _patch(name: str, image: np.ndarray, size: int, position: float) -> np.ndarray:
-    """The patch at relative `position` along the image's diagonal."""
+    """Cuts the patch at relative `position` along the image's diagonal."""
     height, width, _ = image.shape
     if min(height, width) < size:
         raise InputError(f"{name} is smaller than config.eval.patch_size={size}; lower that")
@@ -258,7 +258,7 @@ def _level(images: np.ndarray) -> np.ndarray:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson correlation; 0 where one side does not vary."""
+    """Computes the Pearson correlation; 0 where one side does not vary."""
     if min(a.std(), b.std()) < 1e-8:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

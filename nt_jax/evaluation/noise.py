@@ -62,7 +62,7 @@ def true_noise(clean: np.ndarray, noisy: np.ndarray) -> NoiseReading:
 
 
 def errors(read: Read) -> dict[str, float]:
-    """How far a reading is off the truth; see `_ERRORS`."""
+    """Measures how far a reading is off the truth; see `_ERRORS`."""
     assert read.true is not None
     reading, true = read.reading, read.true
 
@@ -89,7 +89,7 @@ def run(
     seed: int,
     skip_broken: bool,
 ) -> str:
-    """`eval noise` on photos or on pairs, one of the two; returns the table.
+    """Runs `eval noise` on photos or on pairs, one of the two; returns the table.
 
     Raises:
       InputError: a wrong argument, model or image.
@@ -162,7 +162,7 @@ def _write(found: list[Read], output: Path, asked: dict[str, Any], broken: Broke
 
 
 def _rows(read: Read) -> list[list[str]]:
-    """The photo's row, and the truth below it where it is known."""
+    """Writes the photo's row, and the truth below it where it is known."""
     rows = []
     for name, numbers in ((read.name, read.reading), ("  true", read.true)):
         if numbers is None:

@@ -20,18 +20,18 @@ Generate = Callable[[Images, jax.Array], np.ndarray]
 
 
 def true_noise(images: Images, key: jax.Array) -> np.ndarray:
-    """The scored noise itself, which no generator can know; a second draw scores the floor."""
+    """Adds the scored noise itself, which no generator can know; a second draw scores the floor."""
     return images.noisy
 
 
 def white(images: Images, key: jax.Array) -> np.ndarray:
-    """White Gaussian noise with the true noise's standard deviation in each channel."""
+    """Adds white Gaussian noise with the true noise's standard deviation in each channel."""
     noise = images.noisy.astype(np.float32) - images.clean
     return _add(images.clean, noise.std(axis=(0, 1)), key)
 
 
 def level_curve(images: Images, key: jax.Array) -> np.ndarray:
-    """White Gaussian noise with the true noise's standard deviation at each clean intensity.
+    """Adds white Gaussian noise with the true noise's standard deviation at each clean intensity.
 
     By the bins of `metrics.noise_level_curve`, channels pooled, without interpolation.
     """
@@ -42,7 +42,7 @@ def level_curve(images: Images, key: jax.Array) -> np.ndarray:
 
 
 def camera_model(images: Images, key: jax.Array) -> np.ndarray:
-    """The camera model of `nt_jax.noise.camera`, a random camera at the true noise's level."""
+    """Adds noise of a random camera at the true noise's level, as in `nt_jax.noise.camera`."""
     level = (images.noisy.astype(np.float32) - images.clean).std() / 255
     return to_bytes(255 * np.asarray(_camera_noise(key, images.clean, level)))
 
@@ -57,7 +57,7 @@ def _camera_noise(key: jax.Array, clean: jax.Array, level: jax.Array) -> jax.Arr
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Image of values around [0, 255] as a file would hold it: clipped, rounded, uint8."""
+    """Converts an image of values around [0, 255] to a file's: clipped, rounded, uint8."""
     return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
 
 

@@ -112,7 +112,7 @@ def write_results(
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns also line up on a screen; the first is left-aligned."""
+    """Writes a Markdown table whose columns also line up on a screen; the first is left-aligned."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
 
@@ -130,7 +130,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(estimate: Estimate | None, digits: int) -> str:
-    """An estimate for a table: 0.123 [0.110, 0.140]; a dash where there is none."""
+    """Writes an estimate for a table: 0.123 [0.110, 0.140]; a dash where there is none."""
     if estimate is None:
         return "–"
     text = f"{estimate.value:.{digits}f}"
@@ -151,5 +151,5 @@ def as_json(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, Any
 
 
 def describe(count: int, arguments: Mapping[str, Any]) -> str:
-    """The line below a table that says what it was made from."""
+    """Writes the line below a table that says what it was made from."""
     return f"{count} images; {', '.join(f'{name} {value}' for name, value in arguments.items())}."

@@ -93,7 +93,7 @@ class Images(NamedTuple):
 
 
 def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
-    """The pairs of a folder, in any layout of `nt_jax.data.catalogue.sources.find_pairs`.
+    """Lists a folder's pairs, in any layout of `nt_jax.data.catalogue.sources.find_pairs`.
 
     Raises:
       InputError: there is none; an image has no partner or one of another size, is below 16 pixels
@@ -109,7 +109,7 @@ def usable_pairs(folder: Path, broken: Broken) -> list[Pair]:
 
 
 def usable_photos(folder: Path, broken: Broken) -> list[ImageFile]:
-    """The image files under a folder.
+    """Lists the image files under a folder.
 
     Raises:
       InputError: there is none; an image is below 16 pixels a side or cannot be read, and `broken`
@@ -122,7 +122,7 @@ def usable_photos(folder: Path, broken: Broken) -> list[ImageFile]:
 
 
 def usable_images(folder: Path, broken: Broken) -> list[Path]:
-    """The image files under a folder, clean or noisy, as `usable_photos`.
+    """Lists the image files under a folder, clean or noisy, as `usable_photos`.
 
     Raises:
       InputError: as there.
@@ -141,7 +141,7 @@ def _say(notes: list[str]) -> None:
 
 
 def _size(path: ImageFile, broken: Broken) -> tuple[int, int] | None:
-    """Height and width; None where the image cannot be used."""
+    """Reads height and width; None where the image cannot be used."""
     try:
         height, width = image_size(path)
         if min(height, width) < SMALLEST_SIDE:
@@ -194,7 +194,7 @@ def samples_of_folders(clean: Path, noisy: Path, generated: Path, broken: Broken
 
 
 def _by_name(folder: Path, broken: Broken) -> dict[str, Path]:
-    """Image files under a folder by relative path without extension."""
+    """Lists image files under a folder by relative path without extension."""
     files: dict[str, Path] = {}
     root = expand(folder)
     for path in list_images(root):
@@ -259,7 +259,7 @@ def _middle(window: slice, side: int) -> slice:
 def other_references(
     samples: Sequence[Sample], broken: Broken
 ) -> tuple[list[Sample], list[Sample]]:
-    """Samples, and for each the next of the same camera and ISO that is of another photograph.
+    """Lists samples, and for each the next of the same camera and ISO but another photograph.
 
     "Next" is in the order given, starting over at the end. An image whose photograph is the only
     one of its camera and ISO has no such reference: it is left out, as its own other parts share

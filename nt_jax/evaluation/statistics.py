@@ -17,7 +17,7 @@ class Estimate(NamedTuple):
 
 
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:
-    """Mean over images, its interval by resampling the images.
+    """Averages values over images, with an interval by resampling the images.
 
     Args:
       values: one an image; at least one.
@@ -33,7 +33,7 @@ def bootstrap(
     seed: int = 0,
     resamples: int = _RESAMPLES,
 ) -> Estimate:
-    """A statistic of a set of images, with the percentile bootstrap (Efron, 1979) over images.
+    """Computes a statistic of images, with the percentile bootstrap (Efron, 1979) over them.
 
     Args:
       statistic: indices of images, int [images] -> number; NaN where those tell nothing.

@@ -24,7 +24,7 @@ class BiasedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, H / stride, W / stride, features]."""
+        """Convolves [N, H, W, C] -> [N, H / stride, W / stride, features]."""
         size, channels = self.kernel_size, x.shape[-1]
         kernel = kernel_of(self, size, size, channels, self.features).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -45,14 +45,14 @@ class BiasedConv(nn.Module):
 
 
 def space_to_depth(x: Array) -> Array:
-    """[N, H, W, C] -> [N, H / 2, W / 2, 4 C]: each square of 2x2 pixels becomes one."""
+    """Turns each square of 2x2 pixels into one: [N, H, W, C] -> [N, H / 2, W / 2, 4 C]."""
     count, height, width, channels = x.shape
     x = x.reshape(count, height // 2, 2, width // 2, 2, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, height // 2, width // 2, 4 * channels)
 
 
 def depth_to_space(x: Array) -> Array:
-    """[N, H, W, 4 C] -> [N, 2 H, 2 W, C], the inverse of `space_to_depth`."""
+    """Inverts `space_to_depth`: [N, H, W, 4 C] -> [N, 2 H, 2 W, C]."""
     count, height, width, channels = x.shape
     x = x.reshape(count, height, width, 2, 2, channels // 4)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, 2 * height, 2 * width, channels // 4)

@@ -40,5 +40,5 @@ def make_denoiser(
 
 
 def layout_of(network: DenoiserNetwork) -> Layout:
-    """Parameter layout; it does not depend on the image size."""
+    """Computes the parameter layout; it does not depend on the image size."""
     return module_layout(network, (1, 16, 16, 3))

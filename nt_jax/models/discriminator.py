@@ -66,7 +66,10 @@ class BranchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array | None = None) -> Array:
-        """[B, R, H, W, C], [B, E] -> [B, R, H, W, C]; no embedding when all are noise images."""
+        """Normalises [B, R, H, W, C], [B, E] -> [B, R, H, W, C].
+
+        There is no embedding when all are noise images.
+        """
         batch, count, channels = x.shape[0], x.shape[1], x.shape[-1]
         scales, shifts = [], []
         if self.noise_count:
@@ -111,7 +114,7 @@ class TrunkBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array | None) -> Array:
-        """[B, R, H, W, C], [B, E] -> [B, R, H, W, C]."""
+        """Adds the residual: [B, R, H, W, C], [B, E] -> [B, R, H, W, C]."""
         y = x
         for index in (1, 2):
             norm = BranchNorm(self.noise_count, self.frozen, self.dtype, name=f"norm{index}")
@@ -128,7 +131,7 @@ class NoiseHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, R, H, W, C] -> m_noise, [B, R, H, W, C]."""
+        """Computes m_noise: [B, R, H, W, C] -> [B, R, H, W, C]."""
         y = Dense(x.shape[-1], self.dtype, self.frozen, name="project")(x)
         y = leaky_relu(BranchNorm(x.shape[1], self.frozen, self.dtype, name="norm")(y))
         return Conv(x.shape[-1], dtype=self.dtype, frozen=self.frozen, name="features")(y)
@@ -142,7 +145,7 @@ class GanHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> tuple[Array, Array, Array]:
-        """[B, R, H, W, C], [B, E] -> (normalised input, m_gan, logits [B, R, H, W, 1])."""
+        """Computes (normalised input, m_gan, logits [B, R, H, W, 1]) of [B, R, H, W, C], [B, E]."""
         y = Dense(x.shape[-1], self.dtype, self.frozen, name="project")(x)
         y = BranchNorm(0, self.frozen, self.dtype, name="norm")(y, embedding)
         conv = Conv(x.shape[-1], dtype=self.dtype, frozen=self.frozen, name="features")
@@ -163,7 +166,7 @@ class Reader(nn.Module):
 
     @nn.compact
     def __call__(self, embedding: Array) -> Array:
-        """[..., E] -> [..., count]."""
+        """Reads numbers off embeddings: [..., E] -> [..., count]."""
         hidden = Dense(embedding.shape[-1], frozen=self.frozen, name="mlp1")(embedding)
         numbers = Dense(self.count, frozen=self.frozen, name="mlp2")(leaky_relu(hidden))
         # Spectral norms let a network's output vary no more than its input.

@@ -62,7 +62,7 @@ class SFT(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, z: Array) -> Array:
-        """[B, H, W, C], [B, E], [B, H, W, 1] -> [B, H, W, C]."""
+        """Modulates features: [B, H, W, C], [B, E], [B, H, W, 1] -> [B, H, W, C]."""
         channels, size = x.shape[-1], embedding.shape[-1]
         hidden = (size + channels) // 4
         plane = embedding[:, None, None, :].astype(self.dtype)
@@ -80,7 +80,7 @@ class BetaBottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, plane: Array, z: Array) -> Array:
-        """[B, 1, 1, E], [B, H, W, 1] -> [B, H, W, features]."""
+        """Computes beta: [B, 1, 1, E], [B, H, W, 1] -> [B, H, W, features]."""
         size = plane.shape[-1]
         kernel = ReduceKernel(size + 1, self.hidden, name="reduce")().astype(self.dtype)
         row = kernel[size].reshape(1, 1, 1, -1)
@@ -96,7 +96,7 @@ class ReduceKernel(nn.Module):
 
     @nn.compact
     def __call__(self) -> Array:
-        """The kernel, [inputs, features]."""
+        """Declares the kernel, [inputs, features]."""
         return kernel_of(self, self.inputs, self.features)
 
 
@@ -107,7 +107,7 @@ class SFTBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, maps: tuple[Array, Array]) -> Array:
-        """[B, H, W, C], [B, E], two [B, H, W, 1] -> [B, H, W, C]."""
+        """Adds the residual: [B, H, W, C], [B, E], two [B, H, W, 1] -> [B, H, W, C]."""
         y = x
         for index, z in enumerate(maps, start=1):
             y = SFT(self.dtype, name=f"sft{index}")(y, embedding, z)
@@ -130,8 +130,12 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, clean: Array, embedding: Array, maps: tuple[Array, ...]) -> Array:
-        """Args: clean [B, H, W, 3] in [0, 1], H and W multiples of 4; embedding [B, E]; maps as
-        `map_shapes` says.
+        """Makes noise for clean images.
+
+        Args:
+          clean: [B, H, W, 3] in [0, 1], H and W multiples of 4.
+          embedding: [B, E].
+          maps: as `map_shapes` says.
 
         Returns:
           Noise [B, H, W, 3], float32, unbounded; the noisy image is clean + noise.

@@ -30,12 +30,12 @@ _WIDE = 32
 
 
 def leaky_relu(x: Array) -> Array:
-    """LeakyReLU with slope 0.01, the activation of every network but the denoiser."""
+    """Applies LeakyReLU with slope 0.01, the activation of every network but the denoiser."""
     return nn.leaky_relu(x, NEGATIVE_SLOPE)
 
 
 def kernel_of(module: nn.Module, *shape: int) -> Array:
-    """The module's kernel; its values come from `parameters.init_params`."""
+    """Declares the module's kernel; its values come from `parameters.init_params`."""
     return module.param("kernel", nn.initializers.zeros, shape, jnp.float32)
 
 
@@ -43,7 +43,7 @@ def kernel_of(module: nn.Module, *shape: int) -> Array:
 def apply_kernel(
     operation: Callable[[Array, Array], Array], x: Array, kernel: Array, frozen: Frozen
 ) -> Array:
-    """operation(x, kernel), where some images give the kernel no gradient.
+    """Computes operation(x, kernel), where some images give the kernel no gradient.
 
     That lets one backward pass serve two losses: the images of the one that does not train these
     parameters are frozen, and pass their gradient on to x all the same.
@@ -83,7 +83,10 @@ apply_kernel.defvjp(_apply_kernel_forward, _apply_kernel_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, stride: int) -> Array:
-    """[..., H, W, C], [k, k, C, F] -> [..., h, w, F], zero padding of (k - stride + 1) // 2."""
+    """Convolves [..., H, W, C], [k, k, C, F] -> [..., h, w, F].
+
+    Zero padding is (k - stride + 1) // 2.
+    """
     pad = (kernel.shape[0] - stride + 1) // 2
     y = jax.lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),
@@ -124,7 +127,7 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _kernel_gradient_by_product(x: Array, gradient: Array, size: int) -> Array:
-    """Gradient of a kernel [size, size, C, F] of stride 1.
+    """Computes the gradient of a kernel [size, size, C, F] of stride 1.
 
     CPU libraries are slow at convolving images with images. With the column shifts of x and the
     row shifts of the gradient side by side as channels, one matrix product gives all taps.
@@ -159,7 +162,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., H, W, C] -> [..., H / stride, W / stride, features]."""
+        """Convolves [..., H, W, C] -> [..., H / stride, W / stride, features]."""
         size = self.kernel_size
         kernel = kernel_of(self, size, size, x.shape[-1], self.features)
         operation = functools.partial(convolve, stride=self.stride)
@@ -179,7 +182,7 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, 2H, 2W, features]."""
+        """Doubles the sides: [N, H, W, C] -> [N, 2H, 2W, features]."""
         count, height, width, channels = x.shape
         kernel = kernel_of(self, 4, 4, channels, self.features).astype(self.dtype)
         taps = kernel.reshape(2, 2, 2, 2, channels, self.features)  # tap, phase of rows, columns
@@ -203,7 +206,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., C] -> [..., features]."""
+        """Multiplies features by the kernel: [..., C] -> [..., features]."""
         kernel = kernel_of(self, x.shape[-1], self.features).astype(self.dtype)
         return apply_kernel(jnp.matmul, x.astype(self.dtype), kernel, self.frozen)
 
@@ -217,14 +220,14 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., C] -> [..., features]."""
+        """Applies both layers: [..., C] -> [..., features]."""
         x = leaky_relu(Dense(self.hidden, self.dtype, name="reduce")(x))
         return Dense(self.features, self.dtype, name="expand")(x)
 
 
 @jax.custom_vjp
 def instance_norm(x: Array, scale: Array, shift: Array) -> Array:
-    """Instance norm: per sample and channel, biased variance, epsilon 1e-5, then scale and shift.
+    """Normalises each sample and channel: biased variance, epsilon 1e-5, then scale and shift.
 
     Args:
       x: [..., H, W, C]; statistics are float32 whatever its dtype.

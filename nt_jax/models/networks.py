@@ -57,7 +57,7 @@ def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
 
 
 def layouts(networks: Networks) -> tuple[Layout, Layout]:
-    """Parameter layouts of the generator and the discriminator."""
+    """Computes the parameter layouts of the generator and the discriminator."""
     generator, discriminator, _ = networks
     image, images = (1, _SIZE, _SIZE, 3), (1, 1, _SIZE, _SIZE, 3)
     embedding = (1, discriminator.embedding_size)
@@ -69,7 +69,7 @@ def layouts(networks: Networks) -> tuple[Layout, Layout]:
 
 
 def init_networks(key: Array, networks: Networks) -> tuple[Variables, Variables]:
-    """Fresh variables of the generator and the discriminator."""
+    """Draws fresh variables of the generator and the discriminator."""
     variables = []
     for layout, network_key in zip(layouts(networks), prng.split(key), strict=True):
         params_key, spectral_key = prng.split(network_key)
@@ -80,7 +80,7 @@ def init_networks(key: Array, networks: Networks) -> tuple[Variables, Variables]
 
 
 def embed(networks: Networks, params: Tree, images: Array) -> Array:
-    """Noise embeddings [B, E] of images [B, H, W, 3]; `params` are spectrally normalised."""
+    """Embeds the noise of images: [B, H, W, 3] -> [B, E]; `params` are spectrally normalised."""
     outputs, _ = networks.discriminator.apply({"params": params}, images[:, None])
     return outputs.embedding[:, 0]
 
@@ -120,5 +120,5 @@ def embed_and_read(
 def generate_noise(
     networks: Networks, params: Tree, clean: Array, embedding: Array, maps: tuple[Array, ...]
 ) -> Array:
-    """Unclipped noise [B, H, W, 3] for clean images; `params` are spectrally normalised."""
+    """Makes unclipped noise [B, H, W, 3] for clean images; `params` are spectrally normalised."""
     return jnp.asarray(networks.generator.apply({"params": params}, clean, embedding, maps))

@@ -45,7 +45,7 @@ class NoiseReader(nn.Module):
 
     @nn.compact
     def __call__(self, noisy: Array) -> NoiseReaderOutputs:
-        """[N, H, W, 3] in [0, 1], sides multiples of 4 -> what is read."""
+        """Reads images [N, H, W, 3] in [0, 1], sides multiples of 4 -> what is read."""
         x = BiasedConv(self.width, name="first")(jnp.concatenate(_views(noisy), axis=-1))
         pooled = []
         for scale, (channels, blocks) in enumerate(_SCALES):
@@ -67,7 +67,7 @@ class NoiseReader(nn.Module):
 
 
 def _views(noisy: Array) -> list[Array]:
-    """The image, and its fine detail in grey levels, compressed so that weak noise shows."""
+    """Lists the image, and its fine detail in grey levels, compressed so that weak noise shows."""
     padded = jnp.pad(noisy, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     around = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2]
     detail = np.float32(255) * (noisy - around / 4)

@@ -27,7 +27,7 @@ class Layout(tuple[tuple[str, tuple[int, ...], tuple[Path, ...]], ...]):
 
 
 def layout_of(params: Tree) -> Layout:
-    """Layout of a parameter tree of arrays or `jax.ShapeDtypeStruct`s.
+    """Computes the layout of a parameter tree of arrays or `jax.ShapeDtypeStruct`s.
 
     A stack is named after its leaves, `kernel_3x3x16x16` for example.
     """
@@ -45,7 +45,7 @@ def stack(params: Tree, layout: Layout) -> Stacks:
 
 
 def unstack(stacks: Stacks, layout: Layout) -> Tree:
-    """The parameter tree of `stacks`, as the network takes it; its gradient comes stacked."""
+    """Splits `stacks` into the parameter tree the network takes; its gradient comes stacked."""
     flat: dict[Path, Array] = {}
     for name, shape, paths in layout:
         # `split` is the slicing whose gradient is one concatenation, not a sum of paddings.
@@ -56,7 +56,7 @@ def unstack(stacks: Stacks, layout: Layout) -> Tree:
 
 @functools.lru_cache
 def module_layout(module: nn.Module, *shapes: Any) -> Layout:
-    """Layout of the parameters of `module` called with arrays of `shapes` (tuples, nested)."""
+    """Computes the parameter layout of `module` called with arrays of `shapes` (tuples, nested)."""
     is_shape = lambda x: isinstance(x, tuple) and all(isinstance(n, int) for n in x)  # noqa: E731
     args = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32), shapes, is_leaf=is_shape
@@ -65,7 +65,7 @@ def module_layout(module: nn.Module, *shapes: Any) -> Layout:
 
 
 def init_params(key: Array, layout: Layout) -> Stacks:
-    """Fresh parameters: kernels U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)) as PyTorch's default.
+    """Draws fresh parameters: kernels U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)) as PyTorch's default.
 
     Scales are 1 and shifts 0.
 

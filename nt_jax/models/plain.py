@@ -36,7 +36,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, h, w, features]."""
+        """Convolves [N, H, W, C] -> [N, h, w, features]."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.zeros, shape, jnp.float32)
         pad = (self.pad, self.pad)
@@ -63,7 +63,7 @@ class Doubling(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, 2 H, 2 W, features]."""
+        """Doubles the sides: [N, H, W, C] -> [N, 2 H, 2 W, features]."""
         count, height, width, channels = x.shape
         shape = (2, 2, channels, self.features)
         kernel = self.param("kernel", nn.initializers.zeros, shape, jnp.float32)
@@ -122,7 +122,7 @@ def init_idle(key: Array, module: nn.Module, *arguments: Any) -> Tree:
 
 
 def wasserstein(real: Array, fake: Array) -> Array:
-    """Wasserstein loss of a critic by its scores of any number, less its gradient penalty."""
+    """Computes a critic's Wasserstein loss by scores of any number, less its gradient penalty."""
     return fake.mean() - real.mean()
 
 

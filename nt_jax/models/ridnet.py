@@ -29,7 +29,10 @@ class EnhancedAttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mean: Array | None = None) -> Array:
-        """[N, H, W, C] -> [N, H, W, C]; `mean` stands in for the average that attention takes."""
+        """Applies the block: [N, H, W, C] -> [N, H, W, C].
+
+        `mean` stands in for the average that attention takes.
+        """
         channels = x.shape[-1]
 
         def conv(name: str, y: Array, features: int = channels, size: int = 3, dilation: int = 1):

@@ -33,8 +33,9 @@ class SpectralVectors(flax.struct.PyTreeNode):
 
 
 def _matrices(kernel: Array) -> Array:
-    """[..., out] -> [S, prod(...), out]: transposes of spectral norm's weight matrices W, S = 1
-    for a kernel that is no stack.
+    """Reshapes [..., out] -> [S, prod(...), out]: transposes of spectral norm's weight matrices W.
+
+    S is 1 for a kernel that is no stack.
     """
     count = kernel.shape[0] if kernel.ndim % 2 else 1
     return kernel.reshape(count, -1, kernel.shape[-1])
@@ -68,7 +69,7 @@ def _kernels(params: Tree) -> dict[tuple[str, ...], Array]:
 
 
 def init_spectral(key: Array, params: Tree, iterations: int = 15) -> SpectralVectors:
-    """Spectral vectors of freshly initialised parameters.
+    """Computes the spectral vectors of freshly initialised parameters.
 
     Args:
       key: PRNG key of the starting vectors.
@@ -90,7 +91,7 @@ def init_spectral(key: Array, params: Tree, iterations: int = 15) -> SpectralVec
 
 
 def update_spectral(params: Tree, vectors: SpectralVectors, iterations: int = 1) -> SpectralVectors:
-    """Power iterations of every kernel's vectors: v <- W^T u / |.|, then u <- W v / |.|."""
+    """Updates every kernel's vectors by power iterations: v <- W^T u / |.|, then u <- W v / |.|."""
     u = vectors.u
     for _ in range(iterations):
         v = _map_kernels(lambda w, u: _unit((w * u[:, None]).sum(2)), params, u)

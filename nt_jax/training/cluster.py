@@ -81,6 +81,6 @@ def failing_alone() -> Iterator[None]:
 
 
 def _in_cluster() -> bool:
-    """Whether JAX would find several processes of a SLURM job or a TPU pod by itself."""
+    """Tells whether JAX would find several processes of a SLURM job or a TPU pod by itself."""
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))
     return tasks > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")

@@ -33,7 +33,7 @@ class Interrupts:
 
     @contextmanager
     def leaving_loses_nothing(self) -> Iterator[None]:
-        """A stretch that resuming repeats with the same result: a signal ends it at once.
+        """Marks a stretch that resuming repeats with the same result: a signal ends it at once.
 
         Raises:
           PreemptedError: a signal came, in the stretch or before.
@@ -46,7 +46,7 @@ class Interrupts:
             self._leaving = False
 
     def agreed(self) -> int:
-        """The signal that any process received, so that all stop after the same step."""
+        """Tells the signal that any process received, so that all stop after the same step."""
         if jax.process_count() == 1:
             return self.received
         return int(multihost_utils.process_allgather(np.int32(self.received)).max())

@@ -60,7 +60,7 @@ class MetricsFile:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, but for one that was cut off while being written."""
+    """Reads the lines of a metrics.jsonl, but for one that was cut off while being written."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -80,7 +80,7 @@ class TensorBoard:
     """TensorBoard events through clu; without clu, which needs TensorFlow, none are written."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        """Args: folder of the events file."""
+        """Takes the folder of the events file."""
         self._writer = None
         if importlib.util.find_spec("clu") and importlib.util.find_spec("tensorflow"):
             from clu import metric_writers
@@ -118,7 +118,7 @@ class Records:
     """
 
     def __init__(self, workdir: pathlib.Path, start: int, stop: int) -> None:
-        """Args: folder of the run; first and last step."""
+        """Takes the folder of the run, and the first and last step."""
         self.metrics_file = MetricsFile(workdir / "metrics.jsonl", start)
         self.tensorboard = TensorBoard(workdir)
         self.waited_s = 0.0

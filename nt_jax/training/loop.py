@@ -100,7 +100,7 @@ def _written(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes along one axis, over which batches are split."""
+    """Lays all devices of all processes along one axis, over which batches are split."""
     return Mesh(np.array(jax.devices()), ("data",))
 
 
@@ -196,11 +196,11 @@ class _Run:
         multihost_utils.sync_global_devices("end of training")
 
     def due(self, step: int) -> bool:
-        """Whether a step's state is evaluated."""
+        """Tells whether a step's state is evaluated."""
         return step % self.config.eval.every == 0 or step == self.config.train.steps
 
     def evaluated(self) -> bool:
-        """Whether the state of the start was evaluated before, as process 0's metrics tell."""
+        """Tells whether the start's state was evaluated before, as process 0's metrics say."""
         newest = self.records.metrics_file.newest if self.records else {}
         found = newest.get("step") == self.start and any(
             name.startswith("eval/") for name in newest
@@ -248,7 +248,7 @@ class _Run:
         )
 
     def evaluate_unless_told_to_stop(self, step: int) -> None:
-        """`evaluate`; a signal ends it as soon as the save under way is done."""
+        """Runs `evaluate`; a signal ends it as soon as the save under way is done."""
         try:
             with self.interrupts.leaving_loses_nothing():
                 self.evaluate(step)

@@ -89,7 +89,7 @@ class Denoise:
 
 
 def _close_up(before: Photo, after: Photo) -> Iterator[str]:
-    """The middle at full size: before, after, and what was taken away."""
+    """Shows the middle at full size: before, after, and what was taken away."""
     crops = []
     for photo in (before, after):
         top, left = (max(0, (side - _SIDE) // 2) for side in photo.pixels.shape[:2])

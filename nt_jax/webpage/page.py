@@ -113,7 +113,7 @@ def _drop(
     types: list[str] | None = None,
     optional: bool = False,
 ) -> Any:
-    """A place to drop files on, and below it what is said of them; returns its event.
+    """Makes a place to drop files on, and below it what is said of them; returns its event.
 
     It is empty again at once: the session has the files then, and the page need not know where.
     What is optional can be removed again.
@@ -152,7 +152,7 @@ def _name(request: gr.Request) -> str:
 
 
 def _answer(sessions: Sessions, work: Callable[..., Iterator[str]]) -> Callable:
-    """A handler that shows what `work` yields, or else why not, in a line."""
+    """Makes a handler that shows what `work` yields, or else why not, in a line."""
 
     # The toolkit finds what to pass by the type and by the default.
     def handler(

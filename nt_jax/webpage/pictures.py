@@ -30,12 +30,12 @@ def block(*parts: str) -> str:
 
 
 def error(line: str) -> str:
-    """A line that says what is wrong, as the command line has it."""
+    """Writes a line that says what is wrong, as the command line has it."""
     return block(f'<p class="error" role="alert">error: {html.escape(line)}</p>')
 
 
 def lines(texts: Iterable[str]) -> str:
-    """Texts, a paragraph each."""
+    """Writes texts, a paragraph each."""
     return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
 
 
@@ -45,7 +45,7 @@ def log(texts: Iterable[str]) -> str:
 
 
 def preview(photo: Photo, caption: str) -> str:
-    """A photo, reduced to 480 pixels a side at most, as a JPEG inside the page."""
+    """Shows a photo, reduced to 480 pixels a side at most, as a JPEG inside the page."""
     pixels = as_depth(photo.pixels, np.dtype(np.uint8))
     image = Image.fromarray(np.ascontiguousarray(pixels))
     factor = max(1, -(-max(image.size) // _SIDE))
@@ -71,7 +71,7 @@ def facts(path: Path, photo: Photo) -> str:
 
 
 def readings(found: Sequence[tuple[str, NoiseReading | None]]) -> str:
-    """The noise that is read off images, by their names, as a table; "" if a model cannot read."""
+    """Tabulates the noise that is read off images, by their names; "" if a model cannot read."""
     head = (
         *("noise read off", "level, of 255", "red", "green", "blue"),
         *("correlation, next pixel", "one further", "red-green", "red-blue", "green-blue"),
@@ -95,7 +95,7 @@ def readings(found: Sequence[tuple[str, NoiseReading | None]]) -> str:
 
 
 def download(link: str, name: str, size: int) -> str:
-    """A link to a result's file."""
+    """Writes a link to a result's file."""
     name = html.escape(name)
     return (
         f'<p><a class="download" href="{html.escape(link)}" download="{name}">'

@@ -79,11 +79,11 @@ class Session:
         shutil.rmtree(self.folder / purpose, ignore_errors=True)
 
     def files(self, purpose: str) -> list[Path]:
-        """The uploads of that purpose, maybe none."""
+        """Lists the uploads of that purpose, maybe none."""
         return self._files.get(purpose, [])
 
     def file(self, purpose: str, name: str) -> Path:
-        """The one upload of that purpose.
+        """Finds the one upload of that purpose.
 
         Raises:
           InputError: there is none; the message calls it `name`.
@@ -98,11 +98,11 @@ class Session:
         return f"/result/{self.token}/{quote(name)}"
 
     def result(self, name: str) -> Path | None:
-        """The file that is offered under that name."""
+        """Finds the file that is offered under that name."""
         return self._results.get(name)
 
     def public(self, text: str) -> str:
-        """A message as the user may see it: one line that calls files what the user calls them."""
+        """Rewrites a message for the user: one line that calls files what the user calls them."""
         for path in sorted((p for paths in self._files.values() for p in paths), reverse=True):
             text = text.replace(str(path), path.name)
             text = text.replace(str(path.relative_to(self.folder)), path.name)
@@ -126,7 +126,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def of(self, name: str) -> Session:
-        """The session of that name, made if there is none."""
+        """Finds the session of that name, made if there is none."""
         with self._lock:
             if name not in self._sessions:
                 # The name is the browser's: none for a folder.
@@ -134,7 +134,7 @@ class Sessions:
             return self._sessions[name]
 
     def with_token(self, token: str) -> Session | None:
-        """The session whose download links hold that token."""
+        """Finds the session whose download links hold that token."""
         with self._lock:
             found = [session for session in self._sessions.values() if session.token == token]
         return found[0] if found else None

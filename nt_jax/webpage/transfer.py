@@ -101,7 +101,7 @@ class Transfer:
     def mix(
         self, noises: Sequence[ReferenceNoise], level: float, blend: float
     ) -> tuple[Array, np.ndarray]:
-        """Embedding [E] and gain [3] between one or two noises, moved along the level direction.
+        """Mixes embedding [E] and gain [3] of one or two noises, moved along the level direction.
 
         Args:
           noises: of the references.

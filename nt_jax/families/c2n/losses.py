@@ -6,5 +6,5 @@ from nt_jax.models.layers import Array
 
 
 def squared_mean(noise: Array) -> Array:
-    """Square of the batch's mean noise [N, H, W, 3], on average over channels."""
+    """Squares the batch's mean noise [N, H, W, 3], on average over channels."""
     return jnp.square(noise.mean(axis=(0, 1, 2))).mean()

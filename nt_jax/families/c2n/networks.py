@@ -25,7 +25,7 @@ class PReLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[...] -> the same shape."""
+        """Scales negative values by the slope: [...] -> the same shape."""
         slope = self.param("slope", nn.initializers.constant(0.25), (1,), jnp.float32)
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
@@ -45,7 +45,7 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> the same shape."""
+        """Adds the residual: [N, H, W, C] -> the same shape."""
 
         def conv(name: str) -> Conv:
             return Conv(
@@ -105,7 +105,7 @@ class Generator(nn.Module):
         return Conv(features, reflect=True, dtype=self.dtype, name=name)
 
     def _transform(self, name: str, features: Array, blocks: int) -> Array:
-        """The sum of a chain pixel by pixel and one that correlates neighbours."""
+        """Sums a chain pixel by pixel and one that correlates neighbours."""
         first = Conv(self.width, 1, pad=0, dtype=self.dtype, name=f"{name}_first")(features)
         chains = []
         for size in (1, 3):
@@ -127,7 +127,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, noisy: Array) -> Array:
-        """[N, H, W, 3] -> [N, H, W, 1]."""
+        """Scores images: [N, H, W, 3] -> [N, H, W, 1]."""
         x = PReLU(name="head_slope")(Conv(self.width, reflect=True, name="head")(noisy))
         for i in range(_CRITIC_BLOCKS):
             x = Residual(name=f"block_{i}")(x)

@@ -17,17 +17,17 @@ _BLUR_SIGMA = 0.3 * ((_BLUR_SIZE - 1) / 2 - 1) + 0.8
 
 
 def critic_loss(real: Array, generated: Array, restored: Array) -> Array:
-    """Wasserstein loss of the critic: of true, of generated, of restored pairs' scores."""
+    """Computes the critic's Wasserstein loss: of true, of generated, of restored pairs' scores."""
     return SHARE * (generated.mean() + restored.mean()) - real.mean()
 
 
 def adversarial(scores: Array) -> Array:
-    """Adversarial loss of generator or denoiser, by the critic's scores of their pairs."""
+    """Computes the adversarial loss of generator or denoiser, by the critic's scores of pairs."""
     return -SHARE * scores.mean()
 
 
 def blurred_difference(noise: Array, generated_noise: Array) -> Array:
-    """Mean absolute difference of 5x5 Gaussian means of the noises, where they fit."""
+    """Averages the absolute difference of 5x5 Gaussian means of the noises, where they fit."""
     return jnp.abs(_blur(noise - generated_noise)).mean()
 
 

@@ -37,7 +37,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C], sides of any length -> [N, H, W, 3]."""
+        """Applies the network: [N, H, W, C], sides of any length -> [N, H, W, 3]."""
         _, height, width, _ = x.shape
         to_16 = [(0, -side % 2 ** (_LEVELS - 1)) for side in (height, width)]
         x = jnp.pad(x, ((0, 0), *to_16, (0, 0)), mode="edge")
@@ -74,7 +74,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, pair: Array) -> Array:
-        """[N, P, P, 6], P = 16, 32, 64, ... -> [N]."""
+        """Scores pairs: [N, P, P, 6], P = 16, 32, 64, ... -> [N]."""
         x, features, i = pair, self.width, 0
         while x.shape[1] > _LAST_SIDE:
             x = _leaky_relu(Conv(features, 4, stride=2, name=f"halve_{i}")(x))

@@ -35,7 +35,7 @@ def generate(generator: Generator, params: Any, batch: Batch, key: Array) -> Arr
 
 
 def l1_loss(denoised: Array, clean: Array) -> Array:
-    """Mean absolute difference."""
+    """Computes the mean absolute difference."""
     return jnp.abs(denoised - clean).mean()
 
 
@@ -48,7 +48,7 @@ def train_step(
     batch: Batch,
     key: Array,
 ) -> tuple[DenoiserState, Metrics]:
-    """One update of the denoiser.
+    """Updates the denoiser once.
 
     Args:
       config: training config.

@@ -97,7 +97,7 @@ class DenoiserTask(Task):
 
 
 def _scores(held_out: heldout.HeldOut, images: np.ndarray, prefix: str = "") -> dict[str, float]:
-    """{`eval/psnr`: the mean over kinds, `eval/KIND/psnr`: over patches; SSIM likewise}."""
+    """Gives {`eval/psnr`: the mean over kinds, `eval/KIND/psnr`: over patches; SSIM likewise}."""
     results = {}
     for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
         # In batches of one size, which is one program, in little memory.

@@ -9,13 +9,13 @@ from nt_jax.models.layers import Array
 
 
 def gradient(images: Array) -> Array:
-    """Half the sum of differences to the right and down: [N, H, W, 3] -> [N, H - 1, W - 1, 3]."""
+    """Halves the sum of differences to the right and down: [N, H, W, 3] -> [N, H - 1, W - 1, 3]."""
     here = images[:, :-1, :-1]
     return (images[:, :-1, 1:] + images[:, 1:, :-1]) / 2 - here
 
 
 def gradient_difference(noise: Array, noisy: Array) -> Array:
-    """Mean squared difference of the noise's gradient to that of the noisy image.
+    """Computes the mean squared difference of the noise's gradient to that of the noisy image.
 
     In an image's smooth parts, which are most of it, its gradient is that of its noise.
     """
@@ -23,5 +23,5 @@ def gradient_difference(noise: Array, noisy: Array) -> Array:
 
 
 def squared_error(restored: Array, clean: Array) -> Array:
-    """Mean squared difference."""
+    """Computes the mean squared difference."""
     return jnp.square(restored - clean).mean()

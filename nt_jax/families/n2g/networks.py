@@ -32,7 +32,7 @@ class Extractor(nn.Module):
 
     @nn.compact
     def __call__(self, noisy: Array) -> tuple[Array, Array]:
-        """[N, H, W, 3], sides of any length -> (restored, noise), [N, H, W, 3] each, unclipped."""
+        """Splits [N, H, W, 3] of any sides into (restored, noise), [N, H, W, 3] each, unclipped."""
         _, height, width, _ = noisy.shape
         aligned = [(0, -side % 2**_HALVINGS) for side in (height, width)]
         noisy = jnp.pad(noisy, ((0, 0), *aligned, (0, 0)), mode="edge")

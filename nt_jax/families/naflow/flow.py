@@ -56,7 +56,7 @@ class Flow(nn.Module):
         ]
 
     def _steps(self, channels: int, linear: int, told: int) -> list[Any]:
-        """Linear maps alone, then those followed by an affine map."""
+        """Lists linear maps alone, then those followed by an affine map."""
         steps: list[Any] = [Linear(channels) for _ in range(linear)]
         for _ in range(told):
             steps += [Linear(channels), Told(channels, self.width)]
@@ -116,7 +116,7 @@ class Linear(nn.Module):
         return lower, jnp.triu(self.triangles, 1) + jnp.diag(jnp.exp(self.log_diagonal))
 
     def __call__(self, x: Array, features: Array) -> tuple[Array, Array]:
-        """(output, log determinant []); it also turns channels round, for the halves of `Told`."""
+        """Gives (output, log determinant []), channels turned round for the halves of `Told`."""
         del features
         lower, upper = self._parts()
         x = (x * jnp.exp(self.log_scale) + self.bias)[..., ::-1]
@@ -148,12 +148,12 @@ class Told(nn.Module):
         self.by_image = Network(2 * self.channels, self.width)
 
     def _affine(self, network: "Network", *seen: Array) -> tuple[Array, Array]:
-        """(log scale in (-1, 1), shift), half of the network's channels each."""
+        """Computes (log scale in (-1, 1), shift), half of the network's channels each."""
         log_scale, shift = jnp.split(network(jnp.concatenate(seen, axis=-1)), 2, axis=-1)
         return jnp.tanh(log_scale), shift
 
     def __call__(self, x: Array, features: Array) -> tuple[Array, Array]:
-        """(output, log determinant [B])."""
+        """Computes (output, log determinant [B])."""
         kept, changed = jnp.split(x, 2, axis=-1)
         log_scale, shift = self._affine(self.by_others, kept, features)
         x = jnp.concatenate([kept, changed * jnp.exp(log_scale) + shift], axis=-1)
@@ -182,7 +182,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, h, w, C] -> [B, h, w, features]."""
+        """Applies the network: [B, h, w, C] -> [B, h, w, features]."""
         x = nn.relu(Conv(self.width, 1, pad=0, name="first")(x))
         y = nn.relu(Conv(self.width, name="around")(x))
         x = x + Conv(self.width, 1, pad=0, name="pixel")(y)
@@ -190,7 +190,7 @@ class Network(nn.Module):
 
 
 def _times(a: Array, b: Array) -> Array:
-    """Product of matrices, exact enough on all devices to be undone."""
+    """Multiplies matrices, exactly enough on all devices to be undone."""
     return jnp.matmul(a, b, precision="highest")
 
 
@@ -218,7 +218,7 @@ def init_params(key: Array, flow: Flow) -> Tree:
 
 
 def class_likelihoods(prior: Mapping[str, Array], latents: Array) -> Array:
-    """Log likelihood of a place's latents by camera and ISO, on average over places.
+    """Computes the log likelihood of a place's latents by camera and ISO, on average over places.
 
     Args:
       prior: `mean` and `log_deviation` of each, [CLASSES, C].
@@ -237,14 +237,14 @@ def class_likelihoods(prior: Mapping[str, Array], latents: Array) -> Array:
 
 
 def jittered(clean: Array, key: Array) -> Array:
-    """The clean image as the flow sees it: with a little noise, clipped."""
+    """Gives the clean image as the flow sees it: with a little noise, clipped."""
     return jnp.clip(clean + np.float32(JITTER) * prng.normal(key, clean.shape), 0, 1)
 
 
 def nats(
     flow: Flow, params: Mapping[str, Tree], noise: Array, clean: Array, settings: Array
 ) -> Array:
-    """Mean negative log likelihood of noise by channel of a pixel, in nats.
+    """Computes the mean negative log likelihood of noise by channel of a pixel, in nats.
 
     The density is over grey levels: of 8-bit images whose noise is spread by one level (uniform
     dequantisation), the mean is an upper bound of that of the levels themselves.

@@ -16,12 +16,12 @@ CELL = 3
 
 
 def global_level(noise: Array) -> Array:
-    """Deviation of each image's noise over pixels and channels: [N, 1, 1, 1]."""
+    """Measures the deviation of each image's noise over pixels and channels: [N, 1, 1, 1]."""
     return jnp.std(noise, axis=(1, 2, 3), keepdims=True)
 
 
 def local_level(noise: Array) -> Array:
-    """Deviation of noise in 7x7 pixels around each, channel by channel; beyond edges it is 0."""
+    """Measures noise's deviation in 7x7 pixels around each, by channel; beyond edges it is 0."""
     squares = _local_mean(jnp.square(noise)) - jnp.square(_local_mean(noise))
     return jnp.sqrt(jnp.maximum(squares, 0))  # rounding may leave less than 0
 
@@ -34,10 +34,10 @@ def _local_mean(images: Array) -> Array:
 
 
 def squared_error(made: Array, true: Array) -> Array:
-    """Mean squared difference; shapes are broadcast."""
+    """Computes the mean squared difference; shapes are broadcast."""
     return jnp.square(made - true).mean()
 
 
 def cells(noise: Array) -> Array:
-    """One pixel of each cell of 3x3: [N, P, P, 3] -> [N, ceil(P / 3), ceil(P / 3), 3]."""
+    """Takes one pixel of each cell of 3x3: [N, P, P, 3] -> [N, ceil(P / 3), ceil(P / 3), 3]."""
     return noise[:, ::CELL, ::CELL]

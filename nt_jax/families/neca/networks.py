@@ -37,7 +37,7 @@ class Gain(nn.Module):
 
     @nn.compact
     def __call__(self, noisy: Array) -> Array:
-        """[N, H, W, 3] in [0, 1] -> [N, 1, 1, 1]."""
+        """Estimates the gain: [N, H, W, 3] in [0, 1] -> [N, 1, 1, 1]."""
         x = nn.relu(Conv(self.width, 7, pad=3, dtype=self.dtype, name="first")(noisy))
         for i in range(_FURTHER):
             x = nn.relu(Conv(self.width, dtype=self.dtype, name=f"conv_{i}")(x))
@@ -59,7 +59,7 @@ class Level(nn.Module):
 
     @nn.compact
     def __call__(self, clean: Array, gain: Array) -> Array:
-        """[N, H, W, 3] in [0, 1], [N, 1, 1, 1] -> [N, H, W, 3], at least 0."""
+        """Predicts deviations: [N, H, W, 3] in [0, 1], [N, 1, 1, 1] -> [N, H, W, 3], at least 0."""
         x = Conv(self.width, 7, pad=3, reflect=True, dtype=self.dtype, name="first")(clean)
         for i in range(_FURTHER):
             x = Conv(self.width, 1, pad=0, dtype=self.dtype, name=f"pixel_{i}")(x)
@@ -84,7 +84,7 @@ class Correlation(nn.Module):
 
     @nn.compact
     def __call__(self, noise: Array) -> Array:
-        """[N, H, W, 3], sides of any length -> [N, H, W, 3] in (-1, 1), to be added."""
+        """Makes grain to add: [N, H, W, 3], sides of any length -> [N, H, W, 3] in (-1, 1)."""
         _, height, width, _ = noise.shape
         aligned = [(0, -side % 2 ** (_LEVELS - 1)) for side in (height, width)]
         x = jnp.pad(noise, ((0, 0), *aligned, (0, 0)), mode="edge")
@@ -121,7 +121,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, noise: Array) -> Array:
-        """[N, P, P, 3] -> [N]."""
+        """Scores noise: [N, P, P, 3] -> [N]."""
         x = Conv(self.width, 7, pad=3, name="first")(noise)
         halvings = 0
         while x.shape[1] > _LAST_SIDE:

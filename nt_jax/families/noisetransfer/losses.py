@@ -14,7 +14,7 @@ from nt_jax.models.parameters import Array
 def info_nce(
     query: Array, key: Array, queue: Array, temperature: float, batch_negatives: bool
 ) -> tuple[Array, Array]:
-    """InfoNCE (eq. 1) with cosine similarity, and how often the positive wins.
+    """Computes InfoNCE (eq. 1) with cosine similarity, and how often the positive wins.
 
     Args:
       query: [N, E].
@@ -44,7 +44,7 @@ def _norm(x: Array) -> Array:
 
 
 def adversarial_discriminator(real: Sequence[Array], fake: Sequence[Array], halved: bool) -> Array:
-    """Binary cross-entropy of D over logit maps, mean over levels (eq. 5).
+    """Computes the binary cross-entropy of D over logit maps, mean over levels (eq. 5).
 
     Args:
       real, fake: logits of each level.
@@ -58,12 +58,12 @@ def adversarial_discriminator(real: Sequence[Array], fake: Sequence[Array], halv
 
 
 def adversarial_generator(fake: Sequence[Array]) -> Array:
-    """Non-saturating binary cross-entropy of G over logit maps, mean over levels (eq. 5)."""
+    """Computes G's non-saturating binary cross-entropy on logit maps, mean over levels (eq. 5)."""
     return jnp.stack([jax.nn.softplus(-f).mean() for f in fake]).mean()
 
 
 def feature_matching(real: Sequence[Array], fake: Sequence[Array]) -> Array:
-    """Mean over levels of the mean absolute difference; the real side is constant (eqs. 4, 6)."""
+    """Averages over levels the mean absolute difference; the real side is constant (eqs. 4, 6)."""
     terms = [
         jnp.abs(jax.lax.stop_gradient(r).astype(jnp.float32) - f.astype(jnp.float32)).mean()
         for r, f in zip(real, fake, strict=True)
@@ -72,12 +72,12 @@ def feature_matching(real: Sequence[Array], fake: Sequence[Array]) -> Array:
 
 
 def reconstruction(noisy: Array, generated: Array) -> Array:
-    """L_recon: mean |GF(Y) - GF(Y~)| of [N, H, W, 3] images (section 3.2)."""
+    """Computes L_recon: mean |GF(Y) - GF(Y~)| of [N, H, W, 3] images (section 3.2)."""
     return jnp.abs(gaussian_blur(noisy - generated)).mean()
 
 
 def noise_level(noise: Array, generated_noise: Array) -> Array:
-    """Mean |log GF(n^2) - log GF(n~^2)| of [N, H, W, 3] noise: local variances agree.
+    """Computes mean |log GF(n^2) - log GF(n~^2)| of [N, H, W, 3] noise: local variances agree.
 
     Not in the paper, off in its preset.
     """
@@ -86,7 +86,7 @@ def noise_level(noise: Array, generated_noise: Array) -> Array:
 
 
 def wasserstein(noise: Array, generated_noise: Array) -> Array:
-    """Wasserstein-1 distance of the values of [N, H, W, 3] noise: their histograms agree.
+    """Computes the Wasserstein-1 distance of [N, H, W, 3] noise's values: their histograms agree.
 
     Of each image and channel, in units of the true noise's standard deviation (at least one grey
     level), and averaged: 0.1 is a mean that is off by a tenth of it, or a level by an eighth.
@@ -100,7 +100,7 @@ def wasserstein(noise: Array, generated_noise: Array) -> Array:
 
 
 def reading(read: Array, measured: readings.Measured) -> Array:
-    """Mean |read - measured| over the known numbers [N, SIZE] of an image's own noise.
+    """Computes mean |read - measured| over the known numbers [N, SIZE] of an image's own noise.
 
     Not in the paper, off in its preset.
     """
@@ -109,7 +109,7 @@ def reading(read: Array, measured: readings.Measured) -> Array:
 
 
 def autocorrelation(noise: Array, generated_noise: Array) -> Array:
-    """Mean difference of the correlations, in space and between channels, of [N, H, W, 3] noise.
+    """Averages differences of correlations, in space and between channels, of [N, H, W, 3] noise.
 
     In space those of the three channels and of the two colour differences, which cameras smooth
     most, at `readings.LAGS`.

@@ -8,7 +8,7 @@ from nt_jax.models.parameters import Array
 
 
 def init_queue(key: Array, length: int, embedding_size: int) -> Array:
-    """Queue [length, E] of normalised Gaussian vectors."""
+    """Draws a queue [length, E] of normalised Gaussian vectors."""
     queue = prng.normal(key, (length, embedding_size))
     return queue / jnp.linalg.norm(queue, axis=1, keepdims=True)
 

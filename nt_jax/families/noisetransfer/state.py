@@ -42,7 +42,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def init_state(config: Any, networks: Networks, key: Array) -> TrainState:
-    """State before the first step; the key encoder starts as a copy of the discriminator."""
+    """Makes the state before the first step; the key encoder starts as the discriminator's copy."""
     network_key, queue_key = prng.split(key)
     generator, discriminator = init_networks(network_key, networks)
     optimizer = make_optimizer(config.train)

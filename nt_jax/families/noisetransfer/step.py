@@ -30,7 +30,7 @@ def joint_losses(
     queue: Array,
     maps: tuple[Array, ...],
 ) -> tuple[Array, Metrics]:
-    """L_G + L_D (eq. 7) on one forward pass of G and one of D over real and generated images.
+    """Computes L_G + L_D (eq. 7): one forward pass of G, one of D over real and generated images.
 
     The gradient of the sum by the generator's parameters is that of L_G, and by the
     discriminator's that of L_D: in L_G the discriminator is frozen, in L_D the generated image is
@@ -96,7 +96,7 @@ def _judged(
 def train_step(
     config: Any, networks: Networks, state: TrainState, batch: Batch, key: Array
 ) -> tuple[TrainState, Metrics]:
-    """One update of both networks, the key encoder and the queue (spec: paper section 3).
+    """Updates both networks, the key encoder and the queue once (spec: paper section 3).
 
     Args:
       config: training config.
@@ -171,7 +171,7 @@ def train_step(
 
 
 def effective(stacks: Stacks, vectors: SpectralVectors, layout: Layout) -> Tree:
-    """The parameter tree a network is applied to: spectrally normalised, one leaf a layer."""
+    """Makes the parameter tree a network is applied to: spectrally normalised, one leaf a layer."""
     return unstack(spectral_normalize(stacks, vectors), layout)
 
 

@@ -109,7 +109,7 @@ class ReaderTask(Task):
 
 
 def laplace(outputs: NoiseReaderOutputs, measured: readings.Measured) -> Array:
-    """Negative log likelihood of what was measured, each number Laplace-distributed; the mean.
+    """Computes the mean negative log likelihood of measured numbers, each Laplace-distributed.
 
     Numbers that an image has not are left out.
     """

@@ -74,13 +74,13 @@ class ConditionalLinear(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
 
     def _of(self, known: Array) -> tuple[Array, Array]:
-        """(log scale, bias), [B, 1, 1, 3] each."""
+        """Looks up (log scale, bias), [B, 1, 1, 3] each."""
         tables = (self.log_scale, self.bias)
         log_scale, bias = (jnp.matmul(known, t, precision="highest") for t in tables)
         return log_scale[:, None, None], bias[:, None, None]
 
     def __call__(self, x: Array, clean: Array, known: Array) -> tuple[Array, Array]:
-        """(output, log determinant); `known` [B, 25] is one-hot, or 0 for others."""
+        """Computes (output, log determinant); `known` [B, 25] is one-hot, or 0 for others."""
         log_scale, bias = self._of(known)
         return x * jnp.exp(log_scale) + bias, log_scale.sum(axis=-1)
 
@@ -111,12 +111,12 @@ class Coupling(nn.Module):
         self.shift = ResNet(3 - self.kept, self.width)
 
     def _affine(self, kept: Array, clean: Array, known: Array) -> tuple[Array, Array]:
-        """(log scale in (-1, 1), shift), [B, H, W, 3 - kept] each."""
+        """Computes (log scale in (-1, 1), shift), [B, H, W, 3 - kept] each."""
         seen = jnp.concatenate([kept, clean], axis=-1)
         return jnp.tanh(self.log_scale(seen, known)), self.shift(seen, known)
 
     def __call__(self, x: Array, clean: Array, known: Array) -> tuple[Array, Array]:
-        """(output, log determinant)."""
+        """Computes (output, log determinant)."""
         mixed = self._mix(x)
         kept, changed = mixed[..., : self.kept], mixed[..., self.kept :]
         log_scale, shift = self._affine(kept, clean, known)
@@ -131,7 +131,7 @@ class Coupling(nn.Module):
         return self._unmix(jnp.concatenate([kept, changed], axis=-1))
 
     def _mix(self, x: Array) -> Array:
-        """The 1x1 convolution, channel by channel."""
+        """Applies the 1x1 convolution, channel by channel."""
         b, c, a = (x[..., i] for i in range(3))
         scale, upper, lower = jnp.exp(self.log_diagonal), self.upper, self.lower
         a = scale[0] * a + upper[0] * b + upper[1] * c
@@ -160,7 +160,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, seen: Array, known: Array) -> Array:
-        """[B, H, W, C], [B, 25] -> [B, H, W, features]."""
+        """Applies the network: [B, H, W, C], [B, 25] -> [B, H, W, features]."""
         told = PixelLinear(self.width, biased=False, name="setting")(known)
         x = PixelLinear(self.width, name="first")(seen) + told[:, None, None]
         for i in range(_RESIDUAL_BLOCKS):
@@ -177,7 +177,7 @@ class PixelLinear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., C] -> [..., features]."""
+        """Multiplies each pixel by the kernel: [..., C] -> [..., features]."""
         shape = (x.shape[-1], self.features)
         y = jnp.matmul(x, self.param("kernel", nn.initializers.zeros, shape, jnp.float32))
         if not self.biased:
@@ -193,7 +193,7 @@ def init_flow(key: Array, flow: Flow) -> Tree:
 
 
 def nats(flow: Flow, params: Tree, noise: Array, clean: Array, settings: Array) -> Array:
-    """Mean negative log likelihood of noise by channel of a pixel, in nats.
+    """Computes the mean negative log likelihood of noise by channel of a pixel, in nats.
 
     The density is over grey levels: of 8-bit images whose noise is spread by one level (uniform
     dequantisation), the mean is an upper bound of that of the levels themselves.
