@@ -83,7 +83,7 @@ class Options(NamedTuple):
 
 
 def make_parser(module: str, doc: str) -> ArgumentParser:
-    """Parser with the flags that all tables have."""
+    """Makes a parser with the flags that all tables have."""
     parser = ArgumentParser(
         prog=f"python -m experiments.{module}",
         description=doc,
@@ -100,7 +100,7 @@ def make_parser(module: str, doc: str) -> ArgumentParser:
 
 
 def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Options:
-    """The shared flags, checked.
+    """Reads the shared flags and checks them.
 
     Raises:
       InputError: one is wrong, or nothing can be written to the output.
@@ -152,7 +152,10 @@ def _is_kept(path: Path, asked: Mapping[str, Any]) -> bool:
 def denoiser_config(
     noise: str, options: Options, seed: int, fields: Mapping[str, Any]
 ) -> ConfigDict:
-    """The recipe of `configs/denoiser.py` for that noise at the budget, some fields changed."""
+    """Makes the recipe of `configs/denoiser.py` for that noise at the budget.
+
+    Some fields are changed.
+    """
     config = denoiser.get_config(noise + options.budget.recipe)
     shorten(config, options.steps)
     config.seed = seed
@@ -186,7 +189,7 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Trains, or goes on, unless the workdir is finished; returns its summary.
+    """Trains a config, or goes on, unless the workdir is finished; returns its summary.
 
     Raises:
       InputError: the workdir was begun with another config, or the config cannot run.
@@ -266,7 +269,7 @@ def make_pairs(
 
 
 def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random part of at most 512x512 pixels."""
+    """Cuts a random part of at most 512x512 pixels."""
     top, left = (int(rng.integers(max(side - _CROP, 0) + 1)) for side in image.shape[:2])
     return image[top : top + _CROP, left : left + _CROP]
 
@@ -367,7 +370,7 @@ def generated_rows(names: str) -> dict[str, str]:
 
 
 def folder_name(row: str) -> str:
-    """A row's name as part of a folder's."""
+    """Turns a row's name into a part of a folder's."""
     return re.sub(r"[^\w.-]", ".", row)
 
 
@@ -375,12 +378,12 @@ def folder_name(row: str) -> str:
 
 
 def mean(values: Sequence[Sequence[float]]) -> Estimate:
-    """Mean of [seeds or trials, images], its interval over images."""
+    """Averages [seeds or trials, images], with the mean's interval over images."""
     return statistics.mean(np.mean(values, axis=0).tolist())
 
 
 def gap(ours: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> Estimate:
-    """Mean of ours - true, [seeds, images] each, pair by pair.
+    """Averages ours - true, [seeds, images] each, pair by pair.
 
     The interval is of 95 %, by drawing seeds and images anew (both, as both are samples of what
     could have been); of one seed, images alone.
@@ -400,14 +403,14 @@ def gap(ours: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> Est
 
 
 def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
-    """An estimate in results.json."""
+    """Writes an estimate as in results.json."""
     if estimate is None:
         return None
     return {"mean": estimate.value, "interval": estimate.interval}
 
 
 def describe(options: Options, config: ConfigDict | None = None) -> str:
-    """The line below a table that says what was spent on it."""
+    """Writes the line below a table that says what was spent on it."""
     budget = options.budget
     devices = jax.devices()
     parts = [

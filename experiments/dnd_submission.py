@@ -26,7 +26,7 @@ from nt_jax.inference.loading import load_denoiser
 
 
 def read(path: Path, boxes: np.ndarray) -> list[np.ndarray]:
-    """The noisy boxes of an image, float32 [H, W, 3] in [0, 1]; not rounded to 8 bits.
+    """Reads the noisy boxes of an image, float32 [H, W, 3] in [0, 1]; not rounded to 8 bits.
 
     Args:
       path: of `images_srgb`, MATLAB 7.3.

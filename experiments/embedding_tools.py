@@ -83,7 +83,7 @@ def read_references(names: str) -> dict[str, np.ndarray]:
 def run_tools(
     model: Model, references: dict[str, np.ndarray], clean: np.ndarray
 ) -> dict[str, list[Cell]]:
-    """Each tool's settings in order, by the tool's title.
+    """Runs each tool's settings in order, by the tool's title.
 
     Args:
       model: any.
@@ -122,7 +122,7 @@ def run_tools(
 
 
 def draw(tools: dict[str, list[Cell]]) -> Figure:
-    """A row a tool: the photograph with each setting, and the level against the setting."""
+    """Draws a row a tool: the photograph with each setting, and the level against the setting."""
     columns = max(map(len, tools.values()))
     figure = Figure(figsize=(1.65 * columns + 2.8, 1.95 * len(tools)), layout="constrained")
     ratios = [1.0] * columns + [1.4]
@@ -156,7 +156,7 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 
 def table(tools: dict[str, list[Cell]]) -> str:
-    """Markdown, a line a setting."""
+    """Writes Markdown, a line a setting."""
     rows = [
         [title, cell.label, *(f"{value:.1f}" for value in cell.levels.values())]
         for title, cells in tools.items()

@@ -29,7 +29,7 @@ def curves(study: Study) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def draw(titles: dict[str, str], found: dict[str, tuple[list[int], list[float]]]) -> Figure:
-    """A line a row."""
+    """Draws a line a row."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for name, (steps, values) in found.items():

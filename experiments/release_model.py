@@ -133,7 +133,7 @@ def _halved(trees: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's config without where on this machine its data lay."""
+    """Copies a run's config without where on this machine its data lay."""
     recipe = copy.deepcopy(config)
     for section, field in (
         ("data", "photos"),
@@ -152,7 +152,7 @@ def _without_machine(spec: str) -> str:
 
 
 def _held_out(metrics: Path, step: int) -> dict[str, Any]:
-    """The last evaluation up to a step, with its own step."""
+    """Finds the last evaluation up to a step, with its own step."""
     found: dict[str, Any] = {}
     for record in read_metrics(metrics):
         if record["step"] <= step and any(name.startswith("eval/") for name in record):
@@ -161,7 +161,7 @@ def _held_out(metrics: Path, step: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", type=Path, help="training run")
     parser.add_argument("--model", help="with --reader: bundled name, workdir or model folder")

@@ -47,7 +47,7 @@ def _denoised(params: Tree, images: Array) -> Array:
 
 
 def _loss(params: Tree, noisy: Array) -> Array:
-    """The paper's: one half predicts the other, and halving commutes with denoising."""
+    """Computes the paper's loss: one half predicts the other; halving commutes with denoising."""
     of_halves = _denoised(params, halves(noisy))
     residual = jnp.square(of_halves - halves(noisy)[::-1]).mean()
     consistency = jnp.square(of_halves - halves(_denoised(params, noisy[None])[0])).mean()

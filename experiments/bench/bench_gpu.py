@@ -49,7 +49,7 @@ class Program(NamedTuple):
 
 
 def jax_program(config: Any, images: np.ndarray, number_format: str) -> Program:
-    """Our step."""
+    """Compiles our step."""
     dtype, precision = _FORMATS[number_format]
     with jax.default_matmul_precision(precision):
         step = jax_step(config, images, dtype)
@@ -76,7 +76,7 @@ def torch_program(
 
 
 def torch_flop(config: Any, images: np.ndarray, device: str) -> float:
-    """FLOP of PyTorch's products and convolutions in one step."""
+    """Counts the FLOP of PyTorch's products and convolutions in one step."""
     run = torch_step(config, images, device)
     with FlopCounterMode(display=False) as counter:
         run()
@@ -86,7 +86,7 @@ def torch_flop(config: Any, images: np.ndarray, device: str) -> float:
 def make_programs(
     config: Any, images: np.ndarray, device: str
 ) -> tuple[dict[str, Program], list[str]]:
-    """The programs to time, and a line on each that cannot run here."""
+    """Makes the programs to time, and a line on each that cannot run here."""
     formats, left_out = list(_FORMATS), []
     if device == "cpu":
         formats.remove("tf32")

@@ -73,7 +73,7 @@ def kind(instruction: Instruction, opcodes: dict[str, set[str]]) -> str:
 
 
 def place(source: str) -> str:
-    """Network and direction by the name of the operation in the program."""
+    """Tells network and direction by the name of the operation in the program."""
     lowered = source.lower()
     network = next((n for n in ("generator", "discriminator") if n in lowered), "rest")
     return f"{network}, {'backward' if 'transpose(' in lowered else 'forward'}"

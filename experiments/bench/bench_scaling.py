@@ -36,7 +36,7 @@ def random_batch(size: int, patch: int) -> dict[str, np.ndarray]:
 
 
 def run(config: Any, devices: int, batch: dict[str, np.ndarray], repeats: int) -> tuple[Any, float]:
-    """State after 3 steps, on the host, and the median time of a step after that."""
+    """Trains 3 steps: the state then, on the host, and the median time of a step after that."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     networks = make_networks(config.model)
     step = jit_train_step(config, networks, mesh)
@@ -56,7 +56,7 @@ def run(config: Any, devices: int, batch: dict[str, np.ndarray], repeats: int) -
 
 
 def difference(ours: Any, expected: Any) -> float:
-    """Largest absolute difference of two states."""
+    """Computes the largest absolute difference of two states."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
     return max(float(np.abs(np.subtract(a, b, dtype=np.float64)).max()) for a, b in pairs)
 

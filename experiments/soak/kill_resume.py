@@ -35,7 +35,7 @@ _FIRST_LINE, _FIRST_STEP = "data:", "first step"
 
 
 def command(light: bool, workdir: Path, options: list[str]) -> list[str]:
-    """The training command, or that of the tests, which starts faster."""
+    """Builds the training command, or that of the tests, which starts faster."""
     program = ["tests/light_main.py"] if light else ["-m", "nt_jax.main"]
     return [sys.executable, "-u", *program, f"--workdir={workdir}", *options]
 
@@ -117,7 +117,7 @@ def count_lines(workdir: Path) -> int:
 
 
 def unfinished(workdir: Path) -> bool:
-    """Whether a checkpoint is half written."""
+    """Tells whether a checkpoint is half written."""
     try:
         return any("tmp" in entry.name for entry in os.scandir(workdir / "checkpoints"))
     except FileNotFoundError:

@@ -90,7 +90,7 @@ def _check_names(listed: list[Source]) -> None:
 def _check_all(
     listed: list[Source], problems: list[str], tile: int, done: Path, skip: bool
 ) -> tuple[list[Source], list[str]]:
-    """(usable sources, lines about the others).
+    """Sorts out the sources: (usable sources, lines about the others).
 
     Raises:
       InputError: there are others and they are not to be skipped, or none is usable.
@@ -192,7 +192,7 @@ def _list(
 
 
 def _about_image(source: Source, dataset: str, raw_dir: Path) -> dict[str, Any]:
-    """What all rows of the index say that were cut from one image."""
+    """Collects what all rows of the index say that were cut from one image."""
     return {
         "split": source.split,
         "image": source.image or source.name,

@@ -146,7 +146,7 @@ def setting_number(group: str) -> int:
 
 
 def parse_capture(name: str) -> Capture:
-    """Camera and so on from a pair's name, as SIDD and PolyU write them."""
+    """Reads camera and so on from a pair's name, as SIDD and PolyU write them."""
     for pattern in (_SIDD_NAME, *_POLYU_NAMES):
         if match := pattern.search(name):
             found = match.groupdict()
@@ -185,7 +185,7 @@ def match_folders(clean: Path, noisy: Path) -> tuple[list[Pair], list[str]]:
 
 
 def list_pairs(folder: str | Path, notes: list[str] | None = None) -> tuple[list[Pair], list[str]]:
-    """The clean/noisy pairs under a folder, sorted by name, and what is wrong with other images.
+    """Lists the clean/noisy pairs under a folder, by name, and what is wrong with other images.
 
     Layouts, told apart by themselves: SIDD (`..._S6_03200_.../[0001_]{GT,NOISY}_SRGB_010.PNG`),
     `NAME_gt.EXT` beside `NAME_noisy.EXT`, PolyU (`NAME_mean.JPG` beside `NAME_real.JPG`), and two
@@ -271,7 +271,7 @@ def _exists(name: str) -> bool:
 
 
 def _name_in(part: str) -> str:
-    """The folder of "folder[=WEIGHT]"."""
+    """Splits off the folder of "folder[=WEIGHT]"."""
     match = _WEIGHTED.fullmatch(part)
     return part if not match or _exists(part) else match[1]
 
@@ -290,7 +290,7 @@ def _weighted(part: str) -> tuple[str, float | None]:
 
 
 def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """`map` in threads, as a list."""
+    """Runs `map` in threads, as a list."""
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         return list(pool.map(function, items))
 

@@ -56,7 +56,7 @@ class _Header(NamedTuple):
 
 
 def _aligned_empty(size: int) -> np.ndarray:
-    """uint8 [size] on a 64-byte boundary, so that TensorFlow can use it without a copy."""
+    """Allocates uint8 [size] on a 64-byte boundary: TensorFlow can use it without a copy."""
     memory = np.empty(size + 63, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size]
@@ -82,7 +82,7 @@ def _cache_key(headers: Sequence[_Header]) -> str:
 
 
 def _from_disk(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> np.ndarray:
-    """uint8 [size] in a file, filled once; later runs find it."""
+    """Maps uint8 [size] in a file, filled once; later runs find it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         found = path.stat().st_size if path.exists() else None
@@ -115,7 +115,7 @@ class _Unusable:
     """Which images cannot be used: pairs by either of their files; and what becomes of them."""
 
     def __init__(self, problems: Sequence[str], images: int) -> None:
-        """Args: lines about images found unusable before, and how many there are besides."""
+        """Takes lines about images found unusable before, and how many there are besides."""
         self._broken = Broken(
             skip=True, most=_BROKEN_SHARE, remedy=_REMEDY, prefix="data: skipped "
         )
