@@ -124,7 +124,7 @@ def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Opti
 
 
 def split(folders: str) -> list[Path]:
-    """Folders of a comma-separated list."""
+    """Splits a comma-separated list of folders."""
     return [Path(folder.strip()) for folder in folders.split(",") if folder.strip()]
 
 
@@ -214,7 +214,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def curve(workdir: Path, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a number in the workdir's metrics.jsonl."""
+    """Reads steps and values of a number from the workdir's metrics.jsonl."""
     rows = read_metrics(workdir / "metrics.jsonl")
     points = {row["step"]: row[name] for row in rows if name in row}
     return sorted(points), [points[step] for step in sorted(points)]
@@ -228,7 +228,9 @@ def make_pairs(
     draws: int,
     seed: int,
 ) -> Path:
-    """Pairs of clean images and a method's noisy ones, to train a denoiser on as on real pairs.
+    """Writes pairs of clean images and a method's noisy ones.
+
+    A denoiser is to be trained on them as on real pairs.
 
     Args:
       folder: gets `gt/NNNNN.png` and `noisy/NNNNN.png`; files that are there stay.
@@ -292,7 +294,7 @@ def scores(
     synthetic: denoising.Noise | None = None,
     seed: int = 0,
 ) -> list[Scores]:
-    """Scores of trained denoisers, kept in each workdir as `scores/PLACE.json`.
+    """Scores trained denoisers; each workdir keeps its scores as `scores/PLACE.json`.
 
     Args:
       workdirs: finished. Those without kept scores go over the images together.
@@ -335,7 +337,7 @@ _FAMILIES = {
 
 
 def load_generators(names: str) -> dict[str, Generator]:
-    """Models of any family by the name that they are asked for, of a comma-separated list.
+    """Loads models of any family of a comma-separated list, by the name that they are asked for.
 
     Raises:
       InputError: one is no such model, or is given twice.
@@ -347,7 +349,7 @@ def load_generators(names: str) -> dict[str, Generator]:
 
 
 def titles_of(models: Mapping[str, Generator]) -> dict[str, str]:
-    """Titles of models' rows: the family, and the model's name where several are of one family."""
+    """Titles models' rows: the family, and the model's name where several are of one family."""
     kinds = {name: str(model.metadata["kind"]) for name, model in models.items()}
     families_of = list(kinds.values())
     titles = {}
@@ -358,7 +360,7 @@ def titles_of(models: Mapping[str, Generator]) -> dict[str, str]:
 
 
 def generated_rows(names: str) -> dict[str, str]:
-    """Titles of the rows `generated:MODEL` of denoisers, one for each of a comma-separated list.
+    """Titles the rows `generated:MODEL` of denoisers, one for each of a comma-separated list.
 
     Raises:
       InputError: there is none, or as `load_generators`.

@@ -94,7 +94,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def spectrum(noise: np.ndarray) -> np.ndarray:
-    """Computes [SPECTRUM_BINS] in dB, relative to white noise of the same variance."""
+    """Computes the spectrum, [SPECTRUM_BINS] in dB, relative to white noise of equal variance."""
     power = np.asarray(metrics.radial_power_spectrum(noise, SPECTRUM_BINS))[0]
     return 10 * np.log10(np.maximum(power, 1e-12) / max(noise.var(), 1e-12))
 

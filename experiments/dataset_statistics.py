@@ -33,7 +33,7 @@ _DECIMALS = (*[1] * 7, *[2] * 5, *[1] * LEVEL_BINS)
 
 
 def measure(folder: str) -> dict[str, np.ndarray]:
-    """Statistics of a folder of pairs: [images, columns] of all, and of each ISO known."""
+    """Measures the statistics of a folder of pairs: [images, columns] of all and each ISO known."""
     rows: dict[str, list[np.ndarray]] = {"all": []}
     pairs = sources.find_pairs(folder)
     pairs.sort(key=lambda pair: pair.iso or 0)
@@ -49,7 +49,7 @@ def measure(folder: str) -> dict[str, np.ndarray]:
 
 
 def means(values: np.ndarray) -> np.ndarray:
-    """Averages [images, columns] -> [columns]; NaN where no image has that intensity."""
+    """Averages over images, [images, columns] -> [columns]; NaN where none has that intensity."""
     count = (~np.isnan(values)).sum(axis=0)
     return np.where(count, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
@@ -102,7 +102,7 @@ def draw_batch(path: Path, **fields: str | float) -> None:
 
 
 def _title(folder: str) -> str:
-    """Cuts off the end of a folder's path that tells it from the others."""
+    """Gives the end of a folder's path that tells it from the others."""
     return "/".join(Path(folder).parts[-2:])
 
 

@@ -47,7 +47,7 @@ def read(path: Path, boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def bundle(boxes: list[np.ndarray]) -> dict[str, object]:
-    """Contents of one image's file: denoised boxes, float [H, W, 3] in [0, 1]."""
+    """Makes the contents of one image's file: denoised boxes, float [H, W, 3] in [0, 1]."""
     cell = np.empty(len(boxes), dtype=object)  # savemat writes a row of cells
     for index, box in enumerate(boxes):
         cell[index] = np.clip(box, 0, 1).astype(np.float32)

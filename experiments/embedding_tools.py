@@ -54,7 +54,10 @@ class Cell(NamedTuple):
 
 
 def default_references() -> dict[str, np.ndarray]:
-    """Photographs with noise from weak to strong, uint8 or float [256, 256, 3], by name."""
+    """Adds noise from weak to strong to photographs.
+
+    They are uint8 or float [256, 256, 3], by name.
+    """
     noises = {
         "Gaussian 8": (data.coffee(), denoising.Noise("gaussian", (8, 8), (1, 1))),
         "Gaussian 45": (data.chelsea(), denoising.Noise("gaussian", (45, 45), (1, 1))),
@@ -69,7 +72,7 @@ def default_references() -> dict[str, np.ndarray]:
 
 
 def read_references(names: str) -> dict[str, np.ndarray]:
-    """Images by file name.
+    """Reads images by file name.
 
     Raises:
       InputError: fewer than two, too many for a row of pictures, or one that cannot be read.

@@ -19,7 +19,7 @@ METRIC = "eval/psnr"
 
 
 def curves(study: Study) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and PSNR of each row, without the untrained network."""
+    """Reads steps and PSNR of each row, without the untrained network."""
     found = {}
     for name, workdirs in study.workdirs.items():
         steps, values = budget.curve(workdirs[0], METRIC)

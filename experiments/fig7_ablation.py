@@ -42,7 +42,7 @@ _PAPER_STEPS = 60 * 2000
 
 
 def train(name: str, options: budget.Options, seed: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """Curves of one run by metric, and why it diverged or None."""
+    """Trains one run: its curves by metric, and why it diverged or None."""
     config = noisetransfer.get_config(options.budget.generator)
     budget.shorten(config, options.steps or (_PAPER_STEPS if options.name == "paper" else None))
     config.seed = seed

@@ -72,7 +72,7 @@ NOISES = {
 
 
 def crops() -> dict[str, np.ndarray]:
-    """Crops with both flat places and detail, uint8 [256, 256, 3]."""
+    """Cuts crops with both flat places and detail, uint8 [256, 256, 3]."""
     whole = {
         "astronaut": (data.astronaut(), 0, 130),
         "chelsea": (data.chelsea(), 20, 60),

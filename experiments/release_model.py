@@ -124,7 +124,7 @@ def release_networks(workdir: Path, output: Path) -> None:
 
 
 def _halved(trees: dict[str, Any]) -> dict[str, Any]:
-    """Weights in 16 bits; counts, which would not fit, as they are."""
+    """Converts weights to 16 bits; counts, which would not fit, stay as they are."""
 
     def halved(leaf: np.ndarray) -> np.ndarray:
         return leaf if np.issubdtype(leaf.dtype, np.integer) else leaf.astype(np.float16)
@@ -147,7 +147,7 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_machine(spec: str) -> str:
-    """Folders of a config by their last two names: where they lay concerns nobody."""
+    """Shortens folders of a config to their last two names: where they lay concerns nobody."""
     return ",".join("/".join(part.split("/")[-2:]) for part in spec.split(","))
 
 

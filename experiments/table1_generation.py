@@ -79,7 +79,7 @@ class About(NamedTuple):
     seconds: float | None = None
 
     def cells(self) -> list[str]:
-        """Its cells of the table."""
+        """Writes its cells of the table."""
         hours = None if self.seconds is None else f"{self.seconds / 3600:.2f}"
         numbers = (f"{n:,}" if n is not None else "–" for n in (self.parameters, self.steps))
         return [self.told, *numbers, hours or "–"]

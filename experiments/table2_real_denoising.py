@@ -146,7 +146,7 @@ def _make_noise(method: Method, pairs_folder: Path, folder: Path, draws: int, se
 
 
 def score_all(study: Study, val: str, options: budget.Options) -> dict[str, dict[str, Any]]:
-    """Scores by set and row: a list of `budget.Scores`, one a seed."""
+    """Computes scores by set and row: a list of `budget.Scores`, one a seed."""
     results: dict[str, dict[str, Any]] = {}
     steps = int(study.config.train.steps)
     for folder in budget.split(val):

@@ -163,7 +163,7 @@ def _extract(kind: str, photos: Path, options: budget.Options, seed: int) -> Pat
 def score_all(
     workdirs: Mapping[str, list[Path]], steps: int, bsds: Path, options: budget.Options
 ) -> dict[str, _Scores]:
-    """Scores by column, row and seed: [4, images]."""
+    """Computes scores by column, row and seed: [4, images]."""
     photos = usable_photos(bsds, Broken(skip=False))[: options.budget.images]
     scenes = denoising.scenes_of_photos(photos)
     results: dict[str, _Scores] = {}

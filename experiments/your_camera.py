@@ -107,7 +107,7 @@ def _estimated(make: Callable[[float], Denoise]) -> Denoise:
 def _score(
     denoise: dict[str, Denoise], scored: list[denoising.Scene]
 ) -> tuple[dict[str, Scores], float]:
-    """Scores by row, the noisy input's too, and the seconds that all took per image."""
+    """Computes scores by row, the noisy input's too, and the seconds that all took per image."""
     begun = time.monotonic()
     evaluation = denoising.evaluate(denoise, scored, Broken(False))
     seconds = (time.monotonic() - begun) / len(scored) / len(denoise)
@@ -163,7 +163,7 @@ def _ceiling(yours: list[Pair], work: Path, minutes: float) -> Path:
 def _make_row(
     row: str, yours: list[Pair], scored: list[denoising.Scene], work: Path, minutes: float
 ) -> dict[str, tuple[Scores, float]]:
-    """Scores and seconds per image, by the title of each line of the table."""
+    """Computes scores and seconds per image, by the title of each line of the table."""
     kind, _, number = row.partition("-")
     chosen: Any
     if row == "bundled":

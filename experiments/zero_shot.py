@@ -36,7 +36,10 @@ class _Network(nn.Module):
 
 
 def halves(image: Array) -> Array:
-    """Means of both diagonals of each 2x2 square: [H, W, C], even sides -> [2, H/2, W/2, C]."""
+    """Averages both diagonals of each 2x2 square.
+
+    From [H, W, C] of even sides to [2, H/2, W/2, C].
+    """
     upper_left, upper_right = image[::2, ::2], image[::2, 1::2]
     lower_left, lower_right = image[1::2, ::2], image[1::2, 1::2]
     return jnp.stack([upper_right + lower_left, upper_left + lower_right]) / 2

@@ -62,7 +62,10 @@ def jax_program(config: Any, images: np.ndarray, number_format: str) -> Program:
 def torch_program(
     config: Any, images: np.ndarray, device: str, number_format: str, flop: float, compiled: bool
 ) -> Program:
-    """PyTorch's step; its memory is the peak of the second step, after convolutions are chosen."""
+    """Makes the program of PyTorch's step.
+
+    Its memory is the peak of the second step, after convolutions are chosen.
+    """
     on_gpu = device == "cuda"
     before = torch.cuda.memory_allocated() if on_gpu else 0
     bf16 = number_format == "bf16"

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def slope(rows: list[dict[str, Any]], cause: str) -> float:
-    """Least-squares slope of the logarithm of seconds over that of the cause."""
+    """Computes the least-squares slope of the logarithm of seconds over that of the cause."""
     points = [(row["value"], row["processor s"]) for row in rows if row["cause"] == cause]
     return float(np.polyfit(*np.log(points).T, 1)[0])
 

@@ -42,7 +42,7 @@ class Instruction(NamedTuple):
 
 
 def instructions(text: str) -> tuple[dict[str, Instruction], dict[str, set[str]]]:
-    """Instructions by name, and the opcodes of each computation, of an HLO module's text."""
+    """Reads instructions by name, and each computation's opcodes, from an HLO module's text."""
     found: dict[str, Instruction] = {}
     opcodes: dict[str, set[str]] = defaultdict(set)
     # A fusion may be without a name; that of the heaviest operation in it will do.
@@ -80,7 +80,7 @@ def place(source: str) -> str:
 
 
 def profiled(run: Any, repeats: int) -> dict[str, float]:
-    """Seconds of each instruction, by name, a run."""
+    """Measures the seconds of each instruction, by name, a run."""
     totals: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -48,7 +48,7 @@ def random_images(batch: int, patch: int) -> np.ndarray:
 
 
 def seconds(function: Callable[[], Any], repeats: int, warm_up: int = 2) -> list[float]:
-    """Times of single calls, each until its result is there."""
+    """Measures the times of single calls, each until its result is there."""
     times = []
     for index in range(warm_up + repeats):
         begun = time.perf_counter()
@@ -61,7 +61,7 @@ def seconds(function: Callable[[], Any], repeats: int, warm_up: int = 2) -> list
 def interleaved(
     functions: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 2
 ) -> dict[str, list[float]]:
-    """As `seconds`, of several functions in turn, so that all meet the same machine."""
+    """Measures as `seconds`, several functions in turn, so that all meet the same machine."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for index in range(warm_up + repeats):
         for name, function in functions.items():
@@ -71,7 +71,7 @@ def interleaved(
 
 
 def product_rate(dtype: Any = jnp.float32, size: int = 4096) -> float:
-    """FLOP/s of a matrix product on this machine, now: size x size, best of five."""
+    """Measures FLOP/s of a matrix product on this machine, now: size x size, best of five."""
     # Random, as a GPU multiplies equal numbers faster than others.
     a = prng.normal(prng.key(0), (size, size)).astype(dtype)
     product = jax.jit(lambda a, b: a @ b)

@@ -178,7 +178,7 @@ def _text_bomb() -> bytes:
 
 
 def _png_metadata(data: bytes, chance: random.Random) -> bytes:
-    """Chunks of random bytes, or of a text that unpacks to 100 MB."""
+    """Inserts chunks of random bytes, or of a text that unpacks to 100 MB."""
     more = chance.choice(
         (
             lambda: chunk(b"eXIf", b"MM\0*" + chance.randbytes(60)),

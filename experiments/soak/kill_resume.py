@@ -111,7 +111,7 @@ def wait(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
 
 
 def count_lines(workdir: Path) -> int:
-    """Lines of metrics.jsonl so far."""
+    """Counts the lines of metrics.jsonl so far."""
     path = workdir / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 

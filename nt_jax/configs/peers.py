@@ -175,7 +175,7 @@ def _n2g(config: ConfigDict, size: str, kind: str) -> None:
 
 
 def _at_shares(steps: int, *shares: float) -> tuple[int, ...]:
-    """Steps at these shares of a run."""
+    """Computes the steps at these shares of a run."""
     return tuple(round(share * steps) for share in shares)
 
 

@@ -66,7 +66,7 @@ def _check(source: Source) -> str:
 
 
 def _without_odd_names(found: Listing) -> Listing:
-    """Names go into the data set as UTF-8, which a file's name need not be."""
+    """Leaves out images whose names are not UTF-8, as which they go into the data set."""
     usable, broken = [], list(found.broken)
     for source in found.sources:
         try:
@@ -174,7 +174,7 @@ def prepare(
 def _list(
     dataset: str, raw_dir: Path, val_scenes: str | Iterable[str] | None, align: bool
 ) -> tuple[list[Source], list[str]]:
-    """(images with their splits, a line for each that is of no use)."""
+    """Lists (images with their splits, a line for each that is of no use)."""
     about = DATASETS[dataset]
     found = _without_odd_names(about.list_images(raw_dir))
     if not found.sources and not found.broken:

@@ -170,7 +170,7 @@ def match(found: Iterable[RoleFile]) -> tuple[list[Match], list[str]]:
 
 
 def _unique(found: Iterable[RoleFile], role: str, problems: list[str]) -> dict[str, RoleFile]:
-    """Files of a role by their exact names."""
+    """Collects the files of a role by their exact names."""
     files: dict[str, RoleFile] = {}
     for one in found:
         if one.role != role:

@@ -187,7 +187,7 @@ def _locate(root: Path) -> Path | None:
 def _locate_split(asked: Path) -> tuple[Path | None, str]:
     """Finds the (data set, split or "" for all) that a folder's name means.
 
-    (None, "") for another folder.
+    Gives (None, "") for another folder.
     """
     if asked.is_dir():
         if root := _locate(asked):
@@ -199,7 +199,7 @@ def _locate_split(asked: Path) -> tuple[Path | None, str]:
 
 
 def find_tiles(folder: str | Path) -> list[StoredTile] | None:
-    """Finds the tiles of a folder that `prepare` wrote, sorted by name; None if it is none such.
+    """Lists the tiles of a folder `prepare` wrote, sorted by name; None if it is no such folder.
 
     DIR and DIR/NAME mean all splits; followed by `/train`, `/val` or `/test` they mean that one.
 

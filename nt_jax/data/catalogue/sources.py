@@ -161,7 +161,7 @@ def parse_capture(name: str) -> Capture:
 
 
 def _pairs(matches: Iterable[layouts.Match], problems: list[str]) -> tuple[list[Pair], list[str]]:
-    """Pairs of equal sizes, and what is wrong with the others."""
+    """Collects pairs of equal sizes, and what is wrong with the others."""
     pairs = []
     for name, clean, noisy, shared in matches:
         capture = parse_capture(name)
@@ -178,14 +178,14 @@ def _pairs(matches: Iterable[layouts.Match], problems: list[str]) -> tuple[list[
 
 
 def match_folders(clean: Path, noisy: Path) -> tuple[list[Pair], list[str]]:
-    """Pairs of equal names in two folders; see `list_pairs`."""
+    """Matches pairs of equal names in two folders; see `list_pairs`."""
     folders = ((clean, "clean"), (noisy, "noisy"))
     found = [layouts.in_folders(list_images(folder), folder, role) for folder, role in folders]
     return _pairs(*layouts.match([*found[0], *found[1]]))
 
 
 def list_pairs(folder: str | Path, notes: list[str] | None = None) -> tuple[list[Pair], list[str]]:
-    """Lists the clean/noisy pairs under a folder, by name, and what is wrong with other images.
+    """Lists the clean/noisy pairs under a folder, sorted by name, and what is wrong with the rest.
 
     Layouts, told apart by themselves: SIDD (`..._S6_03200_.../[0001_]{GT,NOISY}_SRGB_010.PNG`),
     `NAME_gt.EXT` beside `NAME_noisy.EXT`, PolyU (`NAME_mean.JPG` beside `NAME_real.JPG`), and two

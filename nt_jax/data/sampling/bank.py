@@ -76,7 +76,10 @@ def _read_header(image: ImageFile) -> _Header:
 
 
 def _cache_key(headers: Sequence[_Header]) -> str:
-    """Differs when an image does: names, sizes in pixels and bytes, and times of change."""
+    """Digests what differs when an image does.
+
+    These are names, sizes in pixels and bytes, and times of change.
+    """
     lines = "".join(f"{header}\n" for header in headers)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:32]
 
@@ -147,7 +150,10 @@ def _header_or_problem(image: ImageFile) -> _Header | str:
 def _look_at(
     files: Sequence[ImageFile], image_of: Sequence[int], pairs: int, unusable: _Unusable
 ) -> tuple[list[int], list[_Header]]:
-    """(numbers of the files of usable images, their headers); the last are the pairs' noisy."""
+    """Lists (numbers of the files of usable images, their headers).
+
+    The last are the pairs' noisy.
+    """
     headers = in_threads(_header_or_problem, files)
     for i, header in enumerate(headers):
         if isinstance(header, str):

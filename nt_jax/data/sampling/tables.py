@@ -106,7 +106,7 @@ def _clean_probability(config: Any, photos: np.ndarray, pairs: np.ndarray) -> np
 def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.ndarray, ...]:
     """Groups the images that a real row's reference may come from.
 
-    (group_start, group_size, group_members), as in `Tables`.
+    Gives (group_start, group_size, group_members), as in `Tables`.
     """
     keys: dict[str, list] = {
         "same_image": [pair.image or i for i, pair in enumerate(pairs)],
