@@ -83,7 +83,7 @@ class Options(NamedTuple):
 
 
 def make_parser(module: str, doc: str) -> ArgumentParser:
-    """Parser with the flags that all tables have."""
+    """Makes a parser with the flags that all tables have."""
     parser = ArgumentParser(
         prog=f"python -m experiments.{module}",
         description=doc,
@@ -100,7 +100,7 @@ def make_parser(module: str, doc: str) -> ArgumentParser:
 
 
 def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Options:
-    """The shared flags, checked.
+    """Reads the shared flags and checks them.
 
     Raises:
       InputError: one is wrong, or nothing can be written to the output.
@@ -124,7 +124,7 @@ def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Opti
 
 
 def split(folders: str) -> list[Path]:
-    """Folders of a comma-separated list."""
+    """Splits a comma-separated list of folders."""
     return [Path(folder.strip()) for folder in folders.split(",") if folder.strip()]
 
 
@@ -152,7 +152,10 @@ def _is_kept(path: Path, asked: Mapping[str, Any]) -> bool:
 def denoiser_config(
     noise: str, options: Options, seed: int, fields: Mapping[str, Any]
 ) -> ConfigDict:
-    """The recipe of `configs/denoiser.py` for that noise at the budget, some fields changed."""
+    """Makes the recipe of `configs/denoiser.py` for that noise at the budget.
+
+    Some fields are changed.
+    """
     config = denoiser.get_config(noise + options.budget.recipe)
     shorten(config, options.steps)
     config.seed = seed
@@ -186,7 +189,7 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Trains, or goes on, unless the workdir is finished; returns its summary.
+    """Trains a config, or goes on, unless the workdir is finished; returns its summary.
 
     Raises:
       InputError: the workdir was begun with another config, or the config cannot run.
@@ -211,7 +214,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def curve(workdir: Path, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a number in the workdir's metrics.jsonl."""
+    """Reads steps and values of a number from the workdir's metrics.jsonl."""
     rows = read_metrics(workdir / "metrics.jsonl")
     points = {row["step"]: row[name] for row in rows if name in row}
     return sorted(points), [points[step] for step in sorted(points)]
@@ -225,7 +228,9 @@ def make_pairs(
     draws: int,
     seed: int,
 ) -> Path:
-    """Pairs of clean images and a method's noisy ones, to train a denoiser on as on real pairs.
+    """Writes pairs of clean images and a method's noisy ones.
+
+    A denoiser is to be trained on them as on real pairs.
 
     Args:
       folder: gets `gt/NNNNN.png` and `noisy/NNNNN.png`; files that are there stay.
@@ -266,7 +271,7 @@ def make_pairs(
 
 
 def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random part of at most 512x512 pixels."""
+    """Cuts a random part of at most 512x512 pixels."""
     top, left = (int(rng.integers(max(side - _CROP, 0) + 1)) for side in image.shape[:2])
     return image[top : top + _CROP, left : left + _CROP]
 
@@ -289,7 +294,7 @@ def scores(
     synthetic: denoising.Noise | None = None,
     seed: int = 0,
 ) -> list[Scores]:
-    """Scores of trained denoisers, kept in each workdir as `scores/PLACE.json`.
+    """Scores trained denoisers; each workdir keeps its scores as `scores/PLACE.json`.
 
     Args:
       workdirs: finished. Those without kept scores go over the images together.
@@ -332,7 +337,7 @@ _FAMILIES = {
 
 
 def load_generators(names: str) -> dict[str, Generator]:
-    """Models of any family by the name that they are asked for, of a comma-separated list.
+    """Loads models of any family of a comma-separated list, by the name that they are asked for.
 
     Raises:
       InputError: one is no such model, or is given twice.
@@ -344,7 +349,7 @@ def load_generators(names: str) -> dict[str, Generator]:
 
 
 def titles_of(models: Mapping[str, Generator]) -> dict[str, str]:
-    """Titles of models' rows: the family, and the model's name where several are of one family."""
+    """Titles models' rows: the family, and the model's name where several are of one family."""
     kinds = {name: str(model.metadata["kind"]) for name, model in models.items()}
     families_of = list(kinds.values())
     titles = {}
@@ -355,7 +360,7 @@ def titles_of(models: Mapping[str, Generator]) -> dict[str, str]:
 
 
 def generated_rows(names: str) -> dict[str, str]:
-    """Titles of the rows `generated:MODEL` of denoisers, one for each of a comma-separated list.
+    """Titles the rows `generated:MODEL` of denoisers, one for each of a comma-separated list.
 
     Raises:
       InputError: there is none, or as `load_generators`.
@@ -367,7 +372,7 @@ def generated_rows(names: str) -> dict[str, str]:
 
 
 def folder_name(row: str) -> str:
-    """A row's name as part of a folder's."""
+    """Turns a row's name into a part of a folder's."""
     return re.sub(r"[^\w.-]", ".", row)
 
 
@@ -375,12 +380,12 @@ def folder_name(row: str) -> str:
 
 
 def mean(values: Sequence[Sequence[float]]) -> Estimate:
-    """Mean of [seeds or trials, images], its interval over images."""
+    """Averages [seeds or trials, images], with the mean's interval over images."""
     return statistics.mean(np.mean(values, axis=0).tolist())
 
 
 def gap(ours: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> Estimate:
-    """Mean of ours - true, [seeds, images] each, pair by pair.
+    """Averages ours - true, [seeds, images] each, pair by pair.
 
     The interval is of 95 %, by drawing seeds and images anew (both, as both are samples of what
     could have been); of one seed, images alone.
@@ -400,14 +405,14 @@ def gap(ours: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> Est
 
 
 def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
-    """An estimate in results.json."""
+    """Writes an estimate as in results.json."""
     if estimate is None:
         return None
     return {"mean": estimate.value, "interval": estimate.interval}
 
 
 def describe(options: Options, config: ConfigDict | None = None) -> str:
-    """The line below a table that says what was spent on it."""
+    """Writes the line below a table that says what was spent on it."""
     budget = options.budget
     devices = jax.devices()
     parts = [

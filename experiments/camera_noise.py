@@ -65,7 +65,10 @@ class Row(NamedTuple):
 
 
 def statistics(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
-    """COLUMNS of one image, [H, W, 3] in [0, 1]; levels and biases on the 0-255 scale."""
+    """Measures the COLUMNS of one image, [H, W, 3] in [0, 1].
+
+    Levels and biases are on the 0-255 scale.
+    """
     noise = noisy - clean
     horizontal = [_correlation(noise[:, 1:, c], noise[:, :-1, c]) for c in range(3)]
     vertical = [_correlation(noise[1:, :, c], noise[:-1, :, c]) for c in range(3)]
@@ -91,14 +94,14 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def spectrum(noise: np.ndarray) -> np.ndarray:
-    """[SPECTRUM_BINS] in dB, relative to white noise of the same variance."""
+    """Computes the spectrum, [SPECTRUM_BINS] in dB, relative to white noise of equal variance."""
     power = np.asarray(metrics.radial_power_spectrum(noise, SPECTRUM_BINS))[0]
     return 10 * np.log10(np.maximum(power, 1e-12) / max(noise.var(), 1e-12))
 
 
 @jax.jit
 def random_camera(key: jax.Array, clean: jax.Array) -> jax.Array:
-    """Camera noise of a random camera at a random level."""
+    """Draws camera noise of a random camera at a random level."""
     setting_key, noise_key = prng.split(key)
     setting = camera.sample_setting(setting_key, camera.PUBLISHED)
     return camera.add_noise(noise_key, clean, setting)
@@ -108,7 +111,7 @@ def random_camera(key: jax.Array, clean: jax.Array) -> jax.Array:
 def matched_camera(
     key: jax.Array, clean: jax.Array, middle: jax.Array, deviation: jax.Array
 ) -> jax.Array:
-    """Camera noise of a random camera, its standard deviation matched on `middle`."""
+    """Draws camera noise of a random camera, its standard deviation matched on `middle`."""
     setting_key, noise_key = prng.split(key)
     setting = camera.sample_setting(setting_key, camera.PUBLISHED)
     setting = camera.match_level(noise_key, middle, setting, deviation)
@@ -121,7 +124,7 @@ def _middle(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def measure(name: str, clean: np.ndarray, noisy: np.ndarray, keys: jax.Array) -> list[Row]:
-    """The three rows of one pair, float32 [H, W, 3] in [0, 1], with one camera a key."""
+    """Measures the three rows of one pair, float32 [H, W, 3] in [0, 1], with one camera a key."""
     middle = _middle(clean, MATCH_SIZE)
     deviation = jnp.float32((_middle(noisy, MATCH_SIZE) - middle).std())
     rows = [Row(name, "real", statistics(clean, noisy)[None], spectrum(noisy - clean), noisy)]
@@ -137,7 +140,7 @@ def measure(name: str, clean: np.ndarray, noisy: np.ndarray, keys: jax.Array) ->
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown; the last three rows are means over the pairs."""
+    """Writes Markdown; the last three rows are means over the pairs."""
     lines = [
         "Noise on the 0-255 scale; columns 0.06 to 0.94: standard deviation by clean intensity.",
         "",
@@ -168,7 +171,7 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(rows: list[Row], clean: list[np.ndarray], path: Path) -> None:
-    """A row of panels a pair: clean, real, matched, noise levels, spectra."""
+    """Draws a row of panels a pair: clean, real, matched, noise levels, spectra."""
     pairs = list(dict.fromkeys(row.pair for row in rows))[:SHOWN]
     figure = Figure(figsize=(14, 2.7 * len(pairs)), layout="constrained")
     panels = figure.subplots(len(pairs), 5, squeeze=False)

@@ -33,7 +33,7 @@ _DECIMALS = (*[1] * 7, *[2] * 5, *[1] * LEVEL_BINS)
 
 
 def measure(folder: str) -> dict[str, np.ndarray]:
-    """Statistics of a folder of pairs: [images, columns] of all, and of each ISO known."""
+    """Measures the statistics of a folder of pairs: [images, columns] of all and each ISO known."""
     rows: dict[str, list[np.ndarray]] = {"all": []}
     pairs = sources.find_pairs(folder)
     pairs.sort(key=lambda pair: pair.iso or 0)
@@ -49,13 +49,13 @@ def measure(folder: str) -> dict[str, np.ndarray]:
 
 
 def means(values: np.ndarray) -> np.ndarray:
-    """[images, columns] -> [columns]; NaN where no image has that intensity."""
+    """Averages over images, [images, columns] -> [columns]; NaN where none has that intensity."""
     count = (~np.isnan(values)).sum(axis=0)
     return np.where(count, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def table(measured: dict[str, dict[str, np.ndarray]]) -> str:
-    """Markdown."""
+    """Writes the table in Markdown."""
     lines = [
         "Noise on the 0-255 scale, means over images; columns 0.06 to 0.94: standard deviation by",
         "clean intensity.",
@@ -74,7 +74,7 @@ def table(measured: dict[str, dict[str, np.ndarray]]) -> str:
 
 
 def draw(measured: dict[str, dict[str, np.ndarray]], path: Path) -> None:
-    """Standard deviation by intensity: a panel a data set, a line an ISO."""
+    """Draws the standard deviation by intensity: a panel a data set, a line an ISO."""
     centres = (np.arange(LEVEL_BINS) + 0.5) / LEVEL_BINS
     figure = Figure(figsize=(4.2 * len(measured), 3.4), layout="constrained")
     axes = figure.subplots(1, len(measured), squeeze=False)
@@ -91,7 +91,7 @@ def draw(measured: dict[str, dict[str, np.ndarray]], path: Path) -> None:
 
 
 def draw_batch(path: Path, **fields: str | float) -> None:
-    """A picture of the first rows of one training batch."""
+    """Draws a picture of the first rows of one training batch."""
     config = base_config().data
     config.update({"photos": "", "loader": "device"} | fields)
     mesh = Mesh(np.asarray(jax.devices()[:1]), ("data",))
@@ -102,7 +102,7 @@ def draw_batch(path: Path, **fields: str | float) -> None:
 
 
 def _title(folder: str) -> str:
-    """The end of a folder's path that tells it from the others."""
+    """Gives the end of a folder's path that tells it from the others."""
     return "/".join(Path(folder).parts[-2:])
 
 

@@ -26,7 +26,7 @@ from nt_jax.inference.loading import load_denoiser
 
 
 def read(path: Path, boxes: np.ndarray) -> list[np.ndarray]:
-    """The noisy boxes of an image, float32 [H, W, 3] in [0, 1]; not rounded to 8 bits.
+    """Reads the noisy boxes of an image, float32 [H, W, 3] in [0, 1]; not rounded to 8 bits.
 
     Args:
       path: of `images_srgb`, MATLAB 7.3.
@@ -47,7 +47,7 @@ def read(path: Path, boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def bundle(boxes: list[np.ndarray]) -> dict[str, object]:
-    """Contents of one image's file: denoised boxes, float [H, W, 3] in [0, 1]."""
+    """Makes the contents of one image's file: denoised boxes, float [H, W, 3] in [0, 1]."""
     cell = np.empty(len(boxes), dtype=object)  # savemat writes a row of cells
     for index, box in enumerate(boxes):
         cell[index] = np.clip(box, 0, 1).astype(np.float32)

@@ -54,7 +54,10 @@ class Cell(NamedTuple):
 
 
 def default_references() -> dict[str, np.ndarray]:
-    """Photographs with noise from weak to strong, uint8 or float [256, 256, 3], by name."""
+    """Adds noise from weak to strong to photographs.
+
+    They are uint8 or float [256, 256, 3], by name.
+    """
     noises = {
         "Gaussian 8": (data.coffee(), denoising.Noise("gaussian", (8, 8), (1, 1))),
         "Gaussian 45": (data.chelsea(), denoising.Noise("gaussian", (45, 45), (1, 1))),
@@ -69,7 +72,7 @@ def default_references() -> dict[str, np.ndarray]:
 
 
 def read_references(names: str) -> dict[str, np.ndarray]:
-    """Images by file name.
+    """Reads images by file name.
 
     Raises:
       InputError: fewer than two, too many for a row of pictures, or one that cannot be read.
@@ -83,7 +86,7 @@ def read_references(names: str) -> dict[str, np.ndarray]:
 def run_tools(
     model: Model, references: dict[str, np.ndarray], clean: np.ndarray
 ) -> dict[str, list[Cell]]:
-    """Each tool's settings in order, by the tool's title.
+    """Runs each tool's settings in order, by the tool's title.
 
     Args:
       model: any.
@@ -122,7 +125,7 @@ def run_tools(
 
 
 def draw(tools: dict[str, list[Cell]]) -> Figure:
-    """A row a tool: the photograph with each setting, and the level against the setting."""
+    """Draws a row a tool: the photograph with each setting, and the level against the setting."""
     columns = max(map(len, tools.values()))
     figure = Figure(figsize=(1.65 * columns + 2.8, 1.95 * len(tools)), layout="constrained")
     ratios = [1.0] * columns + [1.4]
@@ -156,7 +159,7 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 
 def table(tools: dict[str, list[Cell]]) -> str:
-    """Markdown, a line a setting."""
+    """Writes Markdown, a line a setting."""
     rows = [
         [title, cell.label, *(f"{value:.1f}" for value in cell.levels.values())]
         for title, cells in tools.items()

@@ -19,7 +19,7 @@ METRIC = "eval/psnr"
 
 
 def curves(study: Study) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and PSNR of each row, without the untrained network."""
+    """Reads steps and PSNR of each row, without the untrained network."""
     found = {}
     for name, workdirs in study.workdirs.items():
         steps, values = budget.curve(workdirs[0], METRIC)
@@ -29,7 +29,7 @@ def curves(study: Study) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def draw(titles: dict[str, str], found: dict[str, tuple[list[int], list[float]]]) -> Figure:
-    """A line a row."""
+    """Draws a line a row."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for name, (steps, values) in found.items():

@@ -42,7 +42,7 @@ _PAPER_STEPS = 60 * 2000
 
 
 def train(name: str, options: budget.Options, seed: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """Curves of one run by metric, and why it diverged or None."""
+    """Trains one run: its curves by metric, and why it diverged or None."""
     config = noisetransfer.get_config(options.budget.generator)
     budget.shorten(config, options.steps or (_PAPER_STEPS if options.name == "paper" else None))
     config.seed = seed
@@ -64,7 +64,7 @@ def train(name: str, options: budget.Options, seed: int, fields: dict[str, Any])
 
 
 def draw(runs: dict[str, list[dict[str, Any]]]) -> Figure:
-    """A panel a metric, a colour a run, a line a seed."""
+    """Draws a panel a metric, a colour a run, a line a seed."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = figure.subplots(1, len(METRICS))
     for axes, (metric, title) in zip(panels, METRICS.items(), strict=True):
@@ -79,7 +79,7 @@ def draw(runs: dict[str, list[dict[str, Any]]]) -> Figure:
 
 
 def table(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Markdown: the last and the best value of each metric, means over seeds."""
+    """Writes Markdown: the last and the best value of each metric, means over seeds."""
     header = ["losses"]
     for title in METRICS.values():
         header += [f"{title}: last", "best"]

@@ -72,7 +72,7 @@ NOISES = {
 
 
 def crops() -> dict[str, np.ndarray]:
-    """Crops with both flat places and detail, uint8 [256, 256, 3]."""
+    """Cuts crops with both flat places and detail, uint8 [256, 256, 3]."""
     whole = {
         "astronaut": (data.astronaut(), 0, 130),
         "chelsea": (data.chelsea(), 20, 60),
@@ -123,13 +123,13 @@ def by_command(folder: Path, reference: np.ndarray, clean: np.ndarray, model: st
 
 
 def numbers(noisy: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
-    """Level of the noise, of 255, and its correlation with the next pixel."""
+    """Measures the level of the noise, of 255, and its correlation with the next pixel."""
     noise = noisy.astype(np.float32) - clean.astype(np.float32)
     return float(noise.std()), float(np.mean(metrics.lag_autocorrelation(noise, 1)))
 
 
 def draw(images: Sequence[np.ndarray]) -> Image.Image:
-    """The middles of uint8 [H, W, 3] images beside each other, every pixel as a square."""
+    """Draws the middles of uint8 [H, W, 3] images beside each other, every pixel as a square."""
     start = (_SIDE - _SHOWN) // 2
     side = _SHOWN * _ZOOM
     canvas = Image.new("RGB", (len(images) * (side + _GAP) - _GAP, side), "white")
@@ -141,7 +141,7 @@ def draw(images: Sequence[np.ndarray]) -> Image.Image:
 
 
 def row(noise: Noise, seed: int, model: str) -> tuple[Image.Image, list[float]]:
-    """Picture of a noise, and level and lag 1 of the true and of the generated noise."""
+    """Draws a noise as a picture, and measures level and lag 1 of true and generated noise."""
     photos = crops()
     pair = [photos[noise.reference], photos[noise.clean]]
     if noise.grey:

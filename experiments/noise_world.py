@@ -36,7 +36,7 @@ _NEIGHBOUR, _QUANTILE = 5, 0.99
 
 @jax.jit
 def describe(clean: jax.Array, noisy: jax.Array) -> jax.Array:
-    """The numbers of images [N, H, W, 3] in [0, 1]: [N, 8]; see `NUMBERS`."""
+    """Measures the numbers of images [N, H, W, 3] in [0, 1]: [N, 8]; see `NUMBERS`."""
     measured = readings.decode(readings.measure(noisy - clean, clean).values)
     brightness = clean.mean(-1, keepdims=True)
     centred = brightness - brightness.mean((1, 2), keepdims=True)
@@ -60,7 +60,7 @@ def describe(clean: jax.Array, noisy: jax.Array) -> jax.Array:
 
 
 def describe_pairs(folder: str) -> np.ndarray:
-    """The numbers of all pairs of a folder that are large enough, [N, 8]."""
+    """Measures the numbers of all pairs of a folder that are large enough, [N, 8]."""
     rows = []
     for pair in sources.find_pairs(folder):
         clean, noisy = (sources.read_rgb(path) for path in (pair.clean, pair.noisy))
@@ -71,7 +71,7 @@ def describe_pairs(folder: str) -> np.ndarray:
 
 
 def sample_world(photos: list[str], count: int, seed: int = 0) -> np.ndarray:
-    """The numbers of `count` samples on random patches of photographs, [count, 8]."""
+    """Measures the numbers of `count` samples on random patches of photographs, [count, 8]."""
     images = [sources.read_rgb(path) for folder in photos for path in sources.find_photos(folder)]
     rng = np.random.default_rng(seed)
     options = camera.Options(processed=True)
@@ -92,7 +92,7 @@ def sample_world(photos: list[str], count: int, seed: int = 0) -> np.ndarray:
 
 
 def inside(world: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """bool [N]: which points lie in the cloud of the samples."""
+    """Tells which points lie in the cloud of the samples: bool [N]."""
     scale = world.std(axis=0)
     tree = cKDTree(world / scale)
     own = tree.query(world / scale, k=_NEIGHBOUR + 1)[0][:, -1]
@@ -101,7 +101,7 @@ def inside(world: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def table(world: np.ndarray, real: dict[str, np.ndarray]) -> str:
-    """Markdown: how many images of each folder are inside."""
+    """Writes Markdown: how many images of each folder are inside."""
     lines = ["| data set | images | inside the noise world |", "|---|---:|---:|"]
     for name, points in real.items():
         lines.append(f"| {name} | {len(points)} | {inside(world, points).sum()} |")
@@ -109,7 +109,7 @@ def table(world: np.ndarray, real: dict[str, np.ndarray]) -> str:
 
 
 def draw(world: np.ndarray, real: dict[str, np.ndarray], path: Path) -> None:
-    """Scatter plots of pairs of numbers: samples grey, real images coloured."""
+    """Draws scatter plots of pairs of numbers: samples grey, real images coloured."""
     figure = Figure(figsize=(16, 8.2), layout="constrained")
     for axis, (x, y) in zip(figure.subplots(2, 4).flat, _PANELS, strict=True):
         axis.scatter(world[:, x], world[:, y], s=4, color="0.8", label="noise world")

@@ -30,7 +30,7 @@ OURS = "noisetransfer"
 
 
 def config_of(row: str, size: str, steps: int) -> ConfigDict:
-    """A row's recipe of that size, ended after the steps.
+    """Makes a row's recipe of that size, ended after the steps.
 
     Raises:
       InputError: there is no such row.

@@ -32,7 +32,7 @@ _BLOCK = 32
 
 
 def spectrum(noise: np.ndarray) -> np.ndarray:
-    """Power spectral density of noise [H, W, 3], frequency 0 in the middle: [32, 32].
+    """Computes the power spectral density of noise [H, W, 3], frequency 0 in the middle: [32, 32].
 
     Mean over channels and half-overlapping blocks under a Hann window (Welch 1967). White noise of
     deviation s has about s² everywhere.
@@ -47,7 +47,7 @@ def spectrum(noise: np.ndarray) -> np.ndarray:
 
 
 def draw(clean: np.ndarray, noisy: Mapping[str, np.ndarray]) -> Figure:
-    """A row for each noisy version of a clean patch, uint8 [H, W, 3], sides of 32 or more."""
+    """Draws a row for each noisy version of a clean patch, uint8 [H, W, 3], sides of 32 or more."""
     spectra = [
         np.log10(np.maximum(spectrum(image.astype(np.float32) - clean), 1e-2))
         for image in noisy.values()
@@ -77,7 +77,7 @@ def draw(clean: np.ndarray, noisy: Mapping[str, np.ndarray]) -> Figure:
 
 
 def pair_of(pairs: Path | None, number: int) -> Images:
-    """The pair of that number, or a photograph with noise of the camera model.
+    """Reads the pair of that number, or makes a photograph with noise of the camera model.
 
     Raises:
       InputError: there is none.

@@ -33,7 +33,7 @@ _GAIN = 4
 
 
 def looks(clean: np.ndarray, noisy: np.ndarray) -> dict[str, Any]:
-    """Level, histogram and autocorrelation of a noise.
+    """Measures level, histogram and autocorrelation of a noise.
 
     Args:
       clean, noisy: uint8 [H, W, 3].

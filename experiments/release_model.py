@@ -124,7 +124,7 @@ def release_networks(workdir: Path, output: Path) -> None:
 
 
 def _halved(trees: dict[str, Any]) -> dict[str, Any]:
-    """Weights in 16 bits; counts, which would not fit, as they are."""
+    """Converts weights to 16 bits; counts, which would not fit, stay as they are."""
 
     def halved(leaf: np.ndarray) -> np.ndarray:
         return leaf if np.issubdtype(leaf.dtype, np.integer) else leaf.astype(np.float16)
@@ -133,7 +133,7 @@ def _halved(trees: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's config without where on this machine its data lay."""
+    """Copies a run's config without where on this machine its data lay."""
     recipe = copy.deepcopy(config)
     for section, field in (
         ("data", "photos"),
@@ -147,12 +147,12 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_machine(spec: str) -> str:
-    """Folders of a config by their last two names: where they lay concerns nobody."""
+    """Shortens folders of a config to their last two names: where they lay concerns nobody."""
     return ",".join("/".join(part.split("/")[-2:]) for part in spec.split(","))
 
 
 def _held_out(metrics: Path, step: int) -> dict[str, Any]:
-    """The last evaluation up to a step, with its own step."""
+    """Finds the last evaluation up to a step, with its own step."""
     found: dict[str, Any] = {}
     for record in read_metrics(metrics):
         if record["step"] <= step and any(name.startswith("eval/") for name in record):
@@ -161,7 +161,7 @@ def _held_out(metrics: Path, step: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", type=Path, help="training run")
     parser.add_argument("--model", help="with --reader: bundled name, workdir or model folder")

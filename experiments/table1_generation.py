@@ -79,7 +79,7 @@ class About(NamedTuple):
     seconds: float | None = None
 
     def cells(self) -> list[str]:
-        """Its cells of the table."""
+        """Writes its cells of the table."""
         hours = None if self.seconds is None else f"{self.seconds / 3600:.2f}"
         numbers = (f"{n:,}" if n is not None else "–" for n in (self.parameters, self.steps))
         return [self.told, *numbers, hours or "–"]
@@ -92,7 +92,7 @@ def about_model(model: Generator) -> About:
 
 
 def about_others(methods: Sequence[str]) -> dict[str, About]:
-    """Of rows that are not models: nothing is trained, but what a user's method does."""
+    """Describes rows that are not models: nothing is trained, but what a user's method does."""
     rows = {name: About("the reference") for name in methods}
     for name, method in BASELINES.items():
         rows[name] = About("nothing" if method in BLIND else "the reference", 0, 0, 0.0)
@@ -102,7 +102,7 @@ def about_others(methods: Sequence[str]) -> dict[str, About]:
 def synthetic_samples(
     kind: str, photos: Sequence[ImageFile], folder: Path, seed: int
 ) -> list[Sample]:
-    """Photographs, the middle of large ones, with synthetic noise as files, of spread levels.
+    """Writes photographs, the middle of large ones, with synthetic noise of spread levels as files.
 
     Two photographs in turn share a level, so that one can be the other's reference. Beside the
     noisy image lies a second draw of the same noise: what a perfect generator would give.
@@ -141,7 +141,7 @@ def score(
     place: str,
     asked: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`rows` of the JSON of `eval generation` by reference, kept in the output."""
+    """Computes `rows` of the JSON of `eval generation` by reference, kept in the output."""
     results = {}
     for reference in REFERENCES:
         broken = Broken(skip=reference == "other")
@@ -175,7 +175,7 @@ def _estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
 
 
 def table(results: Mapping[str, Any], about: Mapping[str, About]) -> str:
-    """Markdown of one set: a row a generator, and the floor."""
+    """Writes Markdown of one set: a row a generator, and the floor."""
     columns = generation.columns()
     titles = [f"{columns[metric].title}, {reference}" for metric, reference in COLUMNS]
     rows = []

@@ -78,7 +78,7 @@ class Study(NamedTuple):
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The flags that say what is trained."""
+    """Adds the flags that say what is trained."""
     parser.add_argument("--model", default="", help="for `generated`: names or folders, a,b")
     parser.add_argument("--pairs", required=True, type=Path, help="folder of pairs to train on")
     parser.add_argument("--val", required=True, help="folders of other pairs, comma-separated")
@@ -146,7 +146,7 @@ def _make_noise(method: Method, pairs_folder: Path, folder: Path, draws: int, se
 
 
 def score_all(study: Study, val: str, options: budget.Options) -> dict[str, dict[str, Any]]:
-    """Scores by set and row: a list of `budget.Scores`, one a seed."""
+    """Computes scores by set and row: a list of `budget.Scores`, one a seed."""
     results: dict[str, dict[str, Any]] = {}
     steps = int(study.config.train.steps)
     for folder in budget.split(val):
@@ -160,7 +160,7 @@ def score_all(study: Study, val: str, options: budget.Options) -> dict[str, dict
 
 
 def gaps(scores: dict[str, list[budget.Scores]]) -> dict[str, Estimate]:
-    """PSNR of each row less that of the true noise's; none without that row."""
+    """Computes PSNR of each row less that of the true noise's; none without that row."""
     if TRUE not in scores:
         return {}
     true = [s.psnr for s in scores[TRUE]]
@@ -172,7 +172,7 @@ def gaps(scores: dict[str, list[budget.Scores]]) -> dict[str, Estimate]:
 
 
 def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str:
-    """Markdown of one set."""
+    """Writes Markdown of one set."""
     found = gaps(scores)
     rows = [
         [

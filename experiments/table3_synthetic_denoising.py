@@ -88,7 +88,7 @@ _Scores = dict[str, list[np.ndarray]]
 
 
 def rows_of(args: Namespace) -> dict[str, Row]:
-    """The rows that the flags ask for, by name.
+    """Makes the rows that the flags ask for, by name.
 
     Raises:
       InputError: there is none, or an unknown one, or a model is missing.
@@ -143,7 +143,7 @@ def train_all(
 
 
 def _extract(kind: str, photos: Path, options: budget.Options, seed: int) -> Path:
-    """Folder of pairs with noise taken out of photographs with that noise."""
+    """Makes a folder of pairs with noise taken out of photographs with that noise."""
     files = find_photos(photos)
     if len(files) < 2:
         raise InputError(f"{photos}: one photograph only; a reference is another")
@@ -163,7 +163,7 @@ def _extract(kind: str, photos: Path, options: budget.Options, seed: int) -> Pat
 def score_all(
     workdirs: Mapping[str, list[Path]], steps: int, bsds: Path, options: budget.Options
 ) -> dict[str, _Scores]:
-    """Scores by column, row and seed: [4, images]."""
+    """Computes scores by column, row and seed: [4, images]."""
     photos = usable_photos(bsds, Broken(skip=False))[: options.budget.images]
     scenes = denoising.scenes_of_photos(photos)
     results: dict[str, _Scores] = {}
@@ -191,7 +191,7 @@ def score_all(
 
 
 def _ranges(noise: denoising.Noise) -> list[tuple[float, float]]:
-    """Those that the kind of noise uses."""
+    """Lists the ranges that the kind of noise uses."""
     used = []
     if "gaussian" in noise.kind:
         used.append(noise.sigma)
@@ -201,7 +201,7 @@ def _ranges(noise: denoising.Noise) -> list[tuple[float, float]]:
 
 
 def estimates(scores: _Scores) -> dict[str, dict[str, Estimate | None]]:
-    """PSNR, SSIM and gap to the true noise's row, by row."""
+    """Estimates PSNR, SSIM and gap to the true noise's row, by row."""
     found: dict[str, dict[str, Estimate | None]] = {}
     for name, seeds in scores.items():
         gap = None
@@ -217,7 +217,7 @@ def estimates(scores: _Scores) -> dict[str, dict[str, Estimate | None]]:
 def tables(
     titles: Mapping[str, str], found: Mapping[str, Mapping[str, Mapping[str, Estimate | None]]]
 ) -> dict[str, str]:
-    """Markdown by heading: PSNR, SSIM, gaps, and what is published.
+    """Writes Markdown by heading: PSNR, SSIM, gaps, and what is published.
 
     Args:
       titles: of the rows, by name.

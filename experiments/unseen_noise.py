@@ -39,29 +39,32 @@ Noise = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def white(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian, each value for itself."""
+    """Adds Gaussian noise, each value for itself."""
     return image + rng.normal(0, _SIGMA, image.shape)
 
 
 def salt_and_pepper(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """5 % of the pixels black or white."""
+    """Turns 5 % of the pixels black or white."""
     draws = rng.random(image.shape[:2])[..., None]
     return np.where(draws < 0.025, 0, np.where(draws > 0.975, 255, image))
 
 
 def blurred(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian, correlated over several pixels: a blur of 1.5 pixels, brought back to its level."""
+    """Adds Gaussian noise, correlated over several pixels.
+
+    It has a blur of 1.5 pixels and is brought back to its level.
+    """
     noise = ndimage.gaussian_filter(rng.normal(size=image.shape), (1.5, 1.5, 0))
     return image + _SIGMA * noise / noise.std()
 
 
 def stripes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each row brighter or darker, as a sensor's rows read out with an offset."""
+    """Makes each row brighter or darker, as a sensor's rows read out with an offset."""
     return image + rng.normal(0, _SIGMA, (len(image), 1, 1))
 
 
 def artefacts(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """JPEG of quality 10; nothing is random."""
+    """Compresses the image to JPEG of quality 10; nothing is random."""
     del rng
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=10)
@@ -80,7 +83,7 @@ NOISES: dict[str, Noise] = {
 def transfer_all(
     model: Model, clean: np.ndarray, photo: np.ndarray
 ) -> dict[str, tuple[Images, np.ndarray]]:
-    """Clean, reference and truly noisy image, and the generated one, by noise.
+    """Makes clean, reference and truly noisy image, and the generated one, by noise.
 
     Args:
       model: any.
@@ -99,7 +102,7 @@ def transfer_all(
 
 
 def errors(images: Images, generated: np.ndarray) -> dict[str, float]:
-    """Level (0 to 255 scale) and lag-1 correlation, true and generated, AKLD and KS."""
+    """Measures level (0 to 255 scale) and lag-1 correlation, true and generated, AKLD and KS."""
     noises = [
         image.astype(np.float32) - images.clean.astype(np.float32)
         for image in (images.noisy, generated)
@@ -118,7 +121,7 @@ def errors(images: Images, generated: np.ndarray) -> dict[str, float]:
 
 
 def draw(found: Mapping[str, tuple[Images, np.ndarray]]) -> Figure:
-    """A row a noise: true, generated, and both noises, times 4."""
+    """Draws a row a noise: true, generated, and both noises, times 4."""
     figure = Figure(figsize=(9, 2.35 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 4, squeeze=False)
     for row, (name, (images, generated)) in zip(grid, found.items(), strict=True):

@@ -65,7 +65,7 @@ class Scored(NamedTuple):
     side: int | None
 
     def scenes(self, pairs: list[Pair]) -> list[denoising.Scene]:
-        """These images of the pairs."""
+        """Lists these images of the pairs."""
         count = min(self.images or len(pairs), len(pairs))
         chosen = [pairs[index * len(pairs) // count] for index in range(count)]
         return [
@@ -107,7 +107,7 @@ def _estimated(make: Callable[[float], Denoise]) -> Denoise:
 def _score(
     denoise: dict[str, Denoise], scored: list[denoising.Scene]
 ) -> tuple[dict[str, Scores], float]:
-    """Scores by row, the noisy input's too, and the seconds that all took per image."""
+    """Computes scores by row, the noisy input's too, and the seconds that all took per image."""
     begun = time.monotonic()
     evaluation = denoising.evaluate(denoise, scored, Broken(False))
     seconds = (time.monotonic() - begun) / len(scored) / len(denoise)
@@ -117,7 +117,7 @@ def _score(
 def _by_hand(
     make: Callable[[float], Denoise], scored: list[denoising.Scene]
 ) -> tuple[Scores, float]:
-    """Of each image the scores of the strength with the best PSNR, as a person would choose."""
+    """Picks for each image the scores of the strength with the best PSNR, as a person would."""
     scores, seconds = _score({str(sigma): make(sigma) for sigma in _SIGMAS}, scored)
     scores.pop(denoising.NOISY)
     best = np.argmax([rows["psnr"] for rows in scores.values()], axis=0)
@@ -130,7 +130,7 @@ def _by_hand(
 
 
 def _copied(pairs: list[Pair], folder: Path, roles: tuple[str, ...]) -> Path:
-    """A folder of the pairs' files, in one folder per role if there are two."""
+    """Copies the pairs' files to a folder, in one folder per role if there are two."""
     for role in roles:
         target = folder / role if len(roles) > 1 else folder
         target.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def _adapted(yours: list[Pair], photos: int, pairs: int, work: Path, minutes: fl
 
 
 def _ceiling(yours: list[Pair], work: Path, minutes: float) -> Path:
-    """A workdir of the bundled denoiser trained on true pairs, stopped on some of them."""
+    """Trains the bundled denoiser on true pairs, stopped on some of them; returns the workdir."""
     held_out = yours[::_ONE_IN]
     train = [pair for pair in yours if pair not in held_out] or yours
     for name, chosen in (("train", train), ("held_out", held_out)):
@@ -163,7 +163,7 @@ def _ceiling(yours: list[Pair], work: Path, minutes: float) -> Path:
 def _make_row(
     row: str, yours: list[Pair], scored: list[denoising.Scene], work: Path, minutes: float
 ) -> dict[str, tuple[Scores, float]]:
-    """Scores and seconds per image, by the title of each line of the table."""
+    """Computes scores and seconds per image, by the title of each line of the table."""
     kind, _, number = row.partition("-")
     chosen: Any
     if row == "bundled":
@@ -191,7 +191,7 @@ def _make_row(
 
 
 def _camera(folder: str, rows: list[str], output: Path, minutes: float, which: Scored) -> str:
-    """The table of one camera."""
+    """Writes the table of one camera."""
     pairs = find_pairs(folder)
     yours = pairs[::2]
     if len(pairs) < 2:

@@ -36,7 +36,10 @@ class _Network(nn.Module):
 
 
 def halves(image: Array) -> Array:
-    """Means of both diagonals of each 2x2 square: [H, W, C], even sides -> [2, H/2, W/2, C]."""
+    """Averages both diagonals of each 2x2 square.
+
+    From [H, W, C] of even sides to [2, H/2, W/2, C].
+    """
     upper_left, upper_right = image[::2, ::2], image[::2, 1::2]
     lower_left, lower_right = image[1::2, ::2], image[1::2, 1::2]
     return jnp.stack([upper_right + lower_left, upper_left + lower_right]) / 2
@@ -47,7 +50,7 @@ def _denoised(params: Tree, images: Array) -> Array:
 
 
 def _loss(params: Tree, noisy: Array) -> Array:
-    """The paper's: one half predicts the other, and halving commutes with denoising."""
+    """Computes the paper's loss: one half predicts the other; halving commutes with denoising."""
     of_halves = _denoised(params, halves(noisy))
     residual = jnp.square(of_halves - halves(noisy)[::-1]).mean()
     consistency = jnp.square(of_halves - halves(_denoised(params, noisy[None])[0])).mean()

@@ -67,7 +67,7 @@ class TorchUNet:
 
 
 def _space_to_depth(x: torch.Tensor) -> torch.Tensor:
-    """Pixels of each 2x2 square as channels, those of a pixel side by side, as ours."""
+    """Rearranges pixels of each 2x2 square as channels, those of a pixel side by side, as ours."""
     count, channels, height, width = x.shape
     x = x.reshape(count, channels, height // 2, 2, width // 2, 2).permute(0, 3, 5, 1, 2, 4)
     x = x.reshape(count, 4 * channels, height // 2, width // 2)

@@ -49,7 +49,7 @@ class Program(NamedTuple):
 
 
 def jax_program(config: Any, images: np.ndarray, number_format: str) -> Program:
-    """Our step."""
+    """Compiles our step."""
     dtype, precision = _FORMATS[number_format]
     with jax.default_matmul_precision(precision):
         step = jax_step(config, images, dtype)
@@ -62,7 +62,10 @@ def jax_program(config: Any, images: np.ndarray, number_format: str) -> Program:
 def torch_program(
     config: Any, images: np.ndarray, device: str, number_format: str, flop: float, compiled: bool
 ) -> Program:
-    """PyTorch's step; its memory is the peak of the second step, after convolutions are chosen."""
+    """Makes the program of PyTorch's step.
+
+    Its memory is the peak of the second step, after convolutions are chosen.
+    """
     on_gpu = device == "cuda"
     before = torch.cuda.memory_allocated() if on_gpu else 0
     bf16 = number_format == "bf16"
@@ -76,7 +79,7 @@ def torch_program(
 
 
 def torch_flop(config: Any, images: np.ndarray, device: str) -> float:
-    """FLOP of PyTorch's products and convolutions in one step."""
+    """Counts the FLOP of PyTorch's products and convolutions in one step."""
     run = torch_step(config, images, device)
     with FlopCounterMode(display=False) as counter:
         run()
@@ -86,7 +89,7 @@ def torch_flop(config: Any, images: np.ndarray, device: str) -> float:
 def make_programs(
     config: Any, images: np.ndarray, device: str
 ) -> tuple[dict[str, Program], list[str]]:
-    """The programs to time, and a line on each that cannot run here."""
+    """Makes the programs to time, and a line on each that cannot run here."""
     formats, left_out = list(_FORMATS), []
     if device == "cpu":
         formats.remove("tf32")

@@ -67,13 +67,16 @@ def main() -> None:
 
 
 def slope(rows: list[dict[str, Any]], cause: str) -> float:
-    """Least-squares slope of the logarithm of seconds over that of the cause."""
+    """Computes the least-squares slope of the logarithm of seconds over that of the cause."""
     points = [(row["value"], row["processor s"]) for row in rows if row["cause"] == cause]
     return float(np.polyfit(*np.log(points).T, 1)[0])
 
 
 def measure_point(cause: str, value: float, repeats: int) -> dict[str, Any]:
-    """Processor seconds of one run and this process's memory, GB, at one point of a curve."""
+    """Measures processor seconds of one run and this process's memory at one point of a curve.
+
+    The memory is in GB.
+    """
     use_compilation_cache()
     if cause == "images":
         seconds, flop = start_up(int(value)), None
@@ -85,7 +88,7 @@ def measure_point(cause: str, value: float, repeats: int) -> dict[str, Any]:
 
 
 def step(cause: str, value: int) -> tuple[Callable[[], Any], float]:
-    """A training step, and its GFLOP by XLA's count."""
+    """Makes a training step and reads its GFLOP by XLA's count."""
     import jax
 
     from experiments.bench.jax_step import jax_step
@@ -99,7 +102,7 @@ def step(cause: str, value: int) -> tuple[Callable[[], Any], float]:
 
 
 def transfer(megapixels: float) -> tuple[Callable[[], Any], None]:
-    """A transfer by the bundled model."""
+    """Makes a transfer by the bundled model."""
     from nt_jax.inference.loading import load
 
     model = load()
@@ -115,7 +118,10 @@ def transfer(megapixels: float) -> tuple[Callable[[], Any], None]:
 
 
 def start_up(images: int) -> float:
-    """Processor seconds of the second start with so many tiles: their pixels mapped from a file."""
+    """Measures processor seconds of the second start with so many tiles.
+
+    Their pixels are mapped from a file.
+    """
     from nt_jax.data.catalogue.sources import find_photos
     from nt_jax.data.sampling.bank import load_bank
 

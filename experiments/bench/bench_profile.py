@@ -42,7 +42,7 @@ class Instruction(NamedTuple):
 
 
 def instructions(text: str) -> tuple[dict[str, Instruction], dict[str, set[str]]]:
-    """Instructions by name, and the opcodes of each computation, of an HLO module's text."""
+    """Reads instructions by name, and each computation's opcodes, from an HLO module's text."""
     found: dict[str, Instruction] = {}
     opcodes: dict[str, set[str]] = defaultdict(set)
     # A fusion may be without a name; that of the heaviest operation in it will do.
@@ -73,14 +73,14 @@ def kind(instruction: Instruction, opcodes: dict[str, set[str]]) -> str:
 
 
 def place(source: str) -> str:
-    """Network and direction by the name of the operation in the program."""
+    """Tells network and direction by the name of the operation in the program."""
     lowered = source.lower()
     network = next((n for n in ("generator", "discriminator") if n in lowered), "rest")
     return f"{network}, {'backward' if 'transpose(' in lowered else 'forward'}"
 
 
 def profiled(run: Any, repeats: int) -> dict[str, float]:
-    """Seconds of each instruction, by name, a run."""
+    """Measures the seconds of each instruction, by name, a run."""
     totals: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -30,13 +30,13 @@ _STEPS = 3
 
 
 def random_batch(size: int, patch: int) -> dict[str, np.ndarray]:
-    """Images of a training batch; every step's are the same."""
+    """Draws the images of a training batch; every step's are the same."""
     images = measure.random_images(size, patch)
     return dict(zip(("clean", "noisy", "reference"), images, strict=True))
 
 
 def run(config: Any, devices: int, batch: dict[str, np.ndarray], repeats: int) -> tuple[Any, float]:
-    """State after 3 steps, on the host, and the median time of a step after that."""
+    """Trains 3 steps: the state after them, on the host, and the median time of a later step."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     networks = make_networks(config.model)
     step = jit_train_step(config, networks, mesh)
@@ -56,7 +56,7 @@ def run(config: Any, devices: int, batch: dict[str, np.ndarray], repeats: int) -
 
 
 def difference(ours: Any, expected: Any) -> float:
-    """Largest absolute difference of two states."""
+    """Computes the largest absolute difference of two states."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
     return max(float(np.abs(np.subtract(a, b, dtype=np.float64)).max()) for a, b in pairs)
 

@@ -117,7 +117,7 @@ def _run(arguments: list[str], environment: dict[str, str]) -> str:
 
 
 def _seconds(arguments: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Wall and processor seconds of a process, from its start to its end."""
+    """Measures wall and processor seconds of a process, from its start to its end."""
     wall, before = time.perf_counter(), os.times()
     _run(arguments, environment)
     after = os.times()

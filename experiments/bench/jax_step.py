@@ -31,7 +31,7 @@ class JaxStep(NamedTuple):
 
 
 def jax_step(config: Any, images: np.ndarray, dtype: Any = jnp.float32) -> JaxStep:
-    """The step of a training config on the first device.
+    """Compiles the step of a training config on the first device.
 
     Args:
       config: training config.

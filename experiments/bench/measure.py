@@ -24,7 +24,7 @@ PRESETS = {"full": ("paper", 4, 96), "small": ("small", 8, 48), "smoke": ("smoke
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """The flags every benchmark has."""
+    """Makes a parser of the flags every benchmark has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="small", help="networks")
     parser.add_argument("--repeats", type=int, default=10, help="timed runs after the warm-up")
@@ -33,7 +33,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def preset_config(preset: str, batch: int | None, patch: int | None) -> Any:
-    """The preset's training config with its batch and patch size, or those given."""
+    """Makes the preset's training config with its batch and patch size, or those given."""
     recipe, default_batch, default_patch = PRESETS[preset]
     config = get_config(recipe)
     config.train.batch_size = batch or default_batch
@@ -42,13 +42,13 @@ def preset_config(preset: str, batch: int | None, patch: int | None) -> Any:
 
 
 def random_images(batch: int, patch: int) -> np.ndarray:
-    """Clean, noisy and reference images of a batch, [3, B, H, W, 3] float32 in [0, 1]."""
+    """Draws clean, noisy and reference images of a batch, [3, B, H, W, 3] float32 in [0, 1]."""
     images = np.random.default_rng(0).uniform(size=(3, batch, patch, patch, 3))
     return images.astype(np.float32)
 
 
 def seconds(function: Callable[[], Any], repeats: int, warm_up: int = 2) -> list[float]:
-    """Times of single calls, each until its result is there."""
+    """Measures the times of single calls, each until its result is there."""
     times = []
     for index in range(warm_up + repeats):
         begun = time.perf_counter()
@@ -61,7 +61,7 @@ def seconds(function: Callable[[], Any], repeats: int, warm_up: int = 2) -> list
 def interleaved(
     functions: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 2
 ) -> dict[str, list[float]]:
-    """As `seconds`, of several functions in turn, so that all meet the same machine."""
+    """Measures as `seconds`, several functions in turn, so that all meet the same machine."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for index in range(warm_up + repeats):
         for name, function in functions.items():
@@ -71,7 +71,7 @@ def interleaved(
 
 
 def product_rate(dtype: Any = jnp.float32, size: int = 4096) -> float:
-    """FLOP/s of a matrix product on this machine, now: size x size, best of five."""
+    """Measures FLOP/s of a matrix product on this machine, now: size x size, best of five."""
     # Random, as a GPU multiplies equal numbers faster than others.
     a = prng.normal(prng.key(0), (size, size)).astype(dtype)
     product = jax.jit(lambda a, b: a @ b)
@@ -79,7 +79,7 @@ def product_rate(dtype: Any = jnp.float32, size: int = 4096) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes: the accelerator's peak where it tells, else this process's."""
+    """Reads the peak of memory in bytes: the accelerator's where it tells, else this process's."""
     stats = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
@@ -87,13 +87,13 @@ def peak_memory() -> int:
 
 
 def cost(stage: jax.stages.Lowered | jax.stages.Compiled) -> dict[str, float]:
-    """FLOP and bytes of a lowered or compiled function, by XLA's count."""
+    """Counts FLOP and bytes of a lowered or compiled function, by XLA's count."""
     analysis = stage.cost_analysis() or {}
     return {"flop": analysis.get("flops", 0.0), "bytes": analysis.get("bytes accessed", 0.0)}
 
 
 def summary(times: list[float]) -> dict[str, float]:
-    """Median, fastest and slowest of some times."""
+    """Summarises some times: median, fastest and slowest."""
     return {"median_s": statistics.median(times), "min_s": min(times), "max_s": max(times)}
 
 

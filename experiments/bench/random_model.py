@@ -13,7 +13,7 @@ from nt_jax.models.spectral import spectral_normalize, update_spectral
 
 
 def random_model(sizes: Any) -> Model:
-    """A model of a training config's sizes (`config.model`)."""
+    """Makes a model of a training config's sizes (`config.model`)."""
     networks = make_networks(sizes)
 
     @jax.jit

@@ -216,7 +216,7 @@ class Trainer:
         return F.conv2d(F.pad(x, (10, 10, 10, 10), mode="reflect"), self.blur, groups=3)
 
     def step(self, clean: Tensor, noisy: Tensor, reference: Tensor) -> float:
-        """One update of everything; [B, 3, H, W] images."""
+        """Makes one update of everything; [B, 3, H, W] images."""
         d = self.discriminator
         with torch.no_grad():
             key = self.key_encoder.embed(reference)[1]
@@ -253,7 +253,7 @@ class Trainer:
 
     @torch.inference_mode()
     def transfer(self, clean: Tensor, embedding: Tensor) -> Tensor:
-        """[1, 3, H, W] in one piece, spectral norms fixed."""
+        """Transfers noise to [1, 3, H, W] in one piece, spectral norms fixed."""
         self.generator.eval()
         noisy = (clean + self.generator(clean, embedding)).clamp(0, 1)
         self.generator.train()
@@ -268,7 +268,7 @@ def torch_step(
     bf16: bool = False,
     compiled: bool = False,
 ) -> Callable[[], float]:
-    """A function that makes one training step; reading the loss waits for the device.
+    """Makes a function for one training step; reading the loss waits for the device.
 
     Args:
       config: training config.

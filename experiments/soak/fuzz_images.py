@@ -58,13 +58,13 @@ def _ring(number: int, frame: FrameType | None) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had."""
+    """Reads the most memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @functools.cache
 def _stream_of_stderr() -> TextIO:
-    """One stream for all commands: a library's log keeps the one it first met."""
+    """Opens one stream for all commands: a library's log keeps the one it first met."""
     return open(2, "w", buffering=1, closefd=False)
 
 
@@ -160,19 +160,19 @@ def tiny_model(folder: Path) -> Path:
 
 
 def everything(folder: Path) -> set[str]:
-    """All there is below a folder."""
+    """Lists all there is below a folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 def _without_network(model: Any, clean: np.ndarray, *_: Any, tile: int, **__: Any) -> Iterator[Any]:
-    """In place of `Model.transfer_tiles` for bombs, where the network would take minutes."""
+    """Replaces `Model.transfer_tiles` for bombs, where the network would take minutes."""
     from nt_jax.inference.tiles import over_tiles
 
     return over_tiles(clean, model.windows(*clean.shape[:2], tile), lambda inputs, *_: inputs)
 
 
 def fuzz_transfer(files: list[Path], work: Path, outcomes: Outcomes) -> None:
-    """Each file alone through transfer's main; the bombs' pixels pass by the network."""
+    """Runs each file alone through transfer's main; the bombs' pixels pass by the network."""
     from nt_jax import transfer
     from nt_jax.images import read_photo
     from nt_jax.inference import loading
@@ -203,7 +203,7 @@ def fuzz_transfer(files: list[Path], work: Path, outcomes: Outcomes) -> None:
 
 
 def fuzz_prepare(files: list[Path], work: Path, outcomes: Outcomes) -> None:
-    """All files together through prepare's main: photographs, then noisy halves of pairs."""
+    """Runs all files together through prepare's main: photographs, then noisy halves of pairs."""
     from nt_jax import prepare
     from nt_jax.data.catalogue import prepared
 
@@ -242,7 +242,7 @@ def fuzz_prepare(files: list[Path], work: Path, outcomes: Outcomes) -> None:
 
 
 def fuzz_processes(files: list[Path], work: Path, outcomes: Outcomes) -> None:
-    """Each file alone through `python -m nt_jax.transfer`."""
+    """Runs each file alone through `python -m nt_jax.transfer`."""
     output = work / "by_process"
     for path in files:
         command = [sys.executable, "-m", "nt_jax.transfer", f"--model={work / 'model'}"]

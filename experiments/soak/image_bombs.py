@@ -9,7 +9,7 @@ from experiments.soak.image_mutations import PNG_MAGIC, SIDE, chunk, png, save
 
 
 def bombs() -> dict[str, bytes]:
-    """Small files that declare, and some of which hold, as much as is just taken, or more.
+    """Makes small files that declare, and some of which hold, as much as is just taken, or more.
 
     Taken are up to 205 megapixels, 100 of the costly kinds.
     """
@@ -49,7 +49,7 @@ def _resized_jpeg(data: bytes, side: int) -> bytes:
 
 
 def _hollow_tiff(side: int, samples: int = 3) -> bytes:
-    """A 16-bit TIFF that says where its one strip is, and has none."""
+    """Makes a 16-bit TIFF that says where its one strip is, and has none."""
     tags = [
         *((256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 16), (259, 3, 1, 1)),
         *((262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, samples), (278, 4, 1, side)),
@@ -65,7 +65,7 @@ def _hollow_bmp(side: int) -> bytes:
 
 
 def _black_webp(side: int) -> bytes:
-    """A lossless WebP of one colour, whose codes have no bits: 24 bytes for any size."""
+    """Makes a lossless WebP of one colour, whose codes have no bits: 24 bytes for any size."""
     bits = (side - 1) | (side - 1) << 14
     for code in range(5):  # simple, of one symbol, that is 0
         bits |= 1 << (32 + 3 + 4 * code)

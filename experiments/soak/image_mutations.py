@@ -27,7 +27,7 @@ def _pixels() -> np.ndarray:
 
 
 def save(image: Image.Image, kind: str, **options: object) -> bytes:
-    """The file of an image, of a kind by Pillow's name."""
+    """Makes the file of an image, of a kind by Pillow's name."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -42,19 +42,22 @@ def _tiff(array: np.ndarray, **options: object) -> bytes:
 def png(
     width: int, height: int, raw: bytes, depth: int = 8, colour: int = 2, more: bytes = b""
 ) -> bytes:
-    """A PNG of unpacked rows, each after its filter's byte; `more`: chunks before the pixels."""
+    """Makes a PNG of unpacked rows, each after its filter's byte.
+
+    `more`: chunks before the pixels.
+    """
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     body = chunk(b"IHDR", header) + more + chunk(b"IDAT", zlib.compress(raw, 9))
     return PNG_MAGIC + body + chunk(b"IEND", b"")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Makes a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def sound_files() -> dict[str, bytes]:
-    """A small file of each kind that is read, by a name with its extension."""
+    """Makes a small file of each kind that is read, by a name with its extension."""
     rgb = _pixels()
     wide = rgb.astype(np.uint16) * 257
     image = Image.fromarray(rgb)
@@ -129,7 +132,7 @@ def _remove(data: bytes, chance: random.Random) -> bytes:
 
 
 def _extreme(data: bytes, chance: random.Random) -> bytes:
-    """An extreme number of 1, 2 or 4 bytes, in either order, mostly in the header."""
+    """Writes an extreme number of 1, 2 or 4 bytes, in either order, mostly in the header."""
     kind = chance.choice(("B", ">H", "<H", ">I", "<I"))
     number = struct.pack(kind, chance.choice(_EXTREMES) & (256 ** struct.calcsize(kind) - 1))
     at = chance.randrange(min(len(data), chance.choice((64, 300, len(data)))))
@@ -156,7 +159,7 @@ def _noise(data: bytes, chance: random.Random) -> bytes:
 
 
 def _png_header(data: bytes, chance: random.Random) -> bytes:
-    """Another size, depth, colour type or interlacing with the right checksum."""
+    """Sets another size, depth, colour type or interlacing with the right checksum."""
     header = bytearray(data[16:29])
     for _ in range(chance.randint(1, 2)):
         field = chance.choice(("size", "size", "depth", "colour", "interlace"))
@@ -175,7 +178,7 @@ def _text_bomb() -> bytes:
 
 
 def _png_metadata(data: bytes, chance: random.Random) -> bytes:
-    """Chunks of random bytes, or of a text that unpacks to 100 MB."""
+    """Inserts chunks of random bytes, or of a text that unpacks to 100 MB."""
     more = chance.choice(
         (
             lambda: chunk(b"eXIf", b"MM\0*" + chance.randbytes(60)),
@@ -207,7 +210,7 @@ def _jpeg_exif(data: bytes, chance: random.Random) -> bytes:
 
 
 def _tiff_tag(data: bytes, chance: random.Random) -> bytes:
-    """Another type, count or value of some tags, of the size and the strips above all."""
+    """Sets another type, count or value of some tags, of the size and the strips above all."""
     order = ">" if data[:2] == b"MM" else "<"
     if data[2:4] not in (b"*\0", b"\0*"):
         return _extreme(data, chance)
@@ -266,7 +269,7 @@ _OF_FORMAT: dict[str, tuple[Mutation, ...]] = {
 
 
 def mutations(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of `count` files; names are unique."""
+    """Makes (name, content) of `count` files; names are unique."""
     chance = random.Random(seed)
     sound = sorted(sound_files().items())
     for number in range(count):

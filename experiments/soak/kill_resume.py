@@ -35,7 +35,7 @@ _FIRST_LINE, _FIRST_STEP = "data:", "first step"
 
 
 def command(light: bool, workdir: Path, options: list[str]) -> list[str]:
-    """The training command, or that of the tests, which starts faster."""
+    """Builds the training command, or that of the tests, which starts faster."""
     program = ["tests/light_main.py"] if light else ["-m", "nt_jax.main"]
     return [sys.executable, "-u", *program, f"--workdir={workdir}", *options]
 
@@ -111,13 +111,13 @@ def wait(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
 
 
 def count_lines(workdir: Path) -> int:
-    """Lines of metrics.jsonl so far."""
+    """Counts the lines of metrics.jsonl so far."""
     path = workdir / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def unfinished(workdir: Path) -> bool:
-    """Whether a checkpoint is half written."""
+    """Tells whether a checkpoint is half written."""
     try:
         return any("tmp" in entry.name for entry in os.scandir(workdir / "checkpoints"))
     except FileNotFoundError:

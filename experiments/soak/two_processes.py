@@ -32,7 +32,7 @@ _TOLERANCE = 1e-5
 
 
 def one(workdir: Path, options: list[str], *more: str, devices: int = 2) -> subprocess.Popen:
-    """The training command, one process of it; starts without TensorBoard, which takes long."""
+    """Starts one process of the training command, without TensorBoard, which takes long."""
     program = [sys.executable, "-u", "tests/light_main.py", f"--workdir={workdir}"]
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
@@ -46,7 +46,7 @@ def one(workdir: Path, options: list[str], *more: str, devices: int = 2) -> subp
 
 
 def pair(workdir: Path, options: list[str]) -> list[subprocess.Popen]:
-    """The same on two processes with a device each."""
+    """Starts the same on two processes with a device each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
@@ -87,7 +87,7 @@ def kill_one(
 
 
 def furthest(ours: Path, expected: Path) -> float:
-    """The largest difference of two runs' states."""
+    """Computes the largest difference of two runs' states."""
     (_, _, a), (_, _, b) = load_state(ours), load_state(expected)
     gaps = jax.tree.map(lambda x, y: np.abs(np.subtract(x, y, dtype=np.float64)).max(), a, b)
     return float(max(jax.tree.leaves(gaps)))

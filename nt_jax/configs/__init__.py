@@ -11,7 +11,7 @@ _SHARED = ("__init__", "common")
 
 
 def names() -> list[str]:
-    """The recipe files, without `.py`."""
+    """Lists the recipe files, without `.py`."""
     return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in _SHARED)
 
 

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def base_config() -> ConfigDict:
-    """The `paper` preset on scikit-image's photographs; recipes change what differs."""
+    """Makes the `paper` preset on scikit-image's photographs; recipes change what differs."""
     config = ConfigDict()
     # What is trained: a folder of nt_jax/families, or a module of your own that the recipe imports.
     config.family = "noisetransfer"

@@ -33,7 +33,7 @@ _KINDS = {
 
 
 def get_config(arg: str = "generated") -> ConfigDict:
-    """The recipe named `arg`."""
+    """Makes the recipe named `arg`."""
     noise, _, size = ("gaussian-smoke" if arg == "smoke" else arg).partition("-")
     if noise not in _KINDS or size not in _SIZES:
         raise InputError(
@@ -132,7 +132,7 @@ def _blind(config: ConfigDict) -> None:
 
 
 def _blind_small(config: ConfigDict) -> None:
-    """Ten hours on one CPU core."""
+    """Sets a budget of ten hours on one CPU core."""
     config.data.patch_size = 96
     config.train.batch_size = 8
     config.train.steps = 55_000

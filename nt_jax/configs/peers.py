@@ -26,7 +26,7 @@ from nt_jax.errors import InputError
 
 
 def get_config(arg: str = "srgbflow") -> ConfigDict:
-    """The recipe named `arg`."""
+    """Makes the recipe named `arg`."""
     name, _, size = arg.partition("-")
     if name not in _PEERS or size not in ("", "small", "smoke"):
         raise InputError(
@@ -175,12 +175,12 @@ def _n2g(config: ConfigDict, size: str, kind: str) -> None:
 
 
 def _at_shares(steps: int, *shares: float) -> tuple[int, ...]:
-    """Steps at these shares of a run."""
+    """Computes the steps at these shares of a run."""
     return tuple(round(share * steps) for share in shares)
 
 
 def _small(config: ConfigDict) -> None:
-    """The budget that all peers have alike."""
+    """Sets the budget that all peers have alike."""
     config.train.steps = 5000
     config.train.checkpoint_every = 200
     config.train.log_every = 20

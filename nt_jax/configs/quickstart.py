@@ -11,7 +11,7 @@ from nt_jax.configs.noisetransfer import get_config as noisetransfer_config
 
 
 def get_config() -> ConfigDict:
-    """A few careful steps of the generator, its encoder as it is."""
+    """Configures a few careful steps of the generator, its encoder as it is."""
     config = noisetransfer_config("small")
     config.model.width = 24
     config.model.momentum = 1.0

@@ -15,7 +15,7 @@ from nt_jax.errors import InputError
 
 
 def get_config(arg: str = "small") -> ConfigDict:
-    """The recipe named `arg`."""
+    """Makes the recipe named `arg`."""
     if arg not in _RECIPES:
         raise InputError(f"no config argument '{arg}'; choose from {', '.join(_RECIPES)}")
     config = base_config()

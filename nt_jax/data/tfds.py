@@ -35,7 +35,7 @@ class NtJax(tfds.core.DatasetBuilder):
     ]
 
     def __init__(self, *, data_dir: Any, config: Any, version: Any = None) -> None:
-        """Args: as of every builder.
+        """Takes the arguments of every builder.
 
         Raises:
           InputError: `prepare` wrote no such data set there.

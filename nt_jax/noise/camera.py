@@ -157,7 +157,7 @@ def make_options(data_config: Any) -> Options:
 
 
 def read_levels(path: str | Path) -> tuple[tuple[float, float], ...]:
-    """Measured noise levels of a JSON file: (shot, read) of each entry, weakest first.
+    """Reads the measured noise levels of a JSON file: (shot, read) of each entry, weakest first.
 
     The file holds a list such as `[{"camera": "S6", "iso": 800, "shot": 4e-3, "read": 2e-5}]`. The
     variance of raw noise is shot * x + read for raw values x in [0, 1] (black to white level), as
@@ -250,19 +250,19 @@ def sample_setting(
 
 
 def _inverse(matrix: jax.Array) -> jax.Array:
-    """Inverse of [3, 3] by cross products of its rows."""
+    """Inverts [3, 3] by cross products of its rows."""
     a, b, c = matrix
     columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
     return columns / jnp.dot(a, jnp.cross(b, c))
 
 
 def _tone(encoded: jax.Array, strength: jax.Array) -> jax.Array:
-    """Between no curve and 3 x^2 - 2 x^3, which darkens shadows and brightens highlights."""
+    """Blends no curve and 3 x^2 - 2 x^3, which darkens shadows and brightens highlights."""
     return encoded + strength * (encoded**2 * (3 - 2 * encoded) - encoded)
 
 
 def _inverse_tone(toned: jax.Array, strength: jax.Array) -> jax.Array:
-    """Inverse of `_tone`: about its centre a cubic without square term, solved by sines."""
+    """Inverts `_tone`: about its centre a cubic without square term, solved by sines."""
     slope = 1 + strength / 2
     radius = jnp.sqrt(slope / (6 * strength))
     return 0.5 + 2 * radius * jnp.sin(jnp.arcsin(1.5 * (toned - 0.5) / (radius * slope)) / 3)
@@ -273,7 +273,7 @@ def _tone_strength(setting: CameraSetting) -> jax.Array:
 
 
 def unprocess(clean: jax.Array, setting: CameraSetting) -> tuple[jax.Array, jax.Array]:
-    """From an sRGB photograph to linear camera colours: inverse tone curve, gamma and matrix.
+    """Takes an sRGB photograph to linear camera colours: inverse tone curve, gamma and matrix.
 
     Raw values are these colours divided by the gains of white balance. Everywhere the same gains
     would leave no white pixel saturated, so, as in Brooks et al., they fade to 1 in highlights.
@@ -298,7 +298,7 @@ def unprocess(clean: jax.Array, setting: CameraSetting) -> tuple[jax.Array, jax.
 
 
 def process(balanced: jax.Array, setting: CameraSetting) -> jax.Array:
-    """From white-balanced linear camera colours to sRGB: matrix, gamma, tone curve.
+    """Takes white-balanced linear camera colours to sRGB: matrix, gamma, tone curve.
 
     Args:
       balanced: float32 [H, W, 3]; what comes out below 0 or above 1 is clipped.
@@ -311,7 +311,7 @@ def process(balanced: jax.Array, setting: CameraSetting) -> jax.Array:
 
 
 def _encode(linear: jax.Array, setting: CameraSetting) -> jax.Array:
-    """From linear sRGB, clipped to [0, 1], to sRGB: gamma and tone curve."""
+    """Takes linear sRGB, clipped to [0, 1], to sRGB: gamma and tone curve."""
     linear = jnp.clip(linear, 0, 1)
     power = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
     encoded = jnp.where(linear <= 0.0031308, 12.92 * linear, power)
@@ -319,7 +319,7 @@ def _encode(linear: jax.Array, setting: CameraSetting) -> jax.Array:
 
 
 def _sites(shape: tuple[int, ...], phase: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(bool [H, 1], bool [1, W]): rows and columns of an RGGB mosaic that hold red.
+    """Finds rows and columns of an RGGB mosaic that hold red: (bool [H, 1], bool [1, W]).
 
     `phase`: int32 [2], 0 or 1, how far the first red pixel is from the corner.
     """
@@ -329,14 +329,16 @@ def _sites(shape: tuple[int, ...], phase: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def mosaic(colours: jax.Array, phase: jax.Array) -> jax.Array:
-    """The one colour that each pixel of an RGGB sensor records: [H, W, 3] -> [H, W]."""
+    """Picks the one colour that each pixel of an RGGB sensor records: [H, W, 3] -> [H, W]."""
     rows, columns = _sites(colours.shape, phase)
     red, green, blue = (colours[..., i] for i in range(3))
     return jnp.where(rows & columns, red, jnp.where(rows | columns, green, blue))
 
 
 def demosaic(raw: jax.Array, phase: jax.Array, malvar: jax.Array) -> jax.Array:
-    """All three colours at each pixel of a mosaic, [H, W] -> [H, W, 3], borders reflected.
+    """Fills in all three colours at each pixel of a mosaic.
+
+    [H, W] -> [H, W, 3], borders reflected.
 
     `malvar`: 1 for Malvar, He and Cutler's linear filters, 0 for bilinear interpolation.
     """
@@ -360,7 +362,7 @@ def demosaic(raw: jax.Array, phase: jax.Array, malvar: jax.Array) -> jax.Array:
 
 
 def raw_noise(key: jax.Array, raw: jax.Array, setting: CameraSetting) -> jax.Array:
-    """A sensor's noise on a mosaic [H, W]: variance shot * x + read, raw + noise in [0, 1].
+    """Draws a sensor's noise on a mosaic [H, W]: variance shot * x + read, raw + noise in [0, 1].
 
     `raw` is in [0, 1]. The Gaussian stands for photons and electronics together (Foi et al. 2008).
     """
@@ -407,7 +409,9 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: CameraSetting) -> jax.A
 def _processed_noise(
     key: jax.Array, balanced: jax.Array, gains: jax.Array, phase: jax.Array, setting: CameraSetting
 ) -> jax.Array:
-    """Noise of a mosaic reduced in size, or of each channel by itself, with a margin around it.
+    """Draws noise of a mosaic reduced in size, or of each channel by itself.
+
+    It has a margin around it.
 
     Not clipped like `raw_noise`: cameras put black above 0 until the noise is smoothed, and
     smoothing would spread the bias that clipping makes.
@@ -434,7 +438,7 @@ def _processed_noise(
 def match_level(
     key: jax.Array, clean: jax.Array, setting: CameraSetting, deviation: jax.Array
 ) -> CameraSetting:
-    """The setting made noisier or less so, until its noise has a wanted level.
+    """Makes the setting noisier or less so, until its noise has a wanted level.
 
     Twenty halvings of a factor on shot noise, at most e^10 up or down. Read noise follows by the
     slope of the published line, so a good camera stays good and a bad one bad.

@@ -36,7 +36,7 @@ def times(image: jax.Array, matrix: jax.Array | np.ndarray) -> jax.Array:
 
 
 def straight_round(values: jax.Array) -> jax.Array:
-    """Rounds; the gradient passes as if it had not."""
+    """Rounds values; the gradient passes as if it had not."""
     return values + jax.lax.stop_gradient(jnp.round(values) - values)
 
 

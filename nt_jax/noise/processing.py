@@ -101,7 +101,7 @@ def sample_processing(key: jax.Array) -> Processing:
     u = iter(prng.uniform(key, (28,)))
 
     def amount(share: float, most: float) -> jax.Array:
-        """Up to `most` in a share of the draws, else 0."""
+        """Draws an amount up to `most` in a share of the draws, else 0."""
         return jnp.where(next(u) < share, most * next(u), 0.0)
 
     is_strong = next(u) < _STRONG_SHARE
@@ -181,7 +181,7 @@ def filter_noise(noise: jax.Array, processing: Processing) -> jax.Array:
 
 
 def _transfer(height: int, width: int, processing: Processing) -> jax.Array:
-    """Transfer functions of luma and chroma, [2, H, W // 2 + 1]."""
+    """Computes the transfer functions of luma and chroma, [2, H, W // 2 + 1]."""
     rows = jnp.fft.fftfreq(height, dtype=jnp.float32)[:, None]
     columns = jnp.fft.rfftfreq(width, dtype=jnp.float32)[None]
     squares = rows**2 / processing.stretch + columns**2 * processing.stretch

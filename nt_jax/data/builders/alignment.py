@@ -36,7 +36,10 @@ def align_noisy(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
 
 
 def _explained(image: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """The part of the difference, of mean 0, that is a filter of the image: float64 [H, W]."""
+    """Computes the part of the difference, of mean 0, that is a filter of the image.
+
+    It is float64 [H, W].
+    """
     padded = np.pad(image - image.mean(), _SIDE // 2, mode="symmetric")
     views = np.lib.stride_tricks.sliding_window_view(padded, (_SIDE, _SIDE))
     # Sums of products over the image, without a copy of it per element of the filter.

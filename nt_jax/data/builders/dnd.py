@@ -10,7 +10,7 @@ from nt_jax.paths import files_named
 
 
 def list_dnd(raw_dir: Path) -> Listing:
-    """The benchmark's boxes: `images_srgb/0001.mat` and so on, cut as `info.mat` says.
+    """Lists the benchmark's boxes: `images_srgb/0001.mat` and so on, cut as `info.mat` says.
 
     Name `0001_01` is box 1 of image 1; its tile's y and x are where a submission puts it back.
     """

@@ -60,7 +60,7 @@ class Listing(NamedTuple):
 
 
 def split_of(path: Path, raw_dir: Path) -> str:
-    """The split that the first folder below `raw_dir` names; "" for another folder."""
+    """Tells the split that the first folder below `raw_dir` names; "" for another folder."""
     first = path.relative_to(raw_dir).parts[0]
     return first if first in SPLITS else ""
 
@@ -70,13 +70,13 @@ def _reader(path: Path) -> Reader:
 
 
 def photo(path: Path, raw_dir: Path, split: str) -> Source:
-    """The source of a photograph."""
+    """Makes the source of a photograph."""
     name = path.relative_to(raw_dir).as_posix()
     return Source(name, split, (path,), clean=_reader(path))
 
 
 def pair(found: sources.Pair, raw_dir: Path, split: str | None = None) -> Source:
-    """The source of a pair; its folder tells the split if none is given."""
+    """Makes the source of a pair; its folder tells the split if none is given."""
     assert isinstance(found.clean, Path)
     assert isinstance(found.noisy, Path)
     return Source(

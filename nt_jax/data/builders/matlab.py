@@ -25,7 +25,7 @@ def _h5py() -> Any:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """HDF5 after MATLAB's header of 512 bytes, or from the start."""
+    """Tells whether a file is HDF5 after MATLAB's header of 512 bytes, or from the start."""
     with path.open("rb") as file:
         head = file.read(520)
     return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:])
@@ -36,7 +36,10 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _is_array(file: Any, name: str) -> bool:
-    """Whether it is an array of numbers in the file itself: HDF5 can point into other files too."""
+    """Tells whether it is an array of numbers in the file itself.
+
+    HDF5 can point into other files too.
+    """
     h5py = _h5py()
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return False
@@ -77,7 +80,10 @@ _NO_IMAGES = "holds no array of images [..., H, W, 3]"
 
 
 def _largest_images(path: Path, shapes: dict[str, Sequence[int]]) -> str:
-    """Name of the largest array: beside the one of images there are sometimes small things."""
+    """Finds the name of the largest array.
+
+    Beside the one of images there are sometimes small things.
+    """
     arrays = {name: shape for name, shape in shapes.items() if len(shape) > 3}
     if not arrays:
         raise InputError(f"{path}: {_NO_IMAGES}")
@@ -118,7 +124,7 @@ def _read_blocks(path: Path) -> np.ndarray:
 
 
 def read_blocks(path: Path) -> np.ndarray:
-    """The images of a file of equal-sized blocks; the last two files stay in memory.
+    """Reads the images of a file of equal-sized blocks; the last two files stay in memory.
 
     Returns:
       uint8 [..., H, W, 3].
@@ -131,12 +137,12 @@ def read_blocks(path: Path) -> np.ndarray:
 
 
 def read_block(path: Path, index: tuple[int, ...]) -> np.ndarray:
-    """One of them, uint8 [H, W, 3]."""
+    """Reads one of them, uint8 [H, W, 3]."""
     return read_blocks(path)[index]
 
 
 def read_region(path: Path, name: str, y: int, x: int, height: int, width: int) -> np.ndarray:
-    """A part of an image [H, W, 3] in a 7.3 file; reads only that part.
+    """Reads a part of an image [H, W, 3] in a 7.3 file, and only that part.
 
     Returns:
       uint8 [height, width, 3]; floats in [0, 1] are rounded to 8 bits.
@@ -161,7 +167,7 @@ def read_region(path: Path, name: str, y: int, x: int, height: int, width: int) 
 
 
 def read_boxes(path: Path) -> list[np.ndarray]:
-    """The bounding boxes of DND's info.mat.
+    """Reads the bounding boxes of DND's info.mat.
 
     Returns:
       For each image int64 [boxes, 4]: y, x, height and width, from 0.

@@ -7,7 +7,10 @@ from nt_jax.data.catalogue import sources
 
 
 def list_pairs(raw_dir: Path) -> Listing:
-    """Every layout that `sources.list_pairs` knows; folders train, val and test are splits."""
+    """Lists every layout that `sources.list_pairs` knows.
+
+    Folders train, val and test are splits.
+    """
     folders = [raw_dir / split for split in SPLITS if (raw_dir / split).is_dir()] or [raw_dir]
     listed, broken = [], []
     for folder in folders:
@@ -23,7 +26,7 @@ def list_pairs(raw_dir: Path) -> Listing:
 
 
 def list_polyu(raw_dir: Path) -> Listing:
-    """`CroppedImages/*_{mean,real}.JPG`, `OriginalImages/*_{mean,Real}.JPG`, or both.
+    """Lists `CroppedImages/*_{mean,real}.JPG`, `OriginalImages/*_{mean,Real}.JPG`, or both.
 
     Both hold the same scenes, and a scene is in one split only.
     """

@@ -9,7 +9,7 @@ from nt_jax.paths import folders_named
 
 
 def list_photos(raw_dir: Path) -> Listing:
-    """Every image file; folders train, val and test are splits.
+    """Lists every image file; folders train, val and test are splits.
 
     Raises:
       InputError: noisy images are among them by their names.
@@ -19,7 +19,7 @@ def list_photos(raw_dir: Path) -> Listing:
 
 
 def list_div2k(raw_dir: Path) -> Listing:
-    """`DIV2K_train_HR/*.png` and `DIV2K_valid_HR/*.png`, anywhere below a folder.
+    """Lists `DIV2K_train_HR/*.png` and `DIV2K_valid_HR/*.png`, anywhere below a folder.
 
     That may be the download folder of TFDS's own `div2k`, which extracts them by these names.
     """
@@ -32,7 +32,10 @@ def list_div2k(raw_dir: Path) -> Listing:
 
 
 def list_bsds500(raw_dir: Path) -> Listing:
-    """`images/{train,val,test}/*.jpg` anywhere below a folder, or `{train,val,test}/*.jpg`."""
+    """Lists `images/{train,val,test}/*.jpg` below a folder, or `{train,val,test}/*.jpg`.
+
+    `images` may lie anywhere below it.
+    """
     for root in (raw_dir, *folders_named(raw_dir, "images")):
         listed = [
             photo(path, root, split)

@@ -66,7 +66,7 @@ def _check(source: Source) -> str:
 
 
 def _without_odd_names(found: Listing) -> Listing:
-    """Names go into the data set as UTF-8, which a file's name need not be."""
+    """Leaves out images whose names are not UTF-8, as which they go into the data set."""
     usable, broken = [], list(found.broken)
     for source in found.sources:
         try:
@@ -90,7 +90,7 @@ def _check_names(listed: list[Source]) -> None:
 def _check_all(
     listed: list[Source], problems: list[str], tile: int, done: Path, skip: bool
 ) -> tuple[list[Source], list[str]]:
-    """(usable sources, lines about the others).
+    """Sorts out the sources: (usable sources, lines about the others).
 
     Raises:
       InputError: there are others and they are not to be skipped, or none is usable.
@@ -174,7 +174,7 @@ def prepare(
 def _list(
     dataset: str, raw_dir: Path, val_scenes: str | Iterable[str] | None, align: bool
 ) -> tuple[list[Source], list[str]]:
-    """(images with their splits, a line for each that is of no use)."""
+    """Lists (images with their splits, a line for each that is of no use)."""
     about = DATASETS[dataset]
     found = _without_odd_names(about.list_images(raw_dir))
     if not found.sources and not found.broken:
@@ -192,7 +192,7 @@ def _list(
 
 
 def _about_image(source: Source, dataset: str, raw_dir: Path) -> dict[str, Any]:
-    """What all rows of the index say that were cut from one image."""
+    """Collects what all rows of the index say that were cut from one image."""
     return {
         "split": source.split,
         "image": source.image or source.name,

@@ -12,7 +12,7 @@ from nt_jax.paths import files_named, look_through
 
 
 def _partner(noisy: Path) -> Path:
-    """The clean version of a file or folder of noisy images: "noisy" in its name made "gt"."""
+    """Names the clean version of a file or folder of noisy images: its "noisy" made "gt"."""
     match = re.search("noisy", noisy.name, re.IGNORECASE)
     assert match
     partner = {"noisy": "gt", "NOISY": "GT"}.get(match[0], "Gt")
@@ -20,7 +20,9 @@ def _partner(noisy: Path) -> Path:
 
 
 def _blocks(noisy: Path) -> Listing:
-    """The pairs of two MATLAB files of blocks: [N, H, W, 3], or [images, blocks of each, H, W, 3].
+    """Lists the pairs of two MATLAB files of blocks.
+
+    The files hold [N, H, W, 3], or [images, blocks of each, H, W, 3].
 
     Both files stay in memory: 250 MB each.
     """
@@ -55,7 +57,7 @@ def _blocks(noisy: Path) -> Listing:
 
 
 def list_sidd(raw_dir: Path) -> Listing:
-    """SIDD-Medium, SIDD-Small and the validation blocks, any of them, anywhere below a folder.
+    """Lists SIDD-Medium, SIDD-Small and validation blocks, any of them, anywhere below a folder.
 
     `<instance>_<scene>_<phone>_<ISO>_<shutter>_<kelvin>_<L|N|H>/{GT,NOISY}_SRGB_010.PNG`, in
     SIDD-Medium with `<instance>_` before it; ValidationNoisyBlocksSrgb.mat beside
@@ -75,7 +77,10 @@ def list_sidd(raw_dir: Path) -> Listing:
 
 
 def list_siddplus(raw_dir: Path) -> Listing:
-    """siddplus_valid_{noisy,gt}_srgb.mat; else folders of PNGs so named, or named noisy and gt."""
+    """Lists siddplus_valid_{noisy,gt}_srgb.mat.
+
+    Else folders of PNGs so named, or named noisy and gt.
+    """
     files = files_named(raw_dir, "siddplus*noisy_srgb.mat")
     listings = [_blocks(path) for path in files]
     listed = [source for listing in listings for source in listing.sources]

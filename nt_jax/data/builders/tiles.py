@@ -28,7 +28,7 @@ _LARGE_LOCK = threading.Lock()
 
 
 def windows(height: int, width: int, tile: int) -> list[tuple[int, int, int, int]]:
-    """(y, x, height, width) of the tiles that cover an image.
+    """Places the tiles that cover an image: (y, x, height, width) of each.
 
     All are `tile` pixels a side; the last of a row or column is shifted inwards and overlaps the
     one before. An image smaller than that stays whole along that side.
@@ -74,7 +74,7 @@ def read(source: Source) -> dict[str, np.ndarray]:
 
 
 def work_name(source: Source, tile: int) -> str:
-    """A name that changes with whatever the tiles of a source are made of, and where they go."""
+    """Makes a name that changes with what a source's tiles are made of, and where they go."""
     digest = hashlib.sha256(f"{source.name} {source.split} {source.y} {source.x} {tile}".encode())
     if source.align:
         digest.update(b" aligned")
@@ -85,7 +85,10 @@ def work_name(source: Source, tile: int) -> str:
 
 
 def tile_file(split: str, role: str, name: str) -> str:
-    """Where a tile's image goes, relative to the index; parts too long for a file have a digest."""
+    """Tells where a tile's image goes, relative to the index.
+
+    Parts too long for a file have a digest.
+    """
     return "/".join([split, role, *map(shortened, f"{name}.png".split("/"))])
 
 
@@ -147,7 +150,7 @@ def cut(source: Source, tile: int, folder: Path, done: Path) -> list[dict[str, A
 def in_parallel(
     function: Callable[[_T], _R], items: Iterable[_T], total: int, what: str
 ) -> Iterator[_R]:
-    """`map` in threads with a progress bar on a terminal, plain lines otherwise."""
+    """Runs `map` in threads with a progress bar on a terminal, plain lines otherwise."""
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         for _, result in progress(pool.map(function, items), total, "image", what):

@@ -65,7 +65,7 @@ class Match(NamedTuple):
 
 
 def _folder_role(name: str) -> tuple[str, str] | None:
-    """("clean" or "noisy", the rest of a folder's name); None where it tells no role."""
+    """Reads ("clean" or "noisy", the rest of a folder's name); None where it tells no role."""
     for role, words in _WORDS.items():
         for word in words:
             found = re.fullmatch(rf"(?:(.+){_GAP})?{word}s?(?:{_GAP}(.+))?", name, re.I)
@@ -75,7 +75,7 @@ def _folder_role(name: str) -> tuple[str, str] | None:
 
 
 def _folder_pairs(folders: Iterable[Path]) -> list[tuple[Path, Path, str]]:
-    """(clean, noisy, rest of their names) of folders that lie side by side, upper ones first."""
+    """Pairs folders side by side, upper ones first: (clean, noisy, rest of their names)."""
     beside: dict[tuple[Path, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         if told := _folder_role(folder.name):
@@ -94,14 +94,14 @@ def _folder_pairs(folders: Iterable[Path]) -> list[tuple[Path, Path, str]]:
 
 
 def _without(stem: str, role: str) -> str:
-    """A name without the word for a role, wherever that is: `0001_NOISY_010` -> `0001_010`."""
+    """Strips the word for a role from a name, wherever it is: `0001_NOISY_010` -> `0001_010`."""
     words = "|".join(_FILE_WORDS[role])
     bare = re.sub(rf"(?:(?<=^)|{_GAP})(?:{words})(?={_GAP}|$)", "", stem, flags=re.I)
     return bare.strip("_-. ") or stem
 
 
 def in_folders(files: Iterable[Path], folder: Path, role: str, prefix: str = "") -> list[RoleFile]:
-    """The files of a folder that tells their role."""
+    """Lists the files of a folder that tells their role."""
     found = []
     for path in files:
         below = path.relative_to(folder)
@@ -130,7 +130,7 @@ def by_name(path: Path, root: Path) -> RoleFile | None:
 
 
 def find_roles(files: Iterable[Path], folders: Iterable[Path], root: Path) -> list[RoleFile]:
-    """The files below a folder that have a role, told by folders before their own names."""
+    """Lists the files below a folder that have a role, told by folders before their own names."""
     left, found = list(files), []
     for clean, noisy, rest in _folder_pairs(folder for folder in folders if folder != root):
         above = clean.parent.relative_to(root).as_posix()
@@ -143,7 +143,7 @@ def find_roles(files: Iterable[Path], folders: Iterable[Path], root: Path) -> li
 
 
 def match(found: Iterable[RoleFile]) -> tuple[list[Match], list[str]]:
-    """Pairs, sorted by name, and a line for each file without a partner."""
+    """Matches pairs, sorted by name, and writes a line for each file without a partner."""
     problems: list[str] = []
     clean, noisy = _unique(found, "clean", problems), _unique(found, "noisy", problems)
     bare = {one.bare: one for one in clean.values()}
@@ -170,7 +170,7 @@ def match(found: Iterable[RoleFile]) -> tuple[list[Match], list[str]]:
 
 
 def _unique(found: Iterable[RoleFile], role: str, problems: list[str]) -> dict[str, RoleFile]:
-    """Files of a role by their exact names."""
+    """Collects the files of a role by their exact names."""
     files: dict[str, RoleFile] = {}
     for one in found:
         if one.role != role:
@@ -184,7 +184,7 @@ def _unique(found: Iterable[RoleFile], role: str, problems: list[str]) -> dict[s
 def _partner(
     noisy: RoleFile, exact: dict[str, RoleFile], bare: dict[str, RoleFile]
 ) -> RoleFile | None:
-    """The clean image of a noisy one; of one of several versions, told by less of its name."""
+    """Finds the clean image of a noisy one; of one of several versions, by less of its name."""
     above = noisy.bare.rpartition("/")[0]
     for names, name in ((exact, noisy.exact), (bare, noisy.bare)):
         if name in names:
@@ -193,7 +193,7 @@ def _partner(
 
 
 def check_clean(root: Path) -> list[Path]:
-    """The image files under a folder of clean photographs, sorted.
+    """Lists the image files under a folder of clean photographs, sorted.
 
     Raises:
       InputError: there is no such folder, or noisy images are among them by their names.
@@ -213,7 +213,7 @@ def clean_among(found: Folder, root: Path) -> list[Path]:
 
 
 def _noisy_among(found: Folder, root: Path) -> Path | None:
-    """A file that is the noisy half of a pair, or says so itself; None where there is none."""
+    """Finds a file that is the noisy half of a pair, or says so itself; None if there is none."""
     told = _folder_role(root.name)
     if told and told[0] == "noisy":
         beside = [path for path in root.resolve().parent.iterdir() if path.is_dir()]

@@ -127,7 +127,7 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What the data set of a folder is made of; {} where the folder is none.
+    """Reads what the data set of a folder is made of; {} where the folder is none.
 
     Raises:
       InputError: it is of an older version.
@@ -158,7 +158,7 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_below(file: str) -> bool:
-    """Whether a name leads to a file below the index, as far as it can be told without links."""
+    """Tells whether a name leads below the index, as far as it can be told without links."""
     return not {"", ".."} & set(file.split("/"))
 
 
@@ -172,7 +172,7 @@ def _refuse_old(root: Path) -> None:
 
 
 def _locate(root: Path) -> Path | None:
-    """The prepared data set at or right below a folder: DATA_DIR/NAME or DATA_DIR."""
+    """Finds the prepared data set at or right below a folder: DATA_DIR/NAME or DATA_DIR."""
     found = [path.parent for depth in ("", "*/") for path in root.glob(depth + INDEX)]
     # A hidden one is not finished.
     found = sorted(folder for folder in found if folder == root or not folder.name.startswith("."))
@@ -185,7 +185,10 @@ def _locate(root: Path) -> Path | None:
 
 
 def _locate_split(asked: Path) -> tuple[Path | None, str]:
-    """(data set, split or "" for all) that a folder's name means; (None, "") for another folder."""
+    """Finds the (data set, split or "" for all) that a folder's name means.
+
+    Gives (None, "") for another folder.
+    """
     if asked.is_dir():
         if root := _locate(asked):
             return root, ""
@@ -196,7 +199,7 @@ def _locate_split(asked: Path) -> tuple[Path | None, str]:
 
 
 def find_tiles(folder: str | Path) -> list[StoredTile] | None:
-    """The tiles of a folder that `prepare` wrote, sorted by name; None if it is no such folder.
+    """Lists the tiles of a folder `prepare` wrote, sorted by name; None if it is no such folder.
 
     DIR and DIR/NAME mean all splits; followed by `/train`, `/val` or `/test` they mean that one.
 

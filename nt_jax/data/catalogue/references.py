@@ -34,8 +34,10 @@ def photograph(pair: Pair) -> str:
 
 
 def next_other(index: int, pairs: Sequence[Pair], photographs: Sequence[str]) -> int | None:
-    """Number of the next pair, starting over at the end, of the same camera and ISO that is of
-    another photograph; None where there is none, or camera and ISO are not known.
+    """Finds the next pair of the same camera and ISO that is of another photograph.
+
+    Gives its number, starting over at the end; None where there is none, or camera and ISO are not
+    known.
 
     Args:
       index: of the pair that asks.

@@ -146,7 +146,7 @@ def setting_number(group: str) -> int:
 
 
 def parse_capture(name: str) -> Capture:
-    """Camera and so on from a pair's name, as SIDD and PolyU write them."""
+    """Reads camera and so on from a pair's name, as SIDD and PolyU write them."""
     for pattern in (_SIDD_NAME, *_POLYU_NAMES):
         if match := pattern.search(name):
             found = match.groupdict()
@@ -161,7 +161,7 @@ def parse_capture(name: str) -> Capture:
 
 
 def _pairs(matches: Iterable[layouts.Match], problems: list[str]) -> tuple[list[Pair], list[str]]:
-    """Pairs of equal sizes, and what is wrong with the others."""
+    """Collects pairs of equal sizes, and what is wrong with the others."""
     pairs = []
     for name, clean, noisy, shared in matches:
         capture = parse_capture(name)
@@ -178,14 +178,14 @@ def _pairs(matches: Iterable[layouts.Match], problems: list[str]) -> tuple[list[
 
 
 def match_folders(clean: Path, noisy: Path) -> tuple[list[Pair], list[str]]:
-    """Pairs of equal names in two folders; see `list_pairs`."""
+    """Matches pairs of equal names in two folders; see `list_pairs`."""
     folders = ((clean, "clean"), (noisy, "noisy"))
     found = [layouts.in_folders(list_images(folder), folder, role) for folder, role in folders]
     return _pairs(*layouts.match([*found[0], *found[1]]))
 
 
 def list_pairs(folder: str | Path, notes: list[str] | None = None) -> tuple[list[Pair], list[str]]:
-    """The clean/noisy pairs under a folder, sorted by name, and what is wrong with other images.
+    """Lists the clean/noisy pairs under a folder, sorted by name, and what is wrong with the rest.
 
     Layouts, told apart by themselves: SIDD (`..._S6_03200_.../[0001_]{GT,NOISY}_SRGB_010.PNG`),
     `NAME_gt.EXT` beside `NAME_noisy.EXT`, PolyU (`NAME_mean.JPG` beside `NAME_real.JPG`), and two
@@ -271,7 +271,7 @@ def _exists(name: str) -> bool:
 
 
 def _name_in(part: str) -> str:
-    """The folder of "folder[=WEIGHT]"."""
+    """Splits off the folder of "folder[=WEIGHT]"."""
     match = _WEIGHTED.fullmatch(part)
     return part if not match or _exists(part) else match[1]
 
@@ -290,7 +290,7 @@ def _weighted(part: str) -> tuple[str, float | None]:
 
 
 def in_threads(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """`map` in threads, as a list."""
+    """Runs `map` in threads, as a list."""
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         return list(pool.map(function, items))
 

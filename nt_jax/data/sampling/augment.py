@@ -74,7 +74,7 @@ def make_augmentation(data_config: Any) -> Augmentation:
 
 
 def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
-    """bool [size, size, 1], true inside a random rectangle with sides in [size/4, 3 size/4).
+    """Makes bool [size, size, 1], true inside a random rectangle with sides in [size/4, 3 size/4).
 
     `uniforms`: [2, 2] in [0, 1), side and place along each axis.
     """
@@ -90,7 +90,7 @@ def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
 def _synthetic(
     key: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> dict[str, jax.Array]:
-    """A synthetic element: one noise setting on two different clean patches (paper §4)."""
+    """Makes a synthetic element: one noise setting on two different clean patches (paper §4)."""
     setting_key, noise_key, grey_key = prng.split(key, 3)
     sides = augmentation.sides
     patches = jnp.stack([crops["clean"], crops["reference_clean"]][:sides]).astype(jnp.float32)
@@ -122,7 +122,7 @@ def _synthetic(
 def _element(
     clean: jax.Array, noisy: jax.Array, kind: jax.Array, sigma: jax.Array, lam: jax.Array
 ) -> dict[str, jax.Array]:
-    """An element of a batch; `noisy` [1 or 2, P, P, 3], the second being the reference."""
+    """Makes an element of a batch; `noisy` [1 or 2, P, P, 3], the second being the reference."""
     images = dict(zip(("noisy", "reference"), noisy, strict=False))
     return {"clean": clean, **images, "kind": kind, "sigma": sigma, "lam": lam}
 
@@ -130,7 +130,7 @@ def _element(
 def _real_side(
     key: jax.Array, alpha: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> tuple[jax.Array, jax.Array]:
-    """(clean, noisy) of a real element's own patch or of its reference."""
+    """Makes (clean, noisy) of a real element's own patch or of its reference."""
     scalar_key, level_key = prng.split(key)
     crops = {name: crop.astype(jnp.float32) / 255 for name, crop in crops.items()}
     clean, noisy = crops["clean"], crops["noisy"]
@@ -151,7 +151,10 @@ def _real_side(
 def _real(
     key: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> dict[str, jax.Array]:
-    """A real element: the same blend for the noisy image and the reference, the rest apart."""
+    """Makes a real element.
+
+    It has the same blend for the noisy image and the reference, the rest apart.
+    """
     alpha_key, side_key = prng.split(key)
     blend, amount = prng.uniform(alpha_key, (2,))
     alpha = jnp.where(blend < augmentation.blend_probability, 0.8 + 0.2 * amount, 1.0)

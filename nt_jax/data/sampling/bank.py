@@ -56,7 +56,7 @@ class _Header(NamedTuple):
 
 
 def _aligned_empty(size: int) -> np.ndarray:
-    """uint8 [size] on a 64-byte boundary, so that TensorFlow can use it without a copy."""
+    """Allocates uint8 [size] on a 64-byte boundary: TensorFlow can use it without a copy."""
     memory = np.empty(size + 63, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size]
@@ -76,13 +76,16 @@ def _read_header(image: ImageFile) -> _Header:
 
 
 def _cache_key(headers: Sequence[_Header]) -> str:
-    """Differs when an image does: names, sizes in pixels and bytes, and times of change."""
+    """Digests what differs when an image does.
+
+    These are names, sizes in pixels and bytes, and times of change.
+    """
     lines = "".join(f"{header}\n" for header in headers)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def _from_disk(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> np.ndarray:
-    """uint8 [size] in a file, filled once; later runs find it."""
+    """Maps uint8 [size] in a file, filled once; later runs find it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         found = path.stat().st_size if path.exists() else None
@@ -115,7 +118,7 @@ class _Unusable:
     """Which images cannot be used: pairs by either of their files; and what becomes of them."""
 
     def __init__(self, problems: Sequence[str], images: int) -> None:
-        """Args: lines about images found unusable before, and how many there are besides."""
+        """Takes lines about images found unusable before, and how many there are besides."""
         self._broken = Broken(
             skip=True, most=_BROKEN_SHARE, remedy=_REMEDY, prefix="data: skipped "
         )
@@ -147,7 +150,10 @@ def _header_or_problem(image: ImageFile) -> _Header | str:
 def _look_at(
     files: Sequence[ImageFile], image_of: Sequence[int], pairs: int, unusable: _Unusable
 ) -> tuple[list[int], list[_Header]]:
-    """(numbers of the files of usable images, their headers); the last are the pairs' noisy."""
+    """Lists (numbers of the files of usable images, their headers).
+
+    The last are the pairs' noisy.
+    """
     headers = in_threads(_header_or_problem, files)
     for i, header in enumerate(headers):
         if isinstance(header, str):

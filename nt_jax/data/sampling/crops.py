@@ -24,7 +24,7 @@ class Operations(NamedTuple):
 def _window(
     tables: Tables, image: Any, top: Any, left: Any, orientation: Any, op: Operations
 ) -> Any:
-    """Pixel numbers [P, P], relative to the image's first, of a turned and flipped patch.
+    """Computes pixel numbers [P, P] of a turned and flipped patch, relative to the image's first.
 
     `top`, `left` and `orientation` are uniform in [0, 1); the 8 orientations are the 4 rotations
     by 90 degrees with and without a flip.
@@ -50,7 +50,7 @@ def _window(
 def crop_row(
     tables: Tables, uniforms: Any, row: Any, with_mix: bool, op: Operations
 ) -> dict[str, Any]:
-    """The crops of one row, as `augment.finish` takes them.
+    """Cuts the crops of one row, as `augment.finish` takes them.
 
     Args:
       tables: arrays or tensors.

@@ -26,7 +26,7 @@ _JAX = Operations(
 
 
 def device_crops(plan: Plan, rows: jax.Array, tables: Tables) -> dict[str, jax.Array]:
-    """The crops of row numbers [b], from tables on the accelerator."""
+    """Cuts the crops of row numbers [b], from tables on the accelerator."""
 
     def crop(row: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         uniforms = prng.uniform(key, (N_UNIFORMS,))

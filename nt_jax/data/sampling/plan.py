@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     mesh: Mesh
 
     def keys(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(keys of the crops, keys of all after) of row numbers [b]."""
+        """Makes (keys of the crops, keys of all after) of row numbers [b]."""
         key = prng.keys_of_run(self.seed).data
         pairs = jax.vmap(lambda row: prng.split(prng.fold_in(key, row)))(rows)
         return pairs[:, 0], pairs[:, 1]

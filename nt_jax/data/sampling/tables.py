@@ -60,7 +60,10 @@ def _fail(field: str, message: str) -> InputError:
 
 
 def _collect(spec: str, find: Callable[[str], list]) -> tuple[list, np.ndarray]:
-    """(items, probability of each) of all sources; within a source all are equally likely."""
+    """Collects (items, probability of each) of all sources.
+
+    Within a source all are equally likely.
+    """
     items, shares = [], []
     for folder, weight in sources.parse_spec(spec):
         found = find(folder)
@@ -75,7 +78,9 @@ def _cumulated(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _real_probability(config: Any, batch_size: int, n_photos: int, n_pairs: int) -> np.ndarray:
-    """float32 [B]. With fixed mixing the real rows are spread evenly over the batch.
+    """Computes how likely each row is real, float32 [B].
+
+    With fixed mixing the real rows are spread evenly over the batch.
 
     Without pairs every row is synthetic.
     """
@@ -87,7 +92,7 @@ def _real_probability(config: Any, batch_size: int, n_photos: int, n_pairs: int)
 
 
 def _clean_probability(config: Any, photos: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """float64 [N], how likely each image is in a synthetic row."""
+    """Computes how likely each image is in a synthetic row, float64 [N]."""
     fraction = float(config.pair_clean_fraction)
     if not len(pairs):
         fraction = 0.0
@@ -99,7 +104,10 @@ def _clean_probability(config: Any, photos: np.ndarray, pairs: np.ndarray) -> np
 
 
 def _groups(config: Any, pairs: list[sources.Pair], n_photos: int) -> tuple[np.ndarray, ...]:
-    """(group_start, group_size, group_members): the images a real row's reference may come from."""
+    """Groups the images that a real row's reference may come from.
+
+    Gives (group_start, group_size, group_members), as in `Tables`.
+    """
     keys: dict[str, list] = {
         "same_image": [pair.image or i for i, pair in enumerate(pairs)],
         "same_group": [pair.group for pair in pairs],
@@ -142,7 +150,10 @@ def _choices(
     pairs: list[sources.Pair],
     pair_shares: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """How rows choose among the images: the fields of `Tables` that do not concern pixels."""
+    """Computes how rows choose among the images.
+
+    These are the fields of `Tables` that do not concern pixels.
+    """
     n_photos = len(photo_shares)
     real_probability = _real_probability(config, batch_size, n_photos, len(pairs))
     real = np.concatenate([np.zeros(n_photos), pair_shares])
@@ -219,7 +230,7 @@ def make_tables(config: Any, batch_size: int) -> Tables:
 
 
 def digest_of(tables: Tables) -> str:
-    """Of the images, in their order, and their probabilities: what the crops of a row depend on.
+    """Digests the images, in their order, and their probabilities: what a row's crops depend on.
 
     Of the pixels only one in the middle of an image, and of a thousand images at most: reading all
     from a disk would take too long.
