@@ -257,7 +257,7 @@ def _inverse(matrix: jax.Array) -> jax.Array:
 
 
 def _tone(encoded: jax.Array, strength: jax.Array) -> jax.Array:
-    """Blends no curve and 3 x^2 - 2 x^3, which darkens shadows and brightens highlights."""
+    """Blends between no curve and 3 x^2 - 2 x^3, which darkens shadows and brightens highlights."""
     return encoded + strength * (encoded**2 * (3 - 2 * encoded) - encoded)
 
 
@@ -338,7 +338,7 @@ def mosaic(colours: jax.Array, phase: jax.Array) -> jax.Array:
 def demosaic(raw: jax.Array, phase: jax.Array, malvar: jax.Array) -> jax.Array:
     """Fills in all three colours at each pixel of a mosaic.
 
-    [H, W] -> [H, W, 3], borders reflected.
+    Takes [H, W] to [H, W, 3], borders reflected.
 
     `malvar`: 1 for Malvar, He and Cutler's linear filters, 0 for bilinear interpolation.
     """

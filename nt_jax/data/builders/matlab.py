@@ -137,7 +137,7 @@ def read_blocks(path: Path) -> np.ndarray:
 
 
 def read_block(path: Path, index: tuple[int, ...]) -> np.ndarray:
-    """Reads one of them, uint8 [H, W, 3]."""
+    """Reads one block of such a file, uint8 [H, W, 3]."""
     return read_blocks(path)[index]
 
 

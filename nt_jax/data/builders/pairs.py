@@ -7,7 +7,7 @@ from nt_jax.data.catalogue import sources
 
 
 def list_pairs(raw_dir: Path) -> Listing:
-    """Lists every layout that `sources.list_pairs` knows.
+    """Lists the pairs of every layout that `sources.list_pairs` knows.
 
     Folders train, val and test are splits.
     """

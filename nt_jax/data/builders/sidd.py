@@ -77,9 +77,9 @@ def list_sidd(raw_dir: Path) -> Listing:
 
 
 def list_siddplus(raw_dir: Path) -> Listing:
-    """Lists siddplus_valid_{noisy,gt}_srgb.mat.
+    """Lists siddplus_valid_{noisy,gt}_srgb.mat, else folders of PNGs.
 
-    Else folders of PNGs so named, or named noisy and gt.
+    The folders are so named, or named noisy and gt.
     """
     files = files_named(raw_dir, "siddplus*noisy_srgb.mat")
     listings = [_blocks(path) for path in files]
