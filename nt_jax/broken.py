@@ -1,4 +1,4 @@
-"""What becomes of images that cannot be used: one policy, of every command that takes many."""
+"""Treats images that cannot be used: one policy, of every command that takes many."""
 
 from nt_jax.errors import InputError
 

@@ -1,4 +1,4 @@
-"""What commands keep from one start to the next, so that a second one is quick.
+"""Keeps programs of commands from one start to the next, so that a second one is quick.
 
 JAX's persistent cache keeps compiled programs, but to find one in it JAX traces the network anew,
 which takes longer than a small photo does. So the traced programs are kept beside them.

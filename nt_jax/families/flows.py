@@ -1,4 +1,4 @@
-"""What training a flow by maximum likelihood shares: its state, its start and its update."""
+"""Trains flows by maximum likelihood: their state, its start and its update."""
 
 from collections.abc import Callable
 from typing import Any

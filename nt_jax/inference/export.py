@@ -42,7 +42,7 @@ from nt_jax.models.parameters import Tree
 
 
 class Exported(Protocol):
-    """What of a NoiseTransfer model is written; see `inference.model.Model`."""
+    """Parts of a NoiseTransfer model that are written; see `inference.model.Model`."""
 
     @property
     def networks(self) -> Networks: ...

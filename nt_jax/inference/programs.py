@@ -1,4 +1,4 @@
-"""What a loaded NoiseTransfer model computes, compiled: one program a size of its arrays."""
+"""Computes what a loaded NoiseTransfer model does, compiled: one program per array size."""
 
 from collections.abc import Mapping
 from functools import cache, partial

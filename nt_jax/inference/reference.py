@@ -1,4 +1,4 @@
-"""What a NoiseTransfer model finds out about a reference: numbers it reads, gains it needs."""
+"""Finds out about a reference: numbers that a NoiseTransfer model reads, gains it needs."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -23,7 +23,7 @@ _SURE, _UNSURE = -5.0, 2.0
 
 
 class NoiseReaderOutputs(NamedTuple):
-    """What is read off N patches.
+    """Numbers read off N patches.
 
     Attributes:
       values: float32 [N, SIZE], standardised as `readings.decode` takes them.

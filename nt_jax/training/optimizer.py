@@ -1,4 +1,4 @@
-"""What all training shares: Adam, learning rates, moving averages, the step's jit."""
+"""Shares what all training needs: Adam, learning rates, moving averages, the step's jit."""
 
 import functools
 import json
