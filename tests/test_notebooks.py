@@ -1,16 +1,19 @@
 """The notebooks of experiments/colab, executed on their smoke settings in an empty folder."""
 
+import asyncio
 import base64
 import io
 import json
 import os
 import re
 from pathlib import Path
+from unittest import mock
 
 import nbclient
 import nbformat
 import numpy as np
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 from PIL import Image
 from tiny_models import save_tiny
 
@@ -25,23 +28,38 @@ del light_main
 """
 
 
-@pytest.fixture
-def execute(tmp_path, monkeypatch):
-    """Executes a notebook with `tmp_path` as its folder; returns what each cell wrote, by id."""
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """A kernel that all notebooks share, for starting it takes longer than most of their cells."""
+    folder = tmp_path_factory.mktemp("kernel")
+    startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "light_training.py").write_text(STARTUP)
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}")
-    monkeypatch.setenv("NT_JAX_NOTEBOOK_SMOKE", "1")
+    settings = {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "jupyter"),
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
+        "NT_JAX_NOTEBOOK_SMOKE": "1",
+    }
+    with mock.patch.dict(os.environ, settings):
+        manager = AsyncKernelManager()
+        yield manager
+    asyncio.run(manager.shutdown_kernel(now=True))
+
+
+@pytest.fixture
+def execute(tmp_path, kernel):
+    """Executes a notebook with `tmp_path` as its folder; returns what each cell wrote, by id."""
 
     def execute(name, model="small"):
         notebook = nbformat.read(REPOSITORY / "experiments" / "colab" / name, as_version=4)
-        settings = notebook.cells[2]
+        _, install, settings, *_ = notebook.cells
         settings.source = settings.source.replace('MODEL = "small"', f'MODEL = "{model}"')
-        resources = {"metadata": {"path": str(tmp_path)}}
-        nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
+        # Nothing of the notebook before.
+        install.source = f"%reset -f\n%cd -q {tmp_path}\n{install.source}"
+        client = nbclient.NotebookClient(notebook, km=kernel, timeout=600)
+        client.execute()
+        client.kc.stop_channels()
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         failed = [o for cell in cells for o in cell.outputs if o.output_type == "error"]
         assert not failed, "%run shows an error and goes on"

@@ -2,12 +2,20 @@
 
 import json
 import os
+import sys
+from unittest import mock
 
+import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
+from light_main import save_nothing
 
-from experiments.soak.two_processes import finish, furthest, kill_one, one, pair
+from experiments.soak.two_processes import finish, furthest, kill_one, pair
 from nt_jax.checkpointing import checkpoint_steps
 from nt_jax.errors import InputError
+from nt_jax.main import parse
+from nt_jax.training import logs, loop
 from nt_jax.training.cluster import join_cluster
 
 STEPS = 8
@@ -22,10 +30,21 @@ def a_device_each(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", " ".join(flag for flag in flags if "device_count" not in flag))
 
 
+def train_alone(workdir):
+    """Trains in this process, on two devices."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    with (
+        mock.patch.dict(sys.modules, {"clu": None}),
+        mock.patch.multiple(logs, save_grid=save_nothing, save_curves=save_nothing),
+        mock.patch.object(loop, "data_mesh", return_value=mesh),
+        mock.patch.object(sys, "argv", ["main", f"--workdir={workdir}", *OPTIONS]),
+    ):
+        loop.train_and_evaluate(*parse()[:2])
+
+
 def test_a_pair_that_lost_one_resumes_and_ends_where_one_process_ends(tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
-    first = one(alone, OPTIONS)
-    finish([first])
+    train_alone(alone)
 
     code, seconds, text = kill_one(pair(together, OPTIONS), together, victim=1, lines=4)
     assert code != 0

@@ -18,13 +18,14 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+from light_main import save_nothing
 
-from experiments.soak.kill_resume import differences, run_killed, unfinished, wait
+from experiments.soak.kill_resume import differences, run_killed
 from nt_jax.checkpointing import checkpoint_steps, load_state, read_summary
 from nt_jax.errors import DivergedError, InputError, PreemptedError
-from nt_jax.families.noisetransfer.task import NoiseTransferTask
+from nt_jax.families.denoiser.task import DenoiserTask
 from nt_jax.main import parse
-from nt_jax.training import loop
+from nt_jax.training import logs, loop
 from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -32,23 +33,27 @@ LIGHT = [sys.executable, "-u", str(pathlib.Path(__file__).with_name("light_main.
 STEPS = 16
 
 
-def arguments(workdir: pathlib.Path, *options: str, recipe: str = "noisetransfer") -> list[str]:
-    """Of a smoke run of 16 steps, a save every second."""
-    config = f"--config={REPOSITORY / 'configs' / recipe}.py:smoke"
+def arguments(workdir: pathlib.Path, *options: str) -> list[str]:
+    """Of a smoke run of 16 steps, a save every second.
+
+    It trains a denoiser, which starts sooner; the loop is the same, and `test_training` resumes the
+    generator's.
+    """
+    config = f"--config={REPOSITORY / 'configs' / 'denoiser'}.py:smoke"
     short = [f"--config.train.steps={STEPS}", "--config.train.checkpoint_every=2"]
     return [config, *short, f"--config.eval.every={STEPS // 2}", *options, f"--workdir={workdir}"]
 
 
-def train(workdir: pathlib.Path, *options: str, recipe: str = "noisetransfer"):
+def train(workdir: pathlib.Path, *options: str):
     """`train_and_evaluate` in this process."""
-    with mock.patch.object(sys, "argv", ["main", *arguments(workdir, *options, recipe=recipe)]):
+    with mock.patch.object(sys, "argv", ["main", *arguments(workdir, *options)]):
         return train_and_evaluate(*parse()[:2])
 
 
 def run(workdir: pathlib.Path, *options: str, **keywords):
-    """The finished command, of the denoiser: it starts sooner, and the loop is the same."""
+    """The finished command."""
     return subprocess.run(
-        [*LIGHT, *arguments(workdir, *options, recipe="denoiser")],
+        [*LIGHT, *arguments(workdir, *options)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -58,9 +63,12 @@ def run(workdir: pathlib.Path, *options: str, **keywords):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def light(steps_traced_once):
-    """As the subprocesses."""
-    with mock.patch.dict(sys.modules, {"clu": None}):
+def light():
+    """As the subprocesses, without TensorBoard and pictures."""
+    with (
+        mock.patch.dict(sys.modules, {"clu": None}),
+        mock.patch.multiple(logs, save_grid=save_nothing, save_curves=save_nothing),
+    ):
         yield
 
 
@@ -73,36 +81,15 @@ def undisturbed(tmp_path_factory):
     return workdir
 
 
-@pytest.fixture(scope="module")
-def undisturbed_denoiser(tmp_path_factory):
-    """The same of a denoiser."""
-    workdir = tmp_path_factory.mktemp("runs") / "undisturbed_denoiser"
-    train(workdir, recipe="denoiser")
-    return workdir
-
-
 # --- SIGKILL -------------------------------------------------------------------------------------
 
 
-def test_a_kill_in_a_save_changes_nothing(undisturbed, tmp_path):
-    """Of the generator's training; this process resumes it, which has the step compiled."""
-    with subprocess.Popen([*LIGHT, *arguments(tmp_path)], stdout=subprocess.DEVNULL) as process:
-        wait(process, lambda: checkpoint_steps(tmp_path) and unfinished(tmp_path))
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert unfinished(tmp_path)
-    assert STEPS not in checkpoint_steps(tmp_path)
-    train(tmp_path)
-    assert differences(tmp_path, undisturbed) == []
-    assert [line["step"] for line in lines(tmp_path)] == list(range(STEPS + 1))
-
-
-def test_four_kills_change_nothing(undisturbed_denoiser, tmp_path):
+def test_four_kills_change_nothing(undisturbed, tmp_path):
     """Two in a save, one in a step, one while it starts."""
-    command = [*LIGHT, *arguments(tmp_path, recipe="denoiser")]
+    command = [*LIGHT, *arguments(tmp_path)]
     killed, _ = run_killed(command, tmp_path, kills=4, seed=0, most_lines=2, delay=0)
     assert killed["during a save"] >= 1, killed
-    assert differences(tmp_path, undisturbed_denoiser) == []
+    assert differences(tmp_path, undisturbed) == []
     assert [line["step"] for line in lines(tmp_path)] == list(range(STEPS + 1))
 
 
@@ -139,7 +126,7 @@ def test_killed_before_the_first_save(undisturbed, tmp_path):
 
 
 def test_a_signal_during_an_evaluation_saves_and_ends_at_once(undisturbed, tmp_path):
-    evaluate, ended = NoiseTransferTask.evaluate, []
+    evaluate, ended = DenoiserTask.evaluate, []
     ticking = SimpleNamespace(monotonic=partial(next, count()))
 
     def interrupted(task, state, key):
@@ -149,7 +136,7 @@ def test_a_signal_during_an_evaluation_saves_and_ends_at_once(undisturbed, tmp_p
         return evaluate(task, state, key)
 
     with (
-        mock.patch.object(NoiseTransferTask, "evaluate", interrupted),
+        mock.patch.object(DenoiserTask, "evaluate", interrupted),
         mock.patch.object(loop, "time", ticking),
         pytest.raises(PreemptedError, match=r"SIGTERM.*the same command resumes"),
     ):
@@ -214,11 +201,11 @@ def assert_one_line(done: subprocess.CompletedProcess) -> None:
     assert lines[0].endswith("make room, and the same command resumes")
 
 
-def test_a_disk_that_fills_up(undisturbed_denoiser, small_disk):
+def test_a_disk_that_fills_up(undisturbed, small_disk):
     if not small_disk:
         pytest.skip("mounting a tmpfs is not permitted")
     workdir = small_disk / "run"
-    train(workdir, f"--config.train.steps={STEPS // 2}", recipe="denoiser")
+    train(workdir, f"--config.train.steps={STEPS // 2}")
     room = os.statvfs(small_disk)
     filler = small_disk / "filler"
     with filler.open("wb") as file:
@@ -231,18 +218,18 @@ def test_a_disk_that_fills_up(undisturbed_denoiser, small_disk):
     with pytest.raises(OSError, match="No space left"), filler.open("ab") as file:
         file.write(bytes(8_000_000))
     with pytest.raises(InputError, match=r"make room, and the same command resumes$"):
-        train(workdir, recipe="denoiser")
+        train(workdir)
     assert load_state(workdir)[1] == kept[-1]
     filler.unlink()
-    train(workdir, recipe="denoiser")
-    assert differences(workdir, undisturbed_denoiser) == []
+    train(workdir)
+    assert differences(workdir, undisturbed) == []
 
 
-def test_files_that_cannot_grow(undisturbed_denoiser, small_disk, tmp_path):
+def test_files_that_cannot_grow(undisturbed, small_disk, tmp_path):
     """As on a full disk, where the test may not mount one."""
     if small_disk:
         pytest.skip("the test before filled a disk")
-    train(tmp_path, f"--config.train.steps={STEPS // 2}", recipe="denoiser")
+    train(tmp_path, f"--config.train.steps={STEPS // 2}")
     biggest = max(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
 
     # Orbax splits a checkpoint into files of other sizes each time: an eighth stops any.
@@ -251,15 +238,15 @@ def test_files_that_cannot_grow(undisturbed_denoiser, small_disk, tmp_path):
 
     assert_one_line(run(tmp_path, preexec_fn=limit))
     assert load_state(tmp_path)[1] == STEPS // 2
-    train(tmp_path, recipe="denoiser")
-    assert differences(tmp_path, undisturbed_denoiser) == []
+    train(tmp_path)
+    assert differences(tmp_path, undisturbed) == []
 
 
 # --- Divergence ----------------------------------------------------------------------------------
 
 
 def test_a_divergence_is_replayed_by_the_command_it_prints(tmp_path):
-    train(tmp_path, "--config.train.steps=4", recipe="denoiser")
+    train(tmp_path, "--config.train.steps=4")
     done = run(tmp_path, "--config.train.learning_rate=1e30")
     assert done.returncode == 3
     message, command = done.stderr.splitlines()[-2:]
@@ -276,7 +263,7 @@ def test_a_divergence_is_replayed_by_the_command_it_prints(tmp_path):
     assert at == int(kept) == checkpoint_steps(tmp_path)[-1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     too_fast = "--config.train.learning_rate=1e30"
-    assert shlex.split(command) == [*LIGHT, *arguments(tmp_path, too_fast, recipe="denoiser")]
+    assert shlex.split(command) == [*LIGHT, *arguments(tmp_path, too_fast)]
     with pytest.raises(DivergedError) as again:
-        train(tmp_path, too_fast, recipe="denoiser")
+        train(tmp_path, too_fast)
     assert f"diverged: {again.value}" == message
