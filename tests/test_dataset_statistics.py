@@ -58,7 +58,7 @@ def test_the_noise_world_and_what_is_inside_it(tmp_path, capsys):
     output = tmp_path / "output"
     pairs = ",".join(str(tmp_path / name) for name in ("white", "board"))
     photos = f"--photos={tmp_path / 'photos'}"
-    dataset_statistics.main([f"--pairs={pairs}", photos, "--world=80", f"--output={output}"])
+    dataset_statistics.main([f"--pairs={pairs}", photos, "--world=40", f"--output={output}"])
     rows = (output / "world.md").read_text().splitlines()[2:]
     assert [row.split(" | ")[1:] for row in rows] == [["1", "1 |"], ["1", "0 |"]]
     assert np.asarray(Image.open(output / "world.jpg")).std() > 10

@@ -86,7 +86,7 @@ def test_a_bundled_name_may_be_a_path():
 def test_a_workdir_of_16_bits_is_normalised_with_32(tmp_path):
     config = get_config("smoke")
     networks = make_networks(config.model)
-    full = jax.jit(lambda key: init_state(config, networks, key))(prng.key(0))
+    full = jax.device_get(jax.jit(lambda key: init_state(config, networks, key))(prng.key(0)))
     narrow = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float16) if leaf.dtype == jnp.float32 else leaf, full
     )

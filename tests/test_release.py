@@ -86,11 +86,11 @@ def test_released_networks_are_those_of_the_run_in_16_bits(workdir, tmp_path):
 def test_the_bundled_small_follows_the_level_of_its_reference():
     model = nt_jax.load()
     rng = np.random.default_rng(0)
-    photo, clean = (image()[:256, :256] / np.float32(255) for image in (data.coffee, data.chelsea))
+    photo, clean = (image()[:128, :128] / np.float32(255) for image in (data.coffee, data.chelsea))
 
     def level(sigma):
         reference = np.clip(photo + rng.normal(0, sigma / 255, photo.shape), 0, 1)
-        return 255 * (model.transfer(clean, reference=reference, tile=256) - clean).std()
+        return 255 * (model.transfer(clean, reference=reference, tile=128) - clean).std()
 
     faint, medium, strong = level(5), level(20), level(50)
     assert faint < 12

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _RESAMPLES = 2000
 _LEVEL = 95.0
@@ -24,7 +25,10 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
       seed: of the resampling.
     """
     array = np.asarray(values, np.float64)
-    return bootstrap(lambda rows: float(array[rows].mean()), len(array), seed)
+    if len(array) < 2:
+        return Estimate(float(array.mean()), None)
+    means = array[_draws(len(array), seed, _RESAMPLES)].mean(axis=1)
+    return Estimate(float(array.mean()), _interval(means))
 
 
 def bootstrap(
@@ -44,8 +48,14 @@ def bootstrap(
     value = statistic(np.arange(images))
     if images < 2:
         return Estimate(value, None)
-    draws = np.random.default_rng(seed).integers(0, images, (resamples, images))
-    values = np.array([statistic(rows) for rows in draws])
+    return Estimate(value, _interval([statistic(rows) for rows in _draws(images, seed, resamples)]))
+
+
+def _draws(images: int, seed: int, resamples: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, images, (resamples, images))
+
+
+def _interval(values: ArrayLike) -> tuple[float, float]:
     tail = (100 - _LEVEL) / 2
     low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return Estimate(value, (float(low), float(high)))
+    return float(low), float(high)
