@@ -1,6 +1,7 @@
 """Reading a photo's noise and scaling what is generated to it, with a tiny random model."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,15 +42,18 @@ def test_gain_brings_the_level_to_what_is_read(model):
     patches = np.stack([REFERENCE[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)])
     patches = jnp.asarray(patches, jnp.float32)[:, None] / 255  # 4 crops of one reference
     encoder, generator = params["key_encoder"], params["generator"]
-    each = embed(networks, encoder, patches[:, 0])[:, None]
+    each = jax.jit(partial(embed, networks))(encoder, patches[:, 0])[:, None]
     embedding, key = each.mean(0), jax.random.key(1)
-    vectors = read(networks, encoder, each)
-    found = calibration.calibrate(networks, generator, patches, vectors, embedding, key)
+    vectors = jax.jit(partial(read, networks))(encoder, each)
+    calibrate = jax.jit(partial(calibration.calibrate, networks))
+    found = calibrate(generator, patches, vectors, embedding, key)
     level = np.exp(readings.decode(vectors).log_level)
     aimed = np.sqrt(np.square(level).mean((0, 1)))
     pseudo_clean = wiener(patches[:, 0], level[:, 0])
     maps = sample_maps(key, 4, 32, 32, model.blocks)
-    noise = generate_noise(networks, generator, pseudo_clean, jnp.repeat(embedding, 4, 0), maps)
+    noise = jax.jit(partial(generate_noise, networks))(
+        generator, pseudo_clean, jnp.repeat(embedding, 4, 0), maps
+    )
     made = np.asarray(jnp.clip(pseudo_clean + found.gain * noise, 0, 1) - pseudo_clean)
     made = np.sqrt(made.var((1, 2)).mean(0))
     inside = np.asarray(found.gain == found.wanted)[0]
@@ -63,15 +67,15 @@ def test_bounds(model):
     weak = jax.tree.map(lambda kernel: kernel, model.params["generator"])
     weak["last"] = jax.tree.map(lambda kernel: kernel / 100, weak["last"])
     patches = jnp.asarray(REFERENCE[None, None], jnp.float32) / 255
-    each = embed(model.networks, model.params["key_encoder"], patches[0])[None]
-    found = calibration.calibrate(
-        model.networks,
-        weak,
-        patches,
-        read(model.networks, model.params["key_encoder"], each),
-        each[0],
-        jax.random.key(0),
-    )
+    networks, encoder = model.networks, model.params["key_encoder"]
+
+    @jax.jit
+    def calibrate(generator, key):
+        each = embed(networks, encoder, patches[0])[None]
+        vectors = read(networks, encoder, each)
+        return calibration.calibrate(networks, generator, patches, vectors, each[0], key)
+
+    found = calibrate(weak, jax.random.key(0))
     np.testing.assert_allclose(found.gain, calibration.MOST)
     assert np.all(found.wanted > calibration.MOST)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import flax
+import jax
 import numpy as np
 import pytest
 
@@ -104,7 +105,7 @@ def test_noise2grad_converts(tmp_path):
     assert model.metadata["kind"] == "n2g"
     image = torch.rand((1, 3, 24, 16), generator=torch.Generator().manual_seed(1))
     expected = n2g_in_torch(state, image)
-    found = Extractor(4).apply({"params": model.params}, image.permute(0, 2, 3, 1).numpy())
+    found = jax.jit(Extractor(4).apply)({"params": model.params}, image.permute(0, 2, 3, 1).numpy())
     for ours, theirs in zip(found, expected, strict=True):
         assert np.abs(theirs.numpy()).max() > 0.1
         np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), atol=1e-4)

@@ -1,5 +1,6 @@
 """Numbers of the noise: measured against NumPy, and standardised vectors back to numbers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def clean():
 
 
 def test_measured_numbers_are_numpys(noise, clean):
-    measured = readings.measure(jnp.asarray(noise), jnp.asarray(clean))
+    measured = jax.jit(readings.measure)(noise, clean)
     found = readings.decode(measured.values)
     np.testing.assert_allclose(np.exp(found.log_level), noise.std((1, 2)), rtol=2e-3)
     np.testing.assert_allclose(found.bias, noise.mean((1, 2)) / noise.std((1, 2)), atol=1e-3)
@@ -45,11 +46,12 @@ def test_measured_numbers_are_numpys(noise, clean):
 
 
 def test_the_level_curve_knows_the_brightnesses_that_are_there(noise, clean):
-    measured = readings.measure(jnp.asarray(noise), jnp.asarray(clean))
+    measure = jax.jit(readings.measure)
+    measured = measure(noise, clean)
     assert measured.known[0].all()
     assert measured.known[1, -5:].tolist() == [False, False, True, False, False]
     grows = noise[:1] * (0.5 + clean[:1])
-    curve = readings.decode(readings.measure(grows, clean[:1]).values).curve[0]
+    curve = readings.decode(measure(grows, clean[:1]).values).curve[0]
     assert np.all(np.diff(curve) > 0)
     assert curve[4] - curve[0] == pytest.approx(np.log(1.4 / 0.6), abs=0.1)
 
