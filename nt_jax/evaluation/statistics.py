@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 _RESAMPLES = 2000
 _LEVEL = 95.0
@@ -48,14 +47,15 @@ def bootstrap(
     value = statistic(np.arange(images))
     if images < 2:
         return Estimate(value, None)
-    return Estimate(value, _interval([statistic(rows) for rows in _draws(images, seed, resamples)]))
+    values = np.array([statistic(rows) for rows in _draws(images, seed, resamples)])
+    return Estimate(value, _interval(values))
 
 
 def _draws(images: int, seed: int, resamples: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, images, (resamples, images))
 
 
-def _interval(values: ArrayLike) -> tuple[float, float]:
+def _interval(values: np.ndarray) -> tuple[float, float]:
     tail = (100 - _LEVEL) / 2
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
