@@ -11,25 +11,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as `-m nt_jax.main
 _HEAVY = ("clu",) if "--config.data.loader=tfdata" in sys.argv else ("clu", "tensorflow")
 sys.modules |= dict[str, Any].fromkeys(_HEAVY)
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import Mesh  # noqa: E402
+from light_run import data_mesh, save_nothing  # noqa: E402
 
 from nt_jax.errors import run_command  # noqa: E402
 from nt_jax.main import main  # noqa: E402
 from nt_jax.training import logs, loop  # noqa: E402
-
-
-def data_mesh() -> Mesh:
-    """Of one of the suite's eight fake devices, whose compiled programs are used again."""
-    devices = jax.devices()
-    return Mesh(np.array(devices[:1] if len(devices) == 8 else devices), ("data",))
-
-
-def save_nothing(path: pathlib.Path, *_: Any) -> None:
-    """In place of a picture."""
-    path.touch()
-
 
 if __name__ == "__main__":
     logs.save_grid = logs.save_curves = save_nothing

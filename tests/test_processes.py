@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from light_main import save_nothing
+from light_run import save_nothing
 
 from experiments.soak.two_processes import finish, furthest, kill_one, pair
 from nt_jax.checkpointing import checkpoint_steps

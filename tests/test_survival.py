@@ -18,7 +18,7 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
-from light_main import save_nothing
+from light_run import save_nothing
 
 from experiments.soak.kill_resume import differences, run_killed
 from nt_jax.checkpointing import checkpoint_steps, load_state, read_summary
