@@ -1,11 +1,17 @@
 """What makes a run of the tests light: a device that they share, and no pictures."""
 
+import contextlib
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+
+from nt_jax.training import logs
 
 
 def data_mesh() -> Mesh:
@@ -17,3 +23,13 @@ def data_mesh() -> Mesh:
 def save_nothing(path: pathlib.Path, *_: Any) -> None:
     """In place of a picture."""
     path.touch()
+
+
+@contextlib.contextmanager
+def light() -> Iterator[None]:
+    """Runs of this process are as those of `light_main`: without TensorBoard and pictures."""
+    with (
+        mock.patch.dict(sys.modules, {"clu": None}),
+        mock.patch.multiple(logs, save_grid=save_nothing, save_curves=save_nothing),
+    ):
+        yield

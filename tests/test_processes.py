@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from light_run import save_nothing
+from light_run import light
 
 from experiments.soak.two_processes import finish, furthest, kill_one, pair
 from nt_jax.checkpointing import checkpoint_steps
 from nt_jax.errors import InputError
 from nt_jax.main import parse
-from nt_jax.training import logs, loop
+from nt_jax.training import loop
 from nt_jax.training.cluster import join_cluster
 
 STEPS = 8
@@ -34,8 +34,7 @@ def train_alone(workdir):
     """Trains in this process, on two devices."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     with (
-        mock.patch.dict(sys.modules, {"clu": None}),
-        mock.patch.multiple(logs, save_grid=save_nothing, save_curves=save_nothing),
+        light(),
         mock.patch.object(loop, "data_mesh", return_value=mesh),
         mock.patch.object(sys, "argv", ["main", f"--workdir={workdir}", *OPTIONS]),
     ):

@@ -16,16 +16,16 @@ from types import SimpleNamespace
 from unittest import mock
 
 import jax
+import light_run
 import numpy as np
 import pytest
-from light_run import save_nothing
 
 from experiments.soak.kill_resume import differences, run_killed
 from nt_jax.checkpointing import checkpoint_steps, load_state, read_summary
 from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.families.denoiser.task import DenoiserTask
 from nt_jax.main import parse
-from nt_jax.training import logs, loop
+from nt_jax.training import loop
 from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -36,8 +36,8 @@ STEPS = 16
 def arguments(workdir: pathlib.Path, *options: str) -> list[str]:
     """Of a smoke run of 16 steps, a save every second.
 
-    It trains a denoiser, which starts sooner; the loop is the same, and `test_training` resumes the
-    generator's.
+    It trains a denoiser, which starts sooner; the loop is the same, and `test_training` kills and
+    resumes the generator's.
     """
     config = f"--config={REPOSITORY / 'configs' / 'denoiser'}.py:smoke"
     short = [f"--config.train.steps={STEPS}", "--config.train.checkpoint_every=2"]
@@ -64,11 +64,8 @@ def run(workdir: pathlib.Path, *options: str, **keywords):
 
 @pytest.fixture(scope="module", autouse=True)
 def light():
-    """As the subprocesses, without TensorBoard and pictures."""
-    with (
-        mock.patch.dict(sys.modules, {"clu": None}),
-        mock.patch.multiple(logs, save_grid=save_nothing, save_curves=save_nothing),
-    ):
+    """As the subprocesses."""
+    with light_run.light():
         yield
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.release_model import release_networks
+from experiments.soak.kill_resume import differences, unfinished, wait
 from nt_jax import main as command
 from nt_jax.checkpointing import checkpoint_steps, load_state
 from nt_jax.data.sampling.pipeline import make_loader
@@ -90,6 +91,20 @@ def test_resuming_changes_nothing(finished, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     # The shorter run also evaluated at its own end, which is a step of the longer one here.
     assert lines(tmp_path) == lines(finished[0])
+
+
+def test_a_kill_in_a_save_changes_nothing(finished, tmp_path):
+    command = [sys.executable, "-u", "tests/light_main.py", f"--workdir={tmp_path}"]
+    command += ["--config=configs/noisetransfer.py:smoke"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
+        wait(process, lambda: checkpoint_steps(tmp_path) and unfinished(tmp_path))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert unfinished(tmp_path)
+    assert 6 not in checkpoint_steps(tmp_path)
+    train_and_evaluate(*smoke(tmp_path))
+    assert differences(tmp_path, finished[0]) == []
+    assert [line["step"] for line in lines(tmp_path)] == list(range(7))
 
 
 def test_a_finished_run_is_left_as_it_is(finished):

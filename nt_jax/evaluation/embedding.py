@@ -127,7 +127,8 @@ def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -
 
     if np.isnan(statistic(np.arange(len(levels)))):
         return None
-    return statistics.bootstrap(statistic, len(levels), seed, _RESAMPLES)
+    each = np.vectorize(statistic, signature="(n)->()")
+    return statistics.bootstrap(each, len(levels), seed, _RESAMPLES)
 
 
 def pca(points: np.ndarray) -> np.ndarray:

@@ -216,7 +216,7 @@ def _style(name: str) -> str:
 def _axes(title: str, x: str, y: str):
     # One panel needs no layout engine, which takes longer than the drawing.
     figure = Figure(figsize=(8, 5))
-    ax = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.98, "bottom": 0.1, "top": 0.93})
+    ax = figure.subplots(gridspec_kw={"left": 0.12, "right": 0.98, "bottom": 0.1, "top": 0.93})
     _label(ax, title, x, y)
     return figure, ax
 

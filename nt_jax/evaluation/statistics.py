@@ -24,14 +24,11 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
       seed: of the resampling.
     """
     array = np.asarray(values, np.float64)
-    if len(array) < 2:
-        return Estimate(float(array.mean()), None)
-    means = array[_draws(len(array), seed, _RESAMPLES)].mean(axis=1)
-    return Estimate(float(array.mean()), _interval(means))
+    return bootstrap(lambda rows: array[rows].mean(axis=-1), len(array), seed)
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], float],
+    statistic: Callable[[np.ndarray], np.ndarray],
     images: int,
     seed: int = 0,
     resamples: int = _RESAMPLES,
@@ -39,23 +36,16 @@ def bootstrap(
     """Computes a statistic of images, with the percentile bootstrap (Efron, 1979) over them.
 
     Args:
-      statistic: indices of images, int [images] -> number; NaN where those tell nothing.
+      statistic: sets of indices of images, int [..., images] -> a number each, float [...]; NaN
+        where those tell nothing.
       images: how many there are.
       seed: of the resampling.
       resamples: how many sets are drawn.
     """
-    value = statistic(np.arange(images))
+    value = float(statistic(np.arange(images)))
     if images < 2:
         return Estimate(value, None)
-    values = np.array([statistic(rows) for rows in _draws(images, seed, resamples)])
-    return Estimate(value, _interval(values))
-
-
-def _draws(images: int, seed: int, resamples: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, images, (resamples, images))
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
+    draws = np.random.default_rng(seed).integers(0, images, (resamples, images))
     tail = (100 - _LEVEL) / 2
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+    low, high = np.nanpercentile(statistic(draws), [tail, 100 - tail])
+    return Estimate(value, (float(low), float(high)))
