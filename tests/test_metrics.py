@@ -4,6 +4,7 @@ OpenCV, scikit-image and SciPy compute the references here in float64; none shar
 `nt_jax.metrics`.
 """
 
+import functools
 import pathlib
 
 import cv2
@@ -309,6 +310,16 @@ def test_akld_floor_follows_local_variance(gaussian_draws):
     floor = metrics.akld_floor(clean, first, jax.random.key(0))
     np.testing.assert_allclose(floor, true_floor, rtol=0.2)
     assert (metrics.akld_floor(clean, clean, jax.random.key(0)) == 0).all(), "no noise, no error"
+
+
+def test_akld_floor_of_correlated_noise_is_that_of_a_second_draw(gaussian_draws):
+    clean, *draws = gaussian_draws
+    blur = functools.partial(scipy.ndimage.gaussian_filter, sigma=(0, 1, 1, 0), mode="wrap")
+    first, second = (clean + 2 * blur(draw - clean) for draw in draws)
+    true_floor = metrics.akld(clean, first, second)
+    assert (true_floor > 0.1).all()
+    floor = metrics.akld_floor(clean, first, jax.random.key(0))
+    np.testing.assert_allclose(floor, true_floor, rtol=0.15)
 
 
 def test_ks_and_kld_of_disjoint_noise():
