@@ -11,6 +11,7 @@ import pytest
 from jax.test_util import check_grads
 
 from nt_jax.errors import InputError
+from nt_jax.models import layers
 from nt_jax.models.biased import depth_to_space, init_biased, space_to_depth
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.dncnn import DnCNN, FFDNet
@@ -183,19 +184,26 @@ def test_beta_equals_the_layer_on_embedding_and_map_joined():
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "channels", "features"), [(3, 32, 40), (2, 32, 32), (3, 4, 40)])
-def test_a_kernels_gradient_is_the_convolutions_own(size, channels, features):
+@pytest.mark.parametrize(
+    ("size", "stride", "channels", "features"),
+    [
+        *((3, 1, 32, 40), (2, 1, 32, 32), (3, 1, 4, 40), (3, 1, 3, 8), (3, 1, 8, 3), (7, 1, 3, 3)),
+        *((4, 2, 8, 6), (2, 2, 3, 6), (3, 2, 4, 5)),
+    ],
+)
+def test_gradients_are_the_convolutions_own(size, stride, channels, features, monkeypatch):
+    monkeypatch.setattr(layers, "_PIXELS_TOGETHER", 60)  # two or more images, of six
     x, kernel = random(0, 2, 3, 6, 5, channels), random(1, size, size, channels, features)
-    pad = ((size // 2, size // 2),) * 2
+    pad = (((size - stride + 1) // 2,) * 2,) * 2
 
     def plain(x, kernel):
         return jax.lax.conv_general_dilated(
-            x.reshape(6, 6, 5, channels), kernel, (1, 1), pad, dimension_numbers=_LAYOUT
+            x.reshape(6, 6, 5, channels), kernel, (stride, stride), pad, dimension_numbers=_LAYOUT
         )
 
     expected, pull_back = jax.vjp(plain, x, kernel)
-    ours, our_pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, 1), x, kernel)
-    np.testing.assert_allclose(ours.reshape(expected.shape), expected, rtol=1e-5)
+    ours, our_pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
+    np.testing.assert_allclose(ours.reshape(expected.shape), expected, rtol=1e-5, atol=1e-5)
     gradient = random(2, *expected.shape)
     for a, b in zip(our_pull_back(gradient.reshape(ours.shape)), pull_back(gradient), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)

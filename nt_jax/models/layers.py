@@ -25,8 +25,8 @@ Frozen = tuple[int, int]
 NEGATIVE_SLOPE = 0.01
 NORM_EPSILON = 1e-5
 _PLANE = (-3, -2)
-# Channels from which a kernel's gradient is faster as a matrix product on CPU.
-_WIDE = 32
+# Pixels of images that one product of a kernel's gradient takes, on CPU.
+_PIXELS_TOGETHER = 4096
 
 
 def leaky_relu(x: Array) -> Array:
@@ -88,14 +88,27 @@ def convolve(x: Array, kernel: Array, stride: int) -> Array:
     Zero padding is (k - stride + 1) // 2.
     """
     pad = (kernel.shape[0] - stride + 1) // 2
+    features = kernel.shape[-1]
+    x, kernel = _widened(x, -1), _widened(_widened(kernel, -1), -2)
     y = jax.lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),
         kernel,
         window_strides=(stride, stride),
         padding=((pad, pad), (pad, pad)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    )[..., :features]
     return y.reshape(*x.shape[:-3], *y.shape[-3:])
+
+
+def _widened(array: Array, axis: int) -> Array:
+    """Adds a channel of zeros to three: XLA's CPU convolutions take up to eight times as long on
+    three as on four.
+    """
+    if array.shape[axis] != 3:
+        return array
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, 1)
+    return jnp.pad(array, widths)
 
 
 def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -105,47 +118,112 @@ def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tupl
 def _convolve_backward(
     stride: int, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
-    x, kernel = residuals
-    plain = functools.partial(convolve.fun, stride=stride)
-    (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
-
-    def by_convolution(x: Array, gradient: Array) -> Array:
-        return jax.linear_transpose(lambda k: plain(x, k), kernel)(gradient)[0]
-
-    def by_product(x: Array, gradient: Array) -> Array:
-        return _kernel_gradient_by_product(x, gradient, kernel.shape[0])
-
-    if stride > 1 or min(kernel.shape[2:]) < _WIDE:
-        return x_gradient, by_convolution(x, gradient)
-    kernel_gradient = jax.lax.platform_dependent(
-        x, gradient, cpu=by_product, default=by_convolution
+    by_convolutions = functools.partial(_gradients_by_convolutions, stride=stride)
+    if residuals[1].shape[0] % stride:
+        return by_convolutions(*residuals, gradient)
+    by_products = functools.partial(_gradients_by_products, stride=stride)
+    gradients = jax.lax.platform_dependent(
+        *residuals, gradient, cpu=by_products, default=by_convolutions
     )
-    return x_gradient, kernel_gradient
+    return gradients[0], gradients[1]
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
+def _gradients_by_convolutions(
+    x: Array, kernel: Array, gradient: Array, stride: int
+) -> tuple[Array, Array]:
+    plain = functools.partial(convolve.fun, stride=stride)
+    (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
+    (kernel_gradient,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(gradient)
+    return x_gradient, kernel_gradient
+
+
+def _gradients_by_products(
+    x: Array, kernel: Array, gradient: Array, stride: int
+) -> tuple[Array, Array]:
+    """Computes both gradients with no convolution that has a stride, holes, or an image for kernel.
+
+    CPU libraries are slow at all of these.
+    """
+    if stride == 1:
+        (x_gradient,) = jax.linear_transpose(lambda x: convolve.fun(x, kernel, 1), x)(gradient)
+        return x_gradient, _kernel_gradient_by_product(x, gradient, kernel.shape[0])
+    size = kernel.shape[0]
+    fold = functools.partial(_fold, stride=stride, pad=(size - stride + 1) // 2)
+    fold_kernel = functools.partial(_fold_kernel, stride=stride)
+
+    def unstrided(x: Array) -> Array:
+        y = jax.lax.conv_general_dilated(
+            fold(x),
+            fold_kernel(kernel),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+
+    (x_gradient,) = jax.linear_transpose(unstrided, x)(gradient)
+    folded = _kernel_gradient_by_product(fold(x), gradient, size // stride)
+    (kernel_gradient,) = jax.linear_transpose(fold_kernel, kernel)(folded)
+    return x_gradient, kernel_gradient
+
+
+def _fold(x: Array, stride: int, pad: int) -> Array:
+    """Makes channels of the `stride` phases of rows and columns: [..., H, W, C] ->
+    [N, (H + 2 pad) / stride, (W + 2 pad) / stride, stride^2 C].
+    """
+    x = x.reshape(-1, *x.shape[-3:])
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    count, _, _, channels = x.shape
+    height, width = (side // stride for side in x.shape[1:3])
+    x = x[:, : height * stride, : width * stride]  # what a convolution leaves over
+    x = x.reshape(count, height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(*x.shape[:3], stride**2 * channels)
+
+
+def _fold_kernel(kernel: Array, stride: int) -> Array:
+    """Makes the kernel of stride 1 that does on folded images what `kernel` [k, k, C, F] does."""
+    size, _, channels, features = kernel.shape
+    taps = kernel.reshape(size // stride, stride, size // stride, stride, channels, features)
+    return taps.transpose(0, 2, 1, 3, 4, 5).reshape(
+        size // stride, size // stride, stride**2 * channels, features
+    )
+
+
 def _kernel_gradient_by_product(x: Array, gradient: Array, size: int) -> Array:
     """Computes the gradient of a kernel [size, size, C, F] of stride 1.
 
-    CPU libraries are slow at convolving images with images. With the column shifts of x and the
-    row shifts of the gradient side by side as channels, one matrix product gives all taps.
+    With the column shifts of x and the
+    row shifts of the gradient side by side as channels, one matrix product gives all taps. A few
+    images at a time, as the shifted copies of all would not fit a processor's cache.
     """
     x, gradient = (a.reshape(-1, *a.shape[-3:]) for a in (x, gradient))
-    channels, (height, width, features) = x.shape[-1], gradient.shape[1:]
-    pad = size // 2
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    x = jnp.concatenate([x[:, :, i : i + width] for i in range(size)], axis=-1)
-    gradient = jnp.pad(gradient, ((0, 0), (size - 1, size - 1), (0, 0), (0, 0)))
-    rows = height + size - 1
-    gradient = jnp.concatenate(
-        [gradient[:, size - 1 - i : size - 1 - i + rows] for i in range(size)], axis=-1
+    count, height, width, features = gradient.shape
+    channels, pad = x.shape[-1], (width + size - 1 - x.shape[2]) // 2
+
+    def product(x: Array, gradient: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        x = jnp.concatenate([x[:, :, i : i + width] for i in range(size)], axis=-1)
+        gradient = jnp.pad(gradient, ((0, 0), (size - 1, size - 1), (0, 0), (0, 0)))
+        rows = height + size - 1
+        gradient = jnp.concatenate(
+            [gradient[:, size - 1 - i : size - 1 - i + rows] for i in range(size)], axis=-1
+        )
+        return jnp.einsum(
+            "pc,pf->cf", x.reshape(-1, size * channels), gradient.reshape(-1, size * features)
+        )
+
+    together = max(1, min(count, _PIXELS_TOGETHER // (height * width)))
+    together = next(n for n in range(together, 0, -1) if count % n == 0)
+    groups = [a.reshape(-1, together, *a.shape[1:]) for a in (x, gradient)]
+    total, _ = jax.lax.scan(
+        lambda total, group: (total + product(*group), None),
+        jnp.zeros((size * channels, size * features), x.dtype),
+        groups,
     )
-    product = jnp.einsum(
-        "pc,pf->cf", x.reshape(-1, size * channels), gradient.reshape(-1, size * features)
-    )
-    return product.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
+    return total.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
 
 
 class Conv(nn.Module):
