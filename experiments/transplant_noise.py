@@ -1,0 +1,140 @@
+"""Puts the noise of real pairs on other photographs, whose clean version is known.
+
+  python -m experiments.transplant_noise --pairs=DIR --photos=DIR[,DIR...] --output=DIR
+    [--each=6] [--size=256] [--every=1] [--seed=0]
+
+A network that learns from few pairs learns their scenes by heart. Of each pair, `--each` windows of
+`--size` pixels: their noise, its mean and level by brightness and channel taken out and those of
+the new photograph's brightness put in, on a window of a photograph turned at random and brought
+near the pair's brightness and contrast. With `--every=K` of each photograph only every K-th pixel
+of every K-th row: the aliased detail of photographs that were reduced without averaging, as
+SIDD-Small's at 256 pixels. Writes OUTPUT/clean/NUMBER.png and OUTPUT/noisy/NUMBER.png; the same
+seed writes the same.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nt_jax.data.catalogue import sources
+from nt_jax.errors import ArgumentParser, InputError, run_command
+from nt_jax.files import progress
+from nt_jax.paths import expand
+
+_BINS = 12
+_FEWEST = 200  # pixels of a bin
+_ROUNDING = 0.3  # deviation that 8 bits leave of no noise
+_GAINS = (0.4, 2.5)  # of a level, at most
+_CONTRASTS = (0.3, 1.3)
+_OWN_BRIGHTNESS = 0.3
+
+Curve = Callable[[np.ndarray], np.ndarray]
+
+
+def curves(clean: np.ndarray, noise: np.ndarray) -> tuple[Curve, Curve]:
+    """Measures mean and level of a channel's noise by the clean value: [H, W] each."""
+    edges = np.quantile(clean, np.linspace(0, 1, _BINS + 1)[1:-1])
+    bins = np.searchsorted(edges, clean, side="right")
+    found = []
+    for number in range(_BINS):
+        inside = bins == number
+        if inside.sum() > _FEWEST:
+            values = noise[inside]
+            found.append((clean[inside].mean(), values.mean(), values.std() + _ROUNDING))
+    if not found:
+        found = [(clean.mean(), noise.mean(), noise.std() + _ROUNDING)]
+    at, means, levels = np.array(sorted(found)).T
+    return (lambda v: np.interp(v, at, means)), (lambda v: np.interp(v, at, levels))
+
+
+def transplant(clean: np.ndarray, noisy: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Puts the noise of a pair on `other`: float [H, W, 3] of 0 to 255 each, not clipped."""
+    channels = []
+    images = (image.transpose(2, 0, 1) for image in (clean, noisy - clean, other))
+    for old, noise, new in zip(*images, strict=True):
+        mean, level = curves(old, noise)
+        gain = np.clip(level(new) / level(old), *_GAINS)
+        channels.append(new + mean(new) + (noise - mean(old)) * gain)
+    return np.stack(channels, axis=-1)
+
+
+def matched(photo: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Brings a photograph near a clean image's brightness and contrast, within 0 to 255."""
+    contrast = np.clip(clean.std() / max(photo.std(), 1.0), *_CONTRASTS)
+    own, wanted = (a.mean((0, 1)) for a in (photo, clean))
+    centre = _OWN_BRIGHTNESS * own + (1 - _OWN_BRIGHTNESS) * wanted
+    return np.clip((photo - own) * contrast + centre, 0, 255)
+
+
+def _window(rng: np.random.Generator, size: int, *images: np.ndarray) -> list[np.ndarray]:
+    top, left = (int(rng.integers(side - size + 1)) for side in images[0].shape[:2])
+    return [image[top : top + size, left : left + size] for image in images]
+
+
+def write(
+    pairs: Sequence[sources.Pair],
+    photos: Sequence[np.ndarray],
+    output: Path,
+    each: int,
+    size: int,
+    seed: int,
+) -> int:
+    """Writes all images and says how many pairs they are; pairs smaller than `size` are left out.
+
+    `photos`: uint8 [H, W, 3] each.
+
+    Raises:
+      InputError: no photograph is as large as `size`.
+    """
+    rng = np.random.default_rng(seed)
+    photos = [photo for photo in photos if min(photo.shape[:2]) >= size]
+    if not photos:
+        raise InputError(f"no photograph has {size} pixels a side: choose a smaller --size")
+    for name in ("clean", "noisy"):
+        (output / name).mkdir(parents=True, exist_ok=True)
+    written = 0
+    for _, pair in progress(pairs, len(pairs), "pair", "transplant"):
+        clean, noisy = (
+            sources.read_rgb(file).astype(np.float32) for file in (pair.clean, pair.noisy)
+        )
+        if min(clean.shape[:2]) < size:
+            continue
+        for _ in range(each):
+            old, old_noisy = _window(rng, size, clean, noisy)
+            (photo,) = _window(rng, size, photos[int(rng.integers(len(photos)))])
+            photo = np.rot90(photo, int(rng.integers(4)))[:, :: 1 - 2 * int(rng.integers(2))]
+            new = np.round(matched(photo.astype(np.float32), old))
+            images = {"clean": new, "noisy": transplant(old, old_noisy, new)}
+            for name, image in images.items():
+                pixels = np.clip(np.round(image), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(output / name / f"{written:05}.png")
+            written += 1
+    return written
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", required=True, help="folder of clean and noisy images")
+    parser.add_argument("--photos", required=True, help="folders of photographs")
+    parser.add_argument("--output", required=True, type=expand, help="folder to write")
+    parser.add_argument("--each", type=int, default=6, help="new images of each pair")
+    parser.add_argument("--size", type=int, default=256, help="their side, pixels")
+    parser.add_argument("--every", type=int, default=1, help="take every K-th pixel of photographs")
+    parser.add_argument("--seed", type=int, default=0, help="of all choices")
+    args = parser.parse_args()
+    if min(args.each, args.size, args.every) < 1:
+        raise InputError("--each, --size and --every are 1 or more")
+    photos = [
+        sources.read_rgb(photo)[args.every // 2 :: args.every, args.every // 2 :: args.every]
+        for folder, _ in sources.parse_spec(args.photos)
+        for photo in sources.find_photos(folder)
+    ]
+    pairs = sources.find_pairs(args.pairs)
+    written = write(pairs, photos, args.output, args.each, args.size, args.seed)
+    print(f"wrote {written} pairs to {args.output}")
+
+
+if __name__ == "__main__":
+    run_command(main)

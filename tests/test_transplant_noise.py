@@ -1,0 +1,38 @@
+"""Real noise on other photographs."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.transplant_noise import main, transplant
+from nt_jax.data.catalogue import sources
+
+
+def test_the_new_noise_has_the_level_of_the_new_brightness():
+    rng = np.random.default_rng(0)
+    ramp = np.broadcast_to(np.linspace(20, 230, 200)[None, :, None], (200, 200, 3))
+    level = lambda value: 2 + value / 20  # noqa: E731
+    noisy = ramp + rng.normal(0, 1, ramp.shape) * level(ramp)
+    for value in (60, 180):
+        other = np.full(ramp.shape, float(value))
+        noise = transplant(ramp, noisy, other) - other
+        assert noise.std() == pytest.approx(level(value), rel=0.1)
+        assert abs(noise.mean()) < 0.3
+
+
+def test_the_command_writes_pairs_that_training_reads(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(1)
+    for name, level in (("pairs/clean", 0), ("pairs/noisy", 20), ("photos", 0)):
+        (tmp_path / name).mkdir(parents=True)
+        smooth = np.full((80, 90, 3), 120.0) + rng.normal(0, 1, (80, 90, 3)) * level
+        Image.fromarray(smooth.round().astype(np.uint8)).save(tmp_path / name / "a.png")
+    flags = [f"--{name}={tmp_path / name}" for name in ("pairs", "photos", "output")]
+    monkeypatch.setattr("sys.argv", ["transplant_noise.py", *flags, "--each=3", "--size=32"])
+    main()
+    assert "wrote 3 pairs" in capsys.readouterr().out
+    pairs = sources.find_pairs(str(tmp_path / "output"))
+    assert len(pairs) == 3
+    for pair in pairs:
+        clean, noisy = (sources.read_rgb(file).astype(float) for file in (pair.clean, pair.noisy))
+        assert clean.shape == (32, 32, 3)
+        assert (noisy - clean).std() == pytest.approx(20, rel=0.1)
