@@ -115,11 +115,10 @@ def _akld_floor(clean: jax.Array, noisy: jax.Array, key: jax.Array) -> jax.Array
     sigma = jnp.sqrt(_blurred_square(real))
     amplitude = jnp.abs(jnp.fft.rfft2(real, axes=(1, 2)))
     power = jnp.sqrt(jnp.maximum(jnp.square(real).sum((1, 2), keepdims=True), _VARIANCE_FLOOR))
-    draws = prng.normal(key, (2, *real.shape))
-    shaped = jnp.fft.irfft2(
-        jnp.fft.rfft2(draws, axes=(2, 3)) * (amplitude / power), s=real.shape[1:3], axes=(2, 3)
-    )
-    first, second = sigma * shaped
+    spectra = jnp.fft.rfft2(prng.normal(key, (2, *real.shape)), axes=(2, 3))
+    spectra *= (amplitude / power)[None].astype(spectra.dtype)
+    shaped = jnp.fft.irfft2(spectra, s=real.shape[1:3], axes=(2, 3))
+    first, second = sigma[None] * shaped
     return _akld(clean, clean + first, clean + second)
 
 
