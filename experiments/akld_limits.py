@@ -16,11 +16,10 @@ The last three are what a generator that sees the clean image could do if it kne
 level curves exactly. Prints the means over images, 32 of a set at most, with 95 % intervals.
 """
 
-import jax
 import numpy as np
 from scipy.ndimage import gaussian_filter, sobel
 
-from nt_jax import metrics
+from nt_jax import metrics, prng
 from nt_jax.broken import Broken
 from nt_jax.errors import ArgumentParser, run_command
 from nt_jax.evaluation import report, statistics
@@ -71,7 +70,7 @@ def limits(rng: np.random.Generator, clean: np.ndarray, noisy: np.ndarray) -> di
         "level alone": np.broadcast_to(square.mean((0, 1)), square.shape),
     }
     clean_image, noisy_image = (a[None].astype(np.float32) / 255 for a in (clean, noisy))
-    key = jax.random.key(int(rng.integers(2**31)))
+    key = prng.key(int(rng.integers(2**31)))
     found = {"second draw": float(metrics.akld_floor(clean_image, noisy_image, key)[0])}
     for name, variance in variances.items():
         level = np.sqrt(variance + _FLOOR)

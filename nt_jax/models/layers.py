@@ -195,9 +195,9 @@ def _fold_kernel(kernel: Array, stride: int) -> Array:
 def _kernel_gradient_by_product(x: Array, gradient: Array, size: int) -> Array:
     """Computes the gradient of a kernel [size, size, C, F] of stride 1.
 
-    With the column shifts of x and the
-    row shifts of the gradient side by side as channels, one matrix product gives all taps. A few
-    images at a time, as the shifted copies of all would not fit a processor's cache.
+    With the column shifts of x and the row shifts of the gradient side by side as channels, one
+    matrix product gives all taps. A few images at a time, as the shifted copies of all would not
+    fit a processor's cache.
     """
     x, gradient = (a.reshape(-1, *a.shape[-3:]) for a in (x, gradient))
     count, height, width, features = gradient.shape
