@@ -1,6 +1,6 @@
-"""Says what AKLD a generator can reach on a set of pairs that knows a part of the truth.
+"""Says what AKLD and KS a generator can reach on a set of pairs that knows a part of the truth.
 
-  python -m experiments.akld_limits PAIRS [PAIRS...]
+  python -m experiments.metric_limits PAIRS [PAIRS...]
 
 Of each image the real noise is replaced by surrogates: Gaussian noise with the real noise's own
 power spectrum (phases drawn anew; Theiler et al., Physica D 1992), mean and, as far as the row's
@@ -13,8 +13,17 @@ name says, local level:
   level alone              one level for each channel
 
 The last three are what a generator that sees the clean image could do if it knew the image's own
-level curves exactly. Prints the means over images, 32 of a set at most, with 95 % intervals.
+level curves exactly. Two more rows are the real noise itself, for KS:
+
+  not rounded              spread evenly over half a grey level to both sides: a generator makes
+                           any number, a camera's 8-bit file whole grey levels only
+  not rounded, mean 0      and less each channel's mean: the light or the exposure changed a little
+                           between the shots of the pair, which no reference tells
+
+Prints the means over images, 32 of a set at most, with 95 % intervals.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, sobel
@@ -55,7 +64,14 @@ def variance_by(features: list[np.ndarray], square: np.ndarray, bins: int) -> np
     )
 
 
-def limits(rng: np.random.Generator, clean: np.ndarray, noisy: np.ndarray) -> dict[str, float]:
+class Limit(NamedTuple):
+    """What a row scores on an image; None where a metric says nothing of it."""
+
+    akld: float | None
+    ks: float | None
+
+
+def limits(rng: np.random.Generator, clean: np.ndarray, noisy: np.ndarray) -> dict[str, Limit]:
     """Computes the rows of an image, uint8 [H, W, 3] each."""
     clean, noisy = clean.astype(np.float64), noisy.astype(np.float64)
     noise = noisy - clean
@@ -69,14 +85,23 @@ def limits(rng: np.random.Generator, clean: np.ndarray, noisy: np.ndarray) -> di
         "by brightness and edges": variance_by([light, edges], square, 8),
         "level alone": np.broadcast_to(square.mean((0, 1)), square.shape),
     }
-    clean_image, noisy_image = (a[None].astype(np.float32) / 255 for a in (clean, noisy))
+
+    def unit(image: np.ndarray) -> np.ndarray:
+        return np.clip(image, 0, 255)[None].astype(np.float32) / 255
+
+    def score(generated: np.ndarray) -> Limit:
+        images = unit(clean), unit(noisy), unit(generated)
+        return Limit(float(metrics.akld(*images)[0]), float(metrics.ks(*images)[0]))
+
     key = prng.key(int(rng.integers(2**31)))
-    found = {"second draw": float(metrics.akld_floor(clean_image, noisy_image, key)[0])}
+    second = float(metrics.akld_floor(unit(clean), unit(noisy), key)[0])
+    found = {"second draw": Limit(second, None)}
     for name, variance in variances.items():
         level = np.sqrt(variance + _FLOOR)
-        generated = clean + mean + level * surrogate(rng, (noise - mean) / level)
-        generated = np.clip(generated, 0, 255)[None].astype(np.float32) / 255
-        found[name] = float(metrics.akld(clean_image, noisy_image, generated)[0])
+        found[name] = score(clean + mean + level * surrogate(rng, (noise - mean) / level))
+    spread = noisy + rng.uniform(-0.5, 0.5, noisy.shape)
+    found["not rounded"] = Limit(None, score(spread).ks)
+    found["not rounded, mean 0"] = Limit(None, score(spread - mean).ks)
     return found
 
 
@@ -96,8 +121,12 @@ def main() -> None:
             rows.append(limits(rng, images.clean, images.noisy))
         print(f"{folder}, images: {len(rows)}")
         for name in rows[0]:
-            values = [row[name] for row in rows]
-            print(f"  {name:24} {report.cell(statistics.mean(values), 3)}")
+            cells = []
+            for metric in Limit._fields:
+                values = [getattr(row[name], metric) for row in rows]
+                told = None not in values
+                cells.append(report.cell(statistics.mean(values) if told else None, 3))
+            print(f"  {name:24} AKLD {cells[0]:20} KS {cells[1]}")
 
 
 if __name__ == "__main__":
