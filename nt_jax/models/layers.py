@@ -70,10 +70,11 @@ def _apply_kernel_backward(
     gradient: Array,
 ) -> tuple[Array, Array]:
     x, kernel = residuals
+    if frozen == (0, 0):
+        return jax.vjp(operation, x, kernel)[1](gradient)
     (x_gradient,) = jax.vjp(lambda x: operation(x, kernel), x)[1](gradient)
-    if frozen != (0, 0):
-        trained = slice(frozen[0], x.shape[1] - frozen[1])
-        x, gradient = x[:, trained], gradient[:, trained]
+    trained = slice(frozen[0], x.shape[1] - frozen[1])
+    x, gradient = x[:, trained], gradient[:, trained]
     (kernel_gradient,) = jax.vjp(lambda k: operation(x, k), kernel)[1](gradient)
     return x_gradient, kernel_gradient
 
@@ -118,12 +119,18 @@ def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tupl
 def _convolve_backward(
     stride: int, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
+    return _gradients(*residuals, gradient, stride)
+
+
+# Jitted, so that equal layers are traced once.
+@functools.partial(jax.jit, static_argnums=3)
+def _gradients(x: Array, kernel: Array, gradient: Array, stride: int) -> tuple[Array, Array]:
     by_convolutions = functools.partial(_gradients_by_convolutions, stride=stride)
-    if residuals[1].shape[0] % stride:
-        return by_convolutions(*residuals, gradient)
+    if kernel.shape[0] % stride:
+        return by_convolutions(x, kernel, gradient)
     by_products = functools.partial(_gradients_by_products, stride=stride)
     gradients = jax.lax.platform_dependent(
-        *residuals, gradient, cpu=by_products, default=by_convolutions
+        x, kernel, gradient, cpu=by_products, default=by_convolutions
     )
     return gradients[0], gradients[1]
 
