@@ -105,6 +105,7 @@ class BranchNorm(nn.Module):
         )
 
 
+# Jitted, so that equal blocks are traced once.
 @nn.jit
 class TrunkBlock(nn.Module):
     """Residual block of the trunks: twice norm, LeakyReLU, convolution."""

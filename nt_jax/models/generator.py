@@ -100,6 +100,7 @@ class ReduceKernel(nn.Module):
         return kernel_of(self, self.inputs, self.features)
 
 
+# Jitted, so that equal blocks are traced once.
 @nn.jit
 class SFTBlock(nn.Module):
     """Residual block: twice SFT, LeakyReLU, convolution."""
