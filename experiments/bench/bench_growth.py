@@ -154,6 +154,9 @@ def draw(rows: list[dict[str, Any]], slopes: dict[str, float], file: str) -> Non
         values = [row["value"] for row in points]
         panel.loglog(values, [row["processor s"] for row in points], "o-", color="tab:blue")
         panel.set(title=f"{name}: slope {found:.2f}", xlabel=name, ylabel="processor s")
+        # Those of a logarithmic axis would lie on each other within one decade.
+        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        panel.set_xticks(values, [f"{value:g}" for value in values])
         memory = panel.twinx()
         memory.plot(values, [row["peak GB"] for row in points], "s:", color="tab:grey")
         memory.set_ylim(bottom=0)
