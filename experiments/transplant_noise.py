@@ -115,6 +115,11 @@ def write(
 
 
 def main() -> None:
+    """Runs it.
+
+    Raises:
+      InputError: a wrong flag or folder, or photographs that are too small.
+    """
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", required=True, help="folder of clean and noisy images")
     parser.add_argument("--photos", required=True, help="folders of photographs")
@@ -126,9 +131,12 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.each, args.size, args.every) < 1:
         raise InputError("--each, --size and --every are 1 or more")
+    folders = sources.parse_spec(args.photos)
+    if any(weight is not None for _, weight in folders):
+        raise InputError("--photos: weights mean nothing here; each photograph is as likely")
     photos = [
         sources.read_rgb(photo)[args.every // 2 :: args.every, args.every // 2 :: args.every]
-        for folder, _ in sources.parse_spec(args.photos)
+        for folder, _ in folders
         for photo in sources.find_photos(folder)
     ]
     pairs = sources.find_pairs(args.pairs)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from experiments.transplant_noise import main, transplant
 from nt_jax.data.catalogue import sources
+from nt_jax.errors import InputError
 
 
 def test_the_new_noise_has_the_level_of_the_new_brightness():
@@ -36,3 +37,7 @@ def test_the_command_writes_pairs_that_training_reads(tmp_path, monkeypatch, cap
         clean, noisy = (sources.read_rgb(file).astype(float) for file in (pair.clean, pair.noisy))
         assert clean.shape == (32, 32, 3)
         assert (noisy - clean).std() == pytest.approx(20, rel=0.1)
+    weighted = f"--photos={tmp_path}/photos=2"
+    monkeypatch.setattr("sys.argv", ["transplant_noise.py", *flags, weighted])
+    with pytest.raises(InputError, match="weights mean nothing here"):
+        main()

@@ -44,13 +44,6 @@ class BiasedConv(nn.Module):
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
-def space_to_depth(x: Array) -> Array:
-    """Turns each square of 2x2 pixels into one: [N, H, W, C] -> [N, H / 2, W / 2, 4 C]."""
-    count, height, width, channels = x.shape
-    x = x.reshape(count, height // 2, 2, width // 2, 2, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, height // 2, width // 2, 4 * channels)
-
-
 def depth_to_space(x: Array) -> Array:
     """Inverts `space_to_depth`: [N, H, W, 4 C] -> [N, 2 H, 2 W, C]."""
     count, height, width, channels = x.shape

@@ -183,11 +183,16 @@ def _fold(x: Array, stride: int, pad: int) -> Array:
     """
     x = x.reshape(-1, *x.shape[-3:])
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    count, _, _, channels = x.shape
-    height, width = (side // stride for side in x.shape[1:3])
-    x = x[:, : height * stride, : width * stride]  # what a convolution leaves over
-    x = x.reshape(count, height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(*x.shape[:3], stride**2 * channels)
+    height, width = (side // stride * stride for side in x.shape[1:3])
+    return space_to_depth(x[:, :height, :width], stride)  # without what a convolution leaves over
+
+
+def space_to_depth(x: Array, factor: int = 2) -> Array:
+    """Turns each square of f x f pixels into one: [N, H, W, C] -> [N, H / f, W / f, f^2 C]."""
+    count, height, width, channels = x.shape
+    height, width = height // factor, width // factor
+    x = x.reshape(count, height, factor, width, factor, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(count, height, width, factor**2 * channels)
 
 
 def _fold_kernel(kernel: Array, stride: int) -> Array:

@@ -86,18 +86,26 @@ def init_plain(key: Array, module: nn.Module, shapes: tuple[tuple[int, ...], ...
     """
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     found = jax.eval_shape(module.init, key, *arguments)["params"]
-    flat = sorted(flax.traverse_util.flatten_dict(found).items())
-    sizes = [math.prod(leaf.shape) for _, leaf in flat]
-    fan_ins = {path[:-1]: math.prod(leaf.shape[:-1]) for path, leaf in flat if path[-1] == "kernel"}
-    # One draw for all: a random generator of each shape would take long to compile.
-    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
+    flat = dict(sorted(flax.traverse_util.flatten_dict(found).items()))
+    fan_ins = {
+        path[:-1]: math.prod(leaf.shape[:-1]) for path, leaf in flat.items() if path[-1] == "kernel"
+    }
     params = {
-        path: jnp.full(leaf.shape, 0.25, jnp.float32)
+        path: jnp.full(draw.shape, 0.25, jnp.float32)
         if path[-1] == "slope"
-        else draw.reshape(leaf.shape) * fan_ins[path[:-1]] ** -0.5
-        for (path, leaf), draw in zip(flat, draws, strict=True)
+        else draw * fan_ins[path[:-1]] ** -0.5
+        for path, draw in _uniform(key, flat).items()
     }
     return flax.traverse_util.unflatten_dict(params)
+
+
+def _uniform(key: Array, leaves: dict[tuple[str, ...], Any]) -> dict[tuple[str, ...], Array]:
+    """Draws U(-1, 1) of each leaf's shape, float32."""
+    sizes = [math.prod(leaf.shape) for leaf in leaves.values()]
+    # One draw for all: a random generator of each shape would take long to compile.
+    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
+    parts = zip(leaves.items(), draws, strict=True)
+    return {path: draw.reshape(leaf.shape) for (path, leaf), draw in parts}
 
 
 def init_idle(key: Array, module: nn.Module, *arguments: Any) -> Tree:
@@ -112,12 +120,8 @@ def init_idle(key: Array, module: nn.Module, *arguments: Any) -> Tree:
     flat = flax.traverse_util.flatten_dict(found)
     params = {path: jnp.zeros(leaf.shape, jnp.float32) for path, leaf in flat.items()}
     drawn = sorted(path for path in flat if path[-1] == "kernel" and path[-2] != "last")
-    sizes = [math.prod(flat[path].shape) for path in drawn]
-    # One draw for all: a random generator of each shape would take long to compile.
-    draws = jax.lax.split(prng.uniform(key, (sum(sizes),), -1.0), sizes)
-    for path, draw in zip(drawn, draws, strict=True):
-        shape = flat[path].shape
-        params[path] = draw.reshape(shape) * math.prod(shape[:-1]) ** -0.5
+    for path, draw in _uniform(key, {path: flat[path] for path in drawn}).items():
+        params[path] = draw * math.prod(draw.shape[:-1]) ** -0.5
     return flax.traverse_util.unflatten_dict(params)
 
 
