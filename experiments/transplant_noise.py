@@ -1,15 +1,13 @@
 """Puts the noise of real pairs on other photographs, whose clean version is known.
 
   python -m experiments.transplant_noise --pairs=DIR --photos=DIR[,DIR...] --output=DIR
-    [--each=6] [--size=256] [--every=1] [--seed=0]
+    [--each=6] [--size=256] [--seed=0]
 
 A network that learns from few pairs learns their scenes by heart. Of each pair, `--each` windows of
 `--size` pixels: their noise, its mean and level by brightness and channel taken out and those of
 the new photograph's brightness put in, on a window of a photograph turned at random and brought
-near the pair's brightness and contrast. With `--every=K` of each photograph only every K-th pixel
-of every K-th row: the aliased detail of photographs that were reduced without averaging, as
-SIDD-Small's at 256 pixels. Writes OUTPUT/clean/NUMBER.png and OUTPUT/noisy/NUMBER.png; the same
-seed writes the same.
+near the pair's brightness and contrast. How sharp the photographs are matters: `resize_photos`.
+Writes OUTPUT/clean/NUMBER.png and OUTPUT/noisy/NUMBER.png; the same seed writes the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -126,18 +124,15 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=expand, help="folder to write")
     parser.add_argument("--each", type=int, default=6, help="new images of each pair")
     parser.add_argument("--size", type=int, default=256, help="their side, pixels")
-    parser.add_argument("--every", type=int, default=1, help="take every K-th pixel of photographs")
     parser.add_argument("--seed", type=int, default=0, help="of all choices")
     args = parser.parse_args()
-    if min(args.each, args.size, args.every) < 1:
-        raise InputError("--each, --size and --every are 1 or more")
+    if min(args.each, args.size) < 1:
+        raise InputError("--each and --size are 1 or more")
     folders = sources.parse_spec(args.photos)
     if any(weight is not None for _, weight in folders):
         raise InputError("--photos: weights mean nothing here; each photograph is as likely")
     photos = [
-        sources.read_rgb(photo)[args.every // 2 :: args.every, args.every // 2 :: args.every]
-        for folder, _ in folders
-        for photo in sources.find_photos(folder)
+        sources.read_rgb(photo) for folder, _ in folders for photo in sources.find_photos(folder)
     ]
     pairs = sources.find_pairs(args.pairs)
     written = write(pairs, photos, args.output, args.each, args.size, args.seed)
