@@ -56,7 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.side < _SMALLEST:
         raise InputError(f"--side is {_SMALLEST} or more")
-    if args.factor is None and args.every < 1 or args.every is None and not args.factor > 0:
+    if (args.factor is None and args.every < 1) or (args.every is None and not args.factor > 0):
         raise InputError("--factor is above 0 and --every 1 or more")
     output: Path = args.output
     output.mkdir(parents=True, exist_ok=True)
