@@ -10,8 +10,8 @@ the held-out figures of the run's last evaluation. --networks also writes all ne
 a small workdir, averages in place of what they are averages of, for `config.train.init_from` to go
 on from.
 
---reader joins a run of `configs/reader.py` to a model that is there already: from then on the
-model's noise is read, and calibrated, by that network.
+--reader joins a run of `configs/reader.py`, or the reader of another model, to a model that is
+there already: from then on the model's noise is read, and calibrated, by that network.
 """
 
 import copy
@@ -60,39 +60,61 @@ def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None)
     return metadata
 
 
-def join_reader(model: str, workdir: Path, output: Path) -> dict[str, Any]:
+def join_reader(model: str, reader: str, output: Path) -> dict[str, Any]:
     """Writes a NoiseTransfer model with a reader of noise as its own, and returns its metadata.
 
     Args:
       model: bundled name, workdir or model folder.
-      workdir: run of a reader.
+      reader: workdir of a reader, or a model (named as `model` is) that has one already.
       output: the model folder.
 
     Raises:
-      InputError: there is no such model or run, or the reader was trained on patches of another
+      InputError: there is no such model or reader, or the reader was trained on patches of another
         size than the model's references are cut to.
     """
     loaded = load_noisetransfer(model)
-    about, variables = load_workdir(workdir)
-    if "noise_reader" not in variables:
-        raise InputError(f"{workdir} is of kind {about['kind']}, not a reader of noise")
-    trained_on = about["model"]["patch_size"]
+    width, trained_on, about, params = _reader_of(reader)
     if trained_on != loaded.reference_crop:
         raise InputError(
-            f"{workdir} was trained on patches of {trained_on} pixels, but {model} cuts references"
+            f"{reader} was trained on patches of {trained_on} pixels, but {model} cuts references"
             f" to {loaded.reference_crop}; train the reader with"
             f" --config.data.patch_size={loaded.reference_crop}"
         )
     metadata = copy.deepcopy(dict(loaded.metadata))
-    metadata["model"] = dict(metadata["model"]) | {"noise_reader": about["model"]["width"]}
-    metadata["noise_reader"] = {
-        "step": about["step"],
-        "recipe": _recipe(read_config(workdir)),
-        "held_out": _held_out(workdir / "metrics.jsonl", about["step"]),
-    }
-    parts = dict(loaded.params) | {"noise_reader": variables["noise_reader"]}
+    metadata["model"] = dict(metadata["model"]) | {"noise_reader": width}
+    metadata["noise_reader"] = about
+    parts = dict(loaded.params) | {"noise_reader": params}
     save_model(output, metadata, _halved(jax.tree.map(np.asarray, parts)))
     return metadata
+
+
+def _reader_of(source: str) -> tuple[int, int, Mapping[str, Any], Any]:
+    """Loads (width, patch size, what `model.json` tells of it, parameters) of a reader."""
+    workdir = Path(source)
+    if not (workdir / CONFIG_FILE).is_file():
+        model = load_noisetransfer(source)
+        if "noise_reader" not in model.params:
+            raise InputError(f"{source} has no reader of its own")
+        width = model.metadata["model"]["noise_reader"]
+        params = model.params["noise_reader"]
+        return width, model.reference_crop, model.metadata["noise_reader"], params
+    _trained(workdir)
+    metadata, variables = load_workdir(workdir)
+    if "noise_reader" not in variables:
+        raise InputError(f"{workdir} is of kind {metadata['kind']}, not a reader of noise")
+    about = {
+        "step": metadata["step"],
+        "recipe": _recipe(read_config(workdir)),
+        "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
+    }
+    settings = metadata["model"]
+    return settings["width"], settings["patch_size"], about, variables["noise_reader"]
+
+
+def _trained(workdir: Path) -> None:
+    """Checks that a workdir has its figures, too, and not the networks alone."""
+    if not (workdir / "metrics.jsonl").is_file():
+        raise InputError(f"{workdir} is no training workdir: it has no metrics.jsonl")
 
 
 def release_networks(workdir: Path, output: Path) -> None:
@@ -165,7 +187,7 @@ def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", type=Path, help="training run")
     parser.add_argument("--model", help="with --reader: bundled name, workdir or model folder")
-    parser.add_argument("--reader", type=Path, help="run of a reader to join to --model")
+    parser.add_argument("--reader", help="run of a reader, or a model that has one, for --model")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--networks", type=Path, help="folder for all networks of the run")
     parser.add_argument("--terms", action="append", default=[], help="FOLDER=TERMS; repeat it")
@@ -175,13 +197,13 @@ def main() -> None:
     terms = dict(given.split("=", 1) for given in args.terms)
     if (args.workdir is None) == (args.model is None) or bool(args.model) != bool(args.reader):
         raise InputError("give --workdir, or --model and --reader")
-    run = args.workdir or args.reader
-    if not (run / "metrics.jsonl").is_file():
-        raise InputError(f"{run} is no training workdir: it has no metrics.jsonl")
+    run = args.workdir or Path(args.reader)
+    if args.workdir or args.networks:
+        _trained(run)
     if args.reader:
         metadata = join_reader(args.model, args.reader, args.output)
     else:
-        metadata = release(args.workdir, args.output, terms)
+        metadata = release(run, args.output, terms)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     print(f"wrote {args.output}: step {metadata['step']}, {size / 1e6:.1f} MB")
     if args.networks:

@@ -1,6 +1,7 @@
 """A network of its own that reads noise: its loss, its training, and the model that it joins."""
 
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -81,7 +82,7 @@ def test_training_lowers_the_error(run):
 def test_a_model_reads_and_calibrates_by_the_reader_it_is_given(run, blind, tmp_path):
     before = nt_jax.load(blind)
     assert not before.can_read
-    metadata = join_reader(str(blind), run, tmp_path / "joined")
+    metadata = join_reader(str(blind), str(run), tmp_path / "joined")
     assert metadata["noise_reader"]["step"] == 6
     model = nt_jax.load(tmp_path / "joined")
     crops = np.stack([PHOTO[y : y + 24, x : x + 24] for y in range(0, 96, 24) for x in (0, 24)])
@@ -98,6 +99,12 @@ def test_a_model_reads_and_calibrates_by_the_reader_it_is_given(run, blind, tmp_
     np.testing.assert_array_equal(raw.gain, 1)
     np.testing.assert_allclose(raw.embedding, before.embed(PHOTO), atol=2e-3)  # 16 bits
 
+    # Of a model that has one, to another.
+    again = join_reader(str(blind), str(tmp_path / "joined"), tmp_path / "again")
+    assert again == metadata
+    params = nt_jax.load(tmp_path / "again").params
+    jax.tree.map(np.testing.assert_array_equal, params["noise_reader"], model.params["noise_reader"])
+
     batch = {name: np.float32(PHOTO[None, :48, :48]) / 255 for name in ("clean", "reference")}
     ours, others = (
         jax.jit(lambda key, it=it: it.noise(it.params, batch, key))(jax.random.key(0))
@@ -109,9 +116,13 @@ def test_a_model_reads_and_calibrates_by_the_reader_it_is_given(run, blind, tmp_
 def test_what_cannot_be_joined(run, blind, tmp_path):
     with pytest.raises(InputError, match="a reader of noise is no model by itself"):
         nt_jax.load(run)
-    with pytest.raises(InputError, match="is no training workdir"):
-        join_reader(str(blind), blind, tmp_path / "joined")
+    with pytest.raises(InputError, match="has no reader of its own"):
+        join_reader(str(blind), str(blind), tmp_path / "joined")
+    (run.parent / "figureless").mkdir()
+    shutil.copy(run / "config.json", run.parent / "figureless")
+    with pytest.raises(InputError, match="it has no metrics.jsonl"):
+        join_reader(str(blind), str(run.parent / "figureless"), tmp_path / "joined")
     wide = save_tiny(tmp_path / "wide")
     with pytest.raises(InputError, match=r"patches of 24 pixels, but .* cuts references to 256"):
-        join_reader(str(wide), run, tmp_path / "joined")
+        join_reader(str(wide), str(run), tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
