@@ -5,9 +5,11 @@ command with the same --output goes on where it was.
 """
 
 import argparse
+import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,6 +151,27 @@ def _is_kept(path: Path, asked: Mapping[str, Any]) -> bool:
     return found["asked"] == json.loads(json.dumps(asked))
 
 
+def fingerprint(files: Iterable[ImageFile | None]) -> str:
+    """Sums up which files these are and as of when: their places, sizes and times of change."""
+    digest = hashlib.sha256()
+    for path in sorted({Path(file).resolve() for file in files if file}):
+        found = path.stat()
+        digest.update(os.fsencode(f"{path} {found.st_size} {found.st_mtime_ns}\n"))
+    return digest.hexdigest()
+
+
+def claim(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Notes in a folder what its images are to be made of, before the first one.
+
+    Raises:
+      InputError: there it holds what was made of something else, or of nobody knows what.
+    """
+    note = folder / "made_of.json"
+    unknown = not note.exists() and any(folder.rglob("*.png"))
+    if unknown or kept(note, {}, lambda: asked) != asked:
+        raise InputError(f"{folder} was made of other images; choose another --output or remove it")
+
+
 def denoiser_config(
     noise: str, options: Options, seed: int, fields: Mapping[str, Any]
 ) -> ConfigDict:
@@ -246,13 +269,9 @@ def make_pairs(
     Raises:
       InputError: there it holds what was made of other images.
     """
+    claim(folder, {"photos": [str(photo) for photo in photos], "draws": draws, "seed": seed})
     for role in ("gt", "noisy"):
-        (folder / role).mkdir(parents=True, exist_ok=True)
-    asked = {"photos": [str(photo) for photo in photos], "draws": draws, "seed": seed}
-    if kept(folder / "made_of.json", {}, lambda: asked) != asked:
-        raise InputError(
-            f"{folder} was made of other images; choose another --output or --runs, or remove it"
-        )
+        (folder / role).mkdir(exist_ok=True)
     for index, photo in progress([*photos] * draws, len(photos) * draws, "noisy image"):
         name = f"{index:05}.png"
         if (folder / "noisy" / name).exists():
@@ -305,6 +324,8 @@ def scores(
     names = [f"{scene.name} {scene.rows} {scene.columns}" for scene in scenes]
     asked = {"steps": steps, "images": names, "synthetic": synthetic, "seed": seed}
     asked["protocol"] = report.PROTOCOL
+    # Sets of the same name and images of the same names may be others.
+    asked["files"] = fingerprint(file for scene in scenes for file in (scene.clean, scene.noisy))
     files = {str(workdir): workdir / "scores" / f"{place}.json" for workdir in workdirs}
     missing = {
         name: load_denoiser(name) for name, file in files.items() if not _is_kept(file, asked)

@@ -106,7 +106,12 @@ def synthetic_samples(
 
     Two photographs in turn share a level, so that one can be the other's reference. Beside the
     noisy image lies a second draw of the same noise: what a perfect generator would give.
+
+    Raises:
+      InputError: the folder holds what was made of other photographs or with another seed.
     """
+    made_of = [[str(photo), Path(photo).stat().st_size] for photo in photos]
+    budget.claim(folder, {"kind": kind, "photos": made_of, "seed": seed})
     samples = []
     settings = -(-len(photos) // 2)
     for index, photo in enumerate(photos):
@@ -118,7 +123,6 @@ def synthetic_samples(
         for draw, file in enumerate(files):
             if file.exists():
                 continue
-            file.parent.mkdir(parents=True, exist_ok=True)
             key = prng.fold_in(prng.key(seed), 2 * index + draw)
             noisy = to_bytes(255 * denoising.add_noise(read_rgb(photo), noise, key))
             with replacing(file) as temporary:
@@ -162,6 +166,10 @@ def score(
         names = [f"{sample.image} {sample.rows} {sample.columns}" for sample in scored]
         question = {**asked, "images": names, "rows": list(rows), "seed": options.seeds[0]}
         question["protocol"] = report.PROTOCOL
+        seen = [sample for sample in (*scored, *references) if sample]
+        question["files"] = budget.fingerprint(
+            file for sample in seen for file in (sample.clean, sample.noisy, sample.generated)
+        )
         path = options.output / "parts" / f"{place}_{reference}.json"
         results[reference] = budget.kept(path, question, compute) | {"left_out": broken.skipped}
     return results

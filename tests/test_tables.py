@@ -1,6 +1,7 @@
 """The paper's tables at the smallest budget, end to end, and what they share."""
 
 import json
+import shutil
 from argparse import Namespace
 from types import SimpleNamespace
 from unittest import mock
@@ -155,6 +156,18 @@ def test_synthetic_samples_of_table1(photos, tmp_path):
         noises = [(noisy - clean).ravel() for noisy in (first, second)]
         assert [noise.std() for noise in noises] == pytest.approx([sigma] * 2, rel=0.05)
         assert abs(np.corrcoef(*noises)[0, 1]) < 0.05
+
+
+def test_synthetic_samples_are_not_mistaken_for_others(photos, tmp_path):
+    files = sorted(photos.iterdir())[:2]
+    made = table1_generation.synthetic_samples("gaussian", files, tmp_path, 0)
+    assert table1_generation.synthetic_samples("gaussian", files, tmp_path, 0) == made
+    for other in (("gaussian", files, 1), ("gaussian", files[:1], 0), ("poisson", files, 0)):
+        with pytest.raises(InputError, match="was made of other images"):
+            table1_generation.synthetic_samples(*other[:2], tmp_path, other[2])
+    (tmp_path / "made_of.json").unlink()  # as before there was one
+    with pytest.raises(InputError, match="was made of other images"):
+        table1_generation.synthetic_samples("gaussian", files, tmp_path, 0)
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +366,29 @@ def test_kept_answers_only_the_same_question(tmp_path):
     answers = iter("abc")
     ask = lambda question: budget.kept(tmp_path / "x.json", question, lambda: next(answers))  # noqa: E731
     assert [ask({"n": (1, 2)}), ask({"n": [1, 2]}), ask({"n": 3}), ask({"n": 3})] == list("aabb")
+
+
+def test_kept_scores_are_of_the_same_files(pairs, tmp_path):
+    """Of two sets of the same name and images of the same names, and of one that changed."""
+    folders = [tmp_path / name / "polyu/val" for name in "AB"]
+    for folder in folders:
+        shutil.copytree(pairs, folder)
+    zeros = dict.fromkeys(("psnr", "ssim"), [0.0] * 3)
+    found = SimpleNamespace(images=["a"], scores={str(tmp_path): zeros, denoising.NOISY: zeros})
+
+    def score(folder):
+        """Says whether anything was scored."""
+        scenes = denoising.scenes_of_pairs(find_pairs(folder))
+        with (
+            mock.patch.object(budget, "load_denoiser"),
+            mock.patch.object(denoising, "evaluate", return_value=found) as evaluate,
+        ):
+            budget.scores([tmp_path], 6, "polyu_val", scenes)
+        return evaluate.called
+
+    assert [score(folders[0]), score(folders[0]), score(folders[1])] == [True, False, True]
+    write(find_pairs(folders[1])[0].noisy, np.zeros((SIDE, SIDE, 3), np.uint8))
+    assert score(folders[1])
 
 
 def test_wrong_options(tmp_path, pairs):
