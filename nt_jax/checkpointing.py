@@ -29,6 +29,7 @@ from nt_jax.model_folder import (
     first_line,
     variables_of,
 )
+from nt_jax.paths import exists, is_file, is_folder
 
 Tree = Any
 SUMMARY_FILE = "summary.json"
@@ -60,10 +61,10 @@ def save_model(
       InputError: `folder` exists and is no model folder.
     """
     folder = pathlib.Path(folder).absolute()
-    inside = list(folder.iterdir()) if folder.is_dir() else []
-    is_model = (folder / MODEL_FILE).is_file()
+    inside = list(folder.iterdir()) if is_folder(folder) else []
+    is_model = is_file(folder / MODEL_FILE)
     others = [path for path in inside if path.name not in beside]
-    if folder.exists() and not (folder.is_dir() and (is_model or _only_a_denoiser(others))):
+    if exists(folder) and not (is_folder(folder) and (is_model or _only_a_denoiser(others))):
         raise InputError(f"{folder} exists and is no model folder; choose another output")
     with scratch_beside(folder) as scratch:
         with ocp.PyTreeCheckpointer() as checkpointer:
@@ -88,7 +89,7 @@ def save_model(
 
 def _only_a_denoiser(inside: list[pathlib.Path]) -> bool:
     """Tells whether a folder holds nothing, or what `convert` makes of a denoiser alone."""
-    return all(path.name == "denoiser" and (path / MODEL_FILE).is_file() for path in inside)
+    return all(path.name == "denoiser" and is_file(path / MODEL_FILE) for path in inside)
 
 
 def _restore_numpy(path: pathlib.Path) -> Tree:
@@ -142,13 +143,13 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
     """Reads what a workdir's run has come to, as `training.loop` writes it; {} where nothing is."""
     path = workdir / SUMMARY_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if exists(path) else {}
 
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
     """Lists the steps of the finished checkpoints in a workdir, ascending."""
     folder = workdir / _CHECKPOINTS
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
 

@@ -12,7 +12,7 @@ darktable, `safetensors` (of a DnCNN) in what loads models with spandrel. Sizes,
 """
 
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
-from nt_jax.paths import expand
+from nt_jax.paths import expand, is_folder
 
 _FORMATS = ("onnx", "stablehlo", "dtmodel", "safetensors")
 
@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     unwind_on_sigterm()
     if (args.model is None) == (args.denoiser is None):
         raise InputError("give either --model or --denoiser")
-    if not args.output.parent.is_dir():
+    if not is_folder(args.output.parent):
         raise InputError(f"{args.output.parent}: no such folder; make it, or choose another output")
-    if args.output.is_dir():
+    if is_folder(args.output):
         raise InputError(f"{args.output} is a folder; name a file")
     if args.format == "dtmodel" and (args.model or args.size):
         raise InputError(

@@ -15,6 +15,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from nt_jax.errors import InputError
+from nt_jax.paths import exists
 
 _T = TypeVar("_T")
 _LONGEST_NAME = 255  # bytes that a file's name has room for
@@ -70,7 +71,7 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
       OSError: it cannot be made.
     """
     folder = folder.absolute()
-    missing = [parent for parent in folder.parents if not parent.exists()]
+    missing = [parent for parent in folder.parents if not exists(parent)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -189,7 +189,7 @@ def _opened(source: str | os.PathLike) -> Iterator[_Opened]:
     named = Path(source)
     try:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(named.open("rb"))
+            file = stack.enter_context(_binary(named))
             head = file.read(_PNG_HEADER_END)
             file.seek(0)
             image = _open(named, file, head, stack)
@@ -197,12 +197,6 @@ def _opened(source: str | os.PathLike) -> Iterator[_Opened]:
             yield image
     except InputError:
         raise
-    except FileNotFoundError as error:
-        raise InputError(f"{named}: no such file; check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{named} is a folder; name an image file") from error
-    except PermissionError as error:
-        raise InputError(f"{named} cannot be opened: {error.strerror}") from error
     except ImportError as error:
         raise InputError(
             f"{named} needs a decoder that is not installed ({error}); install nt_jax with what it "
@@ -214,6 +208,17 @@ def _opened(source: str | os.PathLike) -> Iterator[_Opened]:
         raise InputError(
             f"{named} cannot be decoded, it is truncated or damaged ({error}); replace the file"
         ) from error
+
+
+def _binary(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder; name an image file") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened: {error.strerror}") from error
 
 
 def _open(source: Path, file: IO[bytes], head: bytes, stack: contextlib.ExitStack) -> _Opened:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nt_jax.errors import InputError
+from nt_jax.paths import is_file
 
 Tree = Any
 MODEL_FILE = "model.json"
@@ -36,7 +37,7 @@ def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tre
       InputError: no model folder, or one that cannot be read.
     """
     folder = pathlib.Path(folder).absolute()
-    if not (folder / MODEL_FILE).is_file():
+    if not is_file(folder / MODEL_FILE):
         raise InputError(f"{folder} is no model folder: it has no {MODEL_FILE}")
     try:
         metadata = json.loads((folder / MODEL_FILE).read_text())

@@ -14,6 +14,24 @@ _LITTER = frozenset({"@eadir", "__macosx", "$recycle.bin"})
 _KINDS = 12  # of files left out that are named
 
 
+def exists(path: str | os.PathLike) -> bool:
+    """Tells whether there is a file or folder; what the system refuses to look for is not there.
+
+    Paths' own methods raise on names that are too long and below folders without rights.
+    """
+    return os.path.exists(path)
+
+
+def is_folder(path: str | os.PathLike) -> bool:
+    """Tells whether there is such a folder, as `exists`."""
+    return os.path.isdir(path)
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Tells whether there is such a file, as `exists`."""
+    return os.path.isfile(path)
+
+
 def expand(text: str | os.PathLike) -> Path:
     """Reads a path as a shell would: `~` is the home folder, whatever lies around.
 
@@ -21,7 +39,7 @@ def expand(text: str | os.PathLike) -> Path:
     """
     path = Path(text)
     first = path.parts[0] if path.parts else ""
-    if not first.startswith("~") or (first != "~" and path.exists()):
+    if not first.startswith("~") or (first != "~" and exists(path)):
         return path
     return Path(os.path.expanduser(path))
 
@@ -94,7 +112,7 @@ def look_through(
     Raises:
       InputError: there is no such folder, or it cannot be read.
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError(f"{root}: no such folder")
     inside = root.resolve()
     found = Folder([], [], [], [])
@@ -110,11 +128,11 @@ def look_through(
         entered.add(real)
         found.folders.append(folder)
         for path in _entries(folder):
-            if path.is_symlink() and not follow and not _leads_inside(path, inside):
+            if os.path.islink(path) and not follow and not _leads_inside(path, inside):
                 found.outside.append(path)
-            elif path.is_dir():
-                (links if path.is_symlink() else waiting).append(path)
-            elif path.is_file():
+            elif is_folder(path):
+                (links if os.path.islink(path) else waiting).append(path)
+            elif is_file(path):
                 wanted = path.suffix.lower() in extensions
                 (found.files if wanted else found.others).append(path)
     for paths in found:

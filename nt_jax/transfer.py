@@ -38,7 +38,7 @@ from nt_jax.inference.files import (
     run_jobs,
 )
 from nt_jax.inference.shards import WHOLE, check_record, parse_shard, record_of
-from nt_jax.paths import expand, split_names
+from nt_jax.paths import exists, expand, is_folder, split_names
 
 if TYPE_CHECKING:
     from nt_jax.inference.reference import ReferenceNoise
@@ -80,7 +80,7 @@ def _parser() -> ArgumentParser:
 def _report_path(value: str | None, jobs: list[Job], clean: Path, output: Path) -> Path | None:
     """Decides where the report goes; None where none is wanted."""
     if value == "":
-        return output / "report.html" if clean.is_dir() else jobs[0].target.with_suffix(".html")
+        return output / "report.html" if is_folder(clean) else jobs[0].target.with_suffix(".html")
     return expand(value) if value else None
 
 
@@ -116,13 +116,13 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     unwind_on_sigterm()
-    names = split_names(args.reference, lambda name: expand(name).exists())
+    names = split_names(args.reference, lambda name: exists(expand(name)))
     if not names:
         raise InputError("--reference is empty; name a noisy image")
     references = [expand(name) for name in names]
-    if args.clean.is_dir():
+    if is_folder(args.clean):
         check_clean(args.clean)
-    if args.shard and (not args.clean.is_dir() or args.report is not None):
+    if args.shard and (not is_folder(args.clean) or args.report is not None):
         raise InputError("--shard is for a folder of clean images, without --report")
     pairs = pair_up(args.clean, args.output)
     jobs = plan(pairs, references, args.seed, args.skip_broken, args.shard or WHOLE)

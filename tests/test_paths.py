@@ -18,7 +18,7 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation.samples import samples_of_folders
 from nt_jax.files import replacing
 from nt_jax.inference.files import pair_up, plan
-from nt_jax.paths import expand, look_through, split_names
+from nt_jax.paths import exists, expand, look_through, split_names
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
 
@@ -254,6 +254,29 @@ def test_what_exists_under_the_whole_name_wins(tmp_path, monkeypatch):
     assert sources.parse_spec("a,b=2") == [("a,b=2", None)]
     names = split_names("a/a.png,Paris, 2024/a.png,none.png", os.path.exists)
     assert names == ["a/a.png", "Paris, 2024/a.png", "none.png"]
+
+
+def test_a_list_longer_than_any_name_is_split(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [f"folder {i}" for i in range(40)]
+    touch(tmp_path, *(f"{name}/a.png" for name in names))
+    assert sources.parse_spec(",".join(names)) == [(name, None) for name in names]
+    assert split_names(",".join(names), exists) == names
+
+
+def test_a_folder_with_entries_that_may_not_be_looked_at(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png")
+    real = os.stat
+
+    def refuse(path, *args, **options):
+        if str(path).endswith("a.png"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)  # the tests may run as root, who may look anywhere
+    monkeypatch.setattr(os, "lstat", refuse)
+    assert not exists(tmp_path / "a.png")
+    assert look_through(tmp_path, frozenset({".png"})).files == []
 
 
 @pytest.mark.parametrize("length", [200, 241, 247, 255])

@@ -237,6 +237,10 @@ def cases(tmp_path):
             {"reference": tmp_path / "none.png", "clean": good} | file,
             "none.png: no such",
         ),
+        "no references": (
+            {"reference": "none.png," * 40, "clean": good} | file,
+            "none.png: no such file",
+        ),
         "no clean": ({"clean": tmp_path / "none.png"}, "none.png: no such file"),
         "text": ({"clean": tmp_path / "text.png"}, "text.png is not a readable"),
         "text reference": (
@@ -275,6 +279,7 @@ def cases(tmp_path):
     "case",
     [
         "no reference",
+        "no references",
         "no clean",
         "text",
         "text reference",

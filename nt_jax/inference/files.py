@@ -3,6 +3,7 @@
 Imports neither JAX nor a model, so that wrong input is told at once.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from nt_jax.images import (
 )
 from nt_jax.inference.embeddings import reference_crops
 from nt_jax.inference.shards import WHOLE, Shard
+from nt_jax.paths import exists, is_folder
 
 if TYPE_CHECKING:
     from nt_jax.inference.model import Model
@@ -72,12 +74,12 @@ def pair_up(source: Path, output: Path) -> list[tuple[Path, Path]]:
     Raises:
       InputError: a folder has no images, or `output` does not fit.
     """
-    if source.is_dir():
-        if output.exists() and not output.is_dir():
+    if is_folder(source):
+        if exists(output) and not is_folder(output):
             raise InputError(f"{output} is a file, but {source} is a folder; name an output folder")
         names = images_to_work_on(source, output)
         return [(source / name, output / _target_name(name)) for name in names]
-    if output.is_dir():
+    if is_folder(output):
         return [(source, output / _target_name(Path(source.name)))]
     return [(source, output)]
 
@@ -138,7 +140,7 @@ def make_folders(targets: Sequence[Path], output: Path) -> None:
     """Makes the folders of all files to write and checks that files can be written there.
 
     Raises:
-      InputError: they cannot, or a link leads out of the output folder.
+      InputError: they cannot, a file's name is too long, or a link leads out of the output folder.
     """
     folders = sorted({target.parent for target in targets})
     for folder in folders:  # before any is made
@@ -157,6 +159,12 @@ def make_folders(targets: Sequence[Path], output: Path) -> None:
             raise InputError(
                 f"output folder {folder} cannot be written to: {error.strerror}; choose another"
             ) from error
+    for target in targets:
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                target.lstat()
+        except OSError as error:
+            raise InputError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def noise_of_photos(
@@ -222,6 +230,6 @@ def make_file(job: Job, tiles: Callable[[Job, np.ndarray], Iterable["Tile"]]) ->
 def is_done(job: Job) -> bool:
     """Tells whether the file to write is there, of the image's size and decodable to its end."""
     try:
-        return job.target.exists() and read_photo(job.target).pixels.shape[:2] == job.size
+        return exists(job.target) and read_photo(job.target).pixels.shape[:2] == job.size
     except InputError:
         return False

@@ -14,7 +14,7 @@ from nt_jax.inference.processes import note_start
 from nt_jax.model_folder import CONFIG_FILE, MODEL_FILE, load_model
 from nt_jax.models.denoisers import KINDS as DENOISERS
 from nt_jax.models.parameters import Tree
-from nt_jax.paths import expand
+from nt_jax.paths import expand, is_file, is_folder
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -66,7 +66,7 @@ def load_denoiser(name: str | os.PathLike = "small-denoiser") -> Denoiser:
       InputError: there is no such denoiser, or it is of another kind or damaged.
     """
     nested = expand(name) / "denoiser"
-    is_converted = os.fspath(name) not in _bundled() and nested.is_dir()
+    is_converted = os.fspath(name) not in _bundled() and is_folder(nested)
     metadata, variables = _read(nested if is_converted else name)
     if metadata.get("kind") not in DENOISERS:
         raise InputError(
@@ -107,9 +107,9 @@ def _bundled() -> list[str]:
 def _read(name: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
     check_devices()
     folder = PRETRAINED / name if os.fspath(name) in _bundled() else expand(name)
-    if (folder / MODEL_FILE).is_file():
+    if is_file(folder / MODEL_FILE):
         return load_model(folder)
-    if (folder / CONFIG_FILE).is_file():
+    if is_file(folder / CONFIG_FILE):
         # Orbax is slow to import.
         from nt_jax.inference.workdir import load_workdir
 

@@ -7,6 +7,7 @@ import numpy as np
 from nt_jax.errors import InputError
 from nt_jax.inference import torch_format
 from nt_jax.inference.torch_format import Network
+from nt_jax.paths import is_file
 
 GENERATOR, KEY_ENCODER, DISCRIMINATOR = "VUNet.pt", "encoder_k.pt", "encoder_q.pt"
 DENOISER = "ridnet_g.pt"
@@ -32,7 +33,7 @@ def read_folder(folder: Path) -> dict[str, Network]:
     networks = {
         name: reader(_load(folder / name), str(folder / name))
         for name, reader in _READERS.items()
-        if (folder / name).is_file()
+        if is_file(folder / name)
     }
     if not networks:
         raise InputError(f"{folder} has none of {', '.join(_READERS)}; name the folder of these")

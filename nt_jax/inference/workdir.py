@@ -10,12 +10,12 @@ import numpy as np
 from nt_jax import families
 from nt_jax.checkpointing import CONFIG_FILE, load_state, read_summary
 from nt_jax.models.parameters import Tree
-from nt_jax.paths import expand
+from nt_jax.paths import expand, is_file
 
 
 def is_workdir(folder: str | os.PathLike) -> bool:
     """Tells whether a folder looks like that of a training run."""
-    return (expand(folder) / CONFIG_FILE).is_file()
+    return is_file(expand(folder) / CONFIG_FILE)
 
 
 def load_workdir(workdir: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:

@@ -13,7 +13,7 @@ from nt_jax.data.catalogue import layouts, prepared
 from nt_jax.data.catalogue.prepared import StoredImage
 from nt_jax.errors import InputError
 from nt_jax.images import EXTENSIONS, image_size, list_images, nothing_found, read_rgb
-from nt_jax.paths import expand, look_through, split_names
+from nt_jax.paths import exists, expand, look_through, split_names
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -267,7 +267,7 @@ def parse_spec(spec: str) -> list[tuple[str, float | None]]:
 
 
 def _exists(name: str) -> bool:
-    return expand(name).exists()
+    return exists(expand(name))
 
 
 def _name_in(part: str) -> str:
