@@ -32,6 +32,7 @@ from nt_jax.families import Generator
 from nt_jax.files import progress, replacing
 from nt_jax.images import read_rgb
 from nt_jax.inference.loading import load, load_denoiser
+from nt_jax.paths import expand
 from nt_jax.training.logs import read_metrics
 from nt_jax.training.loop import train_and_evaluate
 
@@ -128,6 +129,24 @@ def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Opti
 def split(folders: str) -> list[Path]:
     """Splits a comma-separated list of folders."""
     return [Path(folder.strip()) for folder in folders.split(",") if folder.strip()]
+
+
+def titles_of_folders(folders: Sequence[str | Path]) -> list[str]:
+    """Titles sets by their folders' last two names, or as many as tell them from each other.
+
+    They differ with "_" for "/", too, as files are named by them.
+
+    Raises:
+      InputError: a folder is given twice.
+    """
+    paths = [expand(folder) for folder in folders]
+    # "skimage" is no folder.
+    ends = [(path.resolve() if path.exists() else path).parts for path in paths]
+    for count in range(2, max(map(len, ends), default=1) + 2):
+        titles = ["/".join(end[-count:]).lstrip("/") for end in ends]
+        if len({title.replace("/", "_") for title in titles}) == len(titles):
+            return titles
+    raise InputError(f"{', '.join(map(str, folders))}: name each folder once")
 
 
 # --- Parts that are done once --------------------------------------------------------------------

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
 from configs.common import base_config
-from experiments import noise_world
+from experiments import budget, noise_world
 from experiments.camera_noise import COLUMNS, LEVEL_BINS, statistics
 from nt_jax.data.catalogue import sources
 from nt_jax.data.sampling import pipeline
@@ -101,11 +101,6 @@ def draw_batch(path: Path, **fields: str | float) -> None:
     save_grid(path, images | {f"noise ×{GAIN}": noise})
 
 
-def _title(folder: str) -> str:
-    """Gives the end of a folder's path that tells it from the others."""
-    return "/".join(Path(folder).parts[-2:])
-
-
 def main(argv: list[str] | None = None) -> None:
     """Runs it.
 
@@ -123,7 +118,9 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--pairs or --photos: name a folder")
     if args.world and not (pairs and photos):
         raise InputError("--world needs --photos to put noise on and --pairs to compare with")
-    measured = {_title(folder): measure(folder) for folder in pairs}
+    folders = [*pairs, *photos]
+    titles = dict(zip(folders, budget.titles_of_folders(folders), strict=True))
+    measured = {titles[folder]: measure(folder) for folder in pairs}
     args.output.mkdir(parents=True, exist_ok=True)
     if measured:
         markdown = table(measured)
@@ -132,18 +129,15 @@ def main(argv: list[str] | None = None) -> None:
         draw(measured, args.output / "statistics.png")
         print(markdown)
     if args.world:
-        real = {_title(folder): noise_world.describe_pairs(folder) for folder in pairs}
+        real = {titles[folder]: noise_world.describe_pairs(folder) for folder in pairs}
         world = noise_world.sample_world(photos, args.world)
         markdown = noise_world.table(world, real)
         (args.output / "world.md").write_text(markdown, encoding="utf-8")
         noise_world.draw(world, real, args.output / "world.jpg")
         print(markdown)
-    for folder in pairs:
-        name = _title(folder).replace("/", "_")
-        draw_batch(args.output / f"batch_{name}.png", pairs=folder, real_fraction=1.0)
-    for folder in photos:
-        name = _title(folder).replace("/", "_")
-        draw_batch(args.output / f"batch_{name}.png", photos=folder)
+    for folder, title in titles.items():
+        fields = {"photos": folder} if folder in photos else {"pairs": folder, "real_fraction": 1.0}
+        draw_batch(args.output / f"batch_{title.replace('/', '_')}.png", **fields)
     print(f"written to {args.output}")
 
 

@@ -220,6 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     if not (args.model or args.method) or not (folders or args.photos):
         raise InputError("give --model or --method, and --pairs or --photos")
     options = budget.parse_options(args, folders)
+    titles = budget.titles_of_folders(folders)
 
     models = budget.load_generators(args.model or "")
     rows: dict[str, Generate] = {}
@@ -233,9 +234,9 @@ def main(argv: list[str] | None = None) -> None:
     rows |= generation.rows_of({spec: load_method(spec) for spec in args.method}, True)
 
     results = {}
-    for folder in folders:
+    for folder, title in zip(folders, titles, strict=True):
         samples = samples_of_pairs(usable_pairs(folder, Broken(skip=False)))
-        name = "_".join(folder.resolve().parts[-2:])
+        name = title.replace("/", "_")
         results[name] = score(samples, rows, options, name, {**asked, "pairs": str(folder)})
     for kind in denoising.KINDS if args.photos else ():
         photos = usable_photos(args.photos, Broken(skip=False))[: options.budget.images]

@@ -149,10 +149,11 @@ def score_all(study: Study, val: str, options: budget.Options) -> dict[str, dict
     """Computes scores by set and row: a list of `budget.Scores`, one a seed."""
     results: dict[str, dict[str, Any]] = {}
     steps = int(study.config.train.steps)
-    for folder in budget.split(val):
+    folders = budget.split(val)
+    for folder, title in zip(folders, budget.titles_of_folders(folders), strict=True):
         scenes = denoising.scenes_of_pairs(usable_pairs(folder, Broken(skip=False)))
         scenes = scenes[: options.budget.images]
-        place = "_".join(folder.resolve().parts[-2:])
+        place = title.replace("/", "_")
         workdirs = [workdir for row in study.workdirs.values() for workdir in row]
         scores = iter(budget.scores(workdirs, steps, place, scenes))
         results[place] = {name: [next(scores) for _ in row] for name, row in study.workdirs.items()}
@@ -200,7 +201,9 @@ def begin(module: str, doc: str, argv: list[str] | None) -> tuple[Namespace, bud
     args = parser.parse_args(argv)
     unwind_on_sigterm()
     use_compilation_cache()
-    options = budget.parse_options(args, [args.pairs, *budget.split(args.val)])
+    val = budget.split(args.val)
+    options = budget.parse_options(args, [args.pairs, *val])
+    budget.titles_of_folders(val)  # before anything is trained
     study = train_all(args, options)
     return args, options, study
 

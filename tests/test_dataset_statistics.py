@@ -36,6 +36,22 @@ def test_statistics_of_known_noise(tmp_path, capsys):
         assert np.asarray(Image.open(output / name)).std() > 10
 
 
+def test_sets_of_the_same_name_have_a_line_and_a_picture_each(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    folders = [tmp_path / name / "polyu/val" for name in "AB"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for role, image in (("gt", pixels), ("noisy", pixels[::-1])):
+            Image.fromarray(image).save(folder / f"a_{role}.png")
+    drawn = []
+    monkeypatch.setattr(dataset_statistics, "draw_batch", lambda path, **_: drawn.append(path.name))
+    output = tmp_path / "output"
+    dataset_statistics.main([f"--pairs={folders[0]},{folders[1]}", f"--output={output}"])
+    assert drawn == ["batch_A_polyu_val.png", "batch_B_polyu_val.png"]
+    lines = (output / "statistics.md").read_text().splitlines()[5:]
+    assert [line.split(" | ")[0] for line in lines] == ["| A/polyu/val", "| B/polyu/val"]
+
+
 def test_nothing_to_look_at(tmp_path):
     with pytest.raises(InputError, match="name a folder"):
         dataset_statistics.main([f"--output={tmp_path}"])

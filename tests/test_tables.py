@@ -368,6 +368,26 @@ def test_kept_answers_only_the_same_question(tmp_path):
     assert [ask({"n": (1, 2)}), ask({"n": [1, 2]}), ask({"n": 3}), ask({"n": 3})] == list("aabb")
 
 
+def test_titles_tell_folders_apart(tmp_path, pairs, monkeypatch):
+    a, b = (tmp_path / name / "polyu/val" for name in "AB")
+    for folder in (a, b):
+        folder.mkdir(parents=True)
+    assert budget.titles_of_folders([a, "skimage"]) == ["polyu/val", "skimage"]
+    assert budget.titles_of_folders([a, b]) == ["A/polyu/val", "B/polyu/val"]
+    assert budget.titles_of_folders([]) == []
+    twin = tmp_path / "A_polyu/val"  # a file's name would be the same
+    twin.mkdir(parents=True)
+    titles = budget.titles_of_folders([a, twin, b])
+    assert len({title.replace("/", "_") for title in titles}) == 3
+    monkeypatch.chdir(tmp_path)
+    for twice in ([a, a], [a, "A/polyu/val"]):
+        with pytest.raises(InputError, match="name each folder once"):
+            budget.titles_of_folders(twice)
+    flags = [f"--pairs={pairs}", f"--output={tmp_path / 'out'}"]
+    with untrained(), pytest.raises(InputError, match="once"):
+        table2_real_denoising.main([*flags, f"--val={a},{a}", "--rows=real", "--budget=smoke"])
+
+
 def test_kept_scores_are_of_the_same_files(pairs, tmp_path):
     """Of two sets of the same name and images of the same names, and of one that changed."""
     folders = [tmp_path / name / "polyu/val" for name in "AB"]
