@@ -9,6 +9,7 @@ decoders may log what they find wrong in a file; commands silence them (`errors.
 """
 
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from PIL.ImageFile import ImageFile
 
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
-from nt_jax.formats import metadata, raw, webp
+from nt_jax.formats import metadata, png, raw, webp
 from nt_jax.formats.metadata import Resolution
 from nt_jax.paths import look_through
 
@@ -39,14 +40,9 @@ _ALIASES = {".jpeg": ".jpg", ".tiff": ".tif"}
 WRITABLE = frozenset(_LARGEST) | frozenset(_ALIASES)
 # What folders are searched for.
 EXTENSIONS = WRITABLE | (raw.EXTENSIONS if raw.can_develop() else frozenset())
-# No others, whatever a file is called: for EPS Pillow would start Ghostscript.
-_PILLOW: dict[bytes, Callable[[IO[bytes]], ImageFile]] = {
-    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
-    b"\xff\xd8\xff": JpegImagePlugin.jpeg_factory,
-    b"BM": BmpImagePlugin.BmpImageFile,
-}
 _NAMES = "PNG, JPEG, TIFF, WebP or BMP"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_END = 33
 _PNG_DEPTH = 24
 # A file can declare any size in a few bytes, and from decoding to writing a pixel takes 12 bytes;
@@ -228,7 +224,13 @@ def _open(source: Path, file: IO[bytes], head: bytes, stack: contextlib.ExitStac
         return _open_tiff(source, file, stack)
     if webp.is_webp(head):
         return _open_webp(source, file.read())
-    for magic, factory in _PILLOW.items():
+    # No others, whatever a file is called: for EPS Pillow would start Ghostscript.
+    factories: dict[bytes, Callable[[IO[bytes]], ImageFile]] = {
+        _PNG_MAGIC: _png,
+        b"\xff\xd8\xff": JpegImagePlugin.jpeg_factory,
+        b"BM": BmpImagePlugin.BmpImageFile,
+    }
+    for magic, factory in factories.items():
         if head.startswith(magic):
             try:
                 image = stack.enter_context(factory(file))
@@ -238,6 +240,17 @@ def _open(source: Path, file: IO[bytes], head: bytes, stack: contextlib.ExitStac
                 raise  # such as a JPEG with 12 bits
             return _open_by_pillow(source, file, head, image)
     raise InputError(f"{source} is not a readable {_NAMES} image; convert or replace it")
+
+
+def _png(file: IO[bytes]) -> ImageFile:
+    try:
+        return PngImagePlugin.PngImageFile(file)
+    except ValueError:  # such as a profile that unpacks to more than 1 MiB
+        file.seek(0)
+        data, profile = png.split_profile(file.read())
+        image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        image.info["icc_profile"] = profile
+        return image
 
 
 def _check_size(source: Path, image: _Opened) -> None:
@@ -302,6 +315,10 @@ def _open_by_pillow(source: Path, file: IO[bytes], head: bytes, image: ImageFile
     if frames > 1 and image.format != "MPO":
         raise InputError(f"{source} holds {frames} images; save the one you want alone")
     deep = image.format == "PNG" and head[_PNG_DEPTH] == 16
+    if image.format == "PNG" and image.mode == "L" and head[_PNG_DEPTH] in (2, 4):
+        # Pillow scales the pixels and not the value that is transparent.
+        scale = 255 // (2 ** head[_PNG_DEPTH] - 1)
+        image.info |= {k: scale * v for k, v in image.info.items() if k == "transparency"}
     costly = "progressive" in image.info
     costly |= deep and ("A" in image.mode or "transparency" in image.info)
 
@@ -320,7 +337,7 @@ def _open_by_pillow(source: Path, file: IO[bytes], head: bytes, image: ImageFile
                 raise InputError(
                     f"{source} has pixels of type {image.mode}; save it with 8 or 16 bits a channel"
                 )
-            if image.mode in ("CMYK", "YCbCr", "LAB"):
+            if image.mode in ("CMYK", "YCbCr"):
                 icc_profile = None
             grey = image.mode in ("1", "L", "LA")
             pixels, alpha = _split(
@@ -502,7 +519,7 @@ def _encode_tiff(path: Path, array: np.ndarray, photo: Photo) -> None:
 def _encode_png16(array: np.ndarray, photo: Photo) -> bytes:
     import imagecodecs  # Pillow has no 16-bit colour
 
-    png = bytes(
+    encoded = bytes(
         imagecodecs.png_encode(
             array,
             level=imagecodecs.PNG.COMPRESSION.SPEED,
@@ -511,7 +528,7 @@ def _encode_png16(array: np.ndarray, photo: Photo) -> bytes:
         )
     )
     chunks = metadata.png_chunks(photo.icc_profile, photo.exif, photo.resolution)
-    return png[:_PNG_HEADER_END] + chunks + png[_PNG_HEADER_END:]
+    return encoded[:_PNG_HEADER_END] + chunks + encoded[_PNG_HEADER_END:]
 
 
 # --- Folders -------------------------------------------------------------------------------------

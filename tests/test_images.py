@@ -421,6 +421,28 @@ def test_a_transparent_colour_of_a_deep_png(tmp_path):
     np.testing.assert_array_equal(photo.pixels, values)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_transparent_grey_of_few_bits(tmp_path, bits):
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", 16, 16, bits, 0, 0, 0, 0)
+    row = b"\0" + bytes(range(2 * bits))  # the first pixels are 0, the last of the second byte 1
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"tRNS", b"\0\1")
+        + chunk(b"IDAT", zlib.compress(16 * row))
+        + chunk(b"IEND", b"")
+    )
+    photo = read_photo(tmp_path / "a.png")
+    ones = photo.pixels == 255 // (2**bits - 1)
+    assert ones.any()
+    np.testing.assert_array_equal(photo.alpha == 0, ones)
+
+
 # --- Which image of a file -----------------------------------------------------------------------
 
 
@@ -558,6 +580,20 @@ def test_exif_and_resolution_are_kept_and_the_orientation_is_not(tmp_path, sourc
     again = read_photo(tmp_path / f"b{target}")
     assert again.pixels.shape == photo.pixels.shape
     assert again.resolution == pytest.approx((300, 300), abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_large_profile_of_a_png(tmp_path, monkeypatch, dtype):
+    profile = PROFILE + bytes(2**21)
+    photo = Photo(pixels(dtype), icc_profile=profile)
+    write_photo(tmp_path / "a.png", photo)
+    again = read_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(again.pixels, photo.pixels)
+    assert again.icc_profile == profile
+    monkeypatch.setattr(images.png, "_LARGEST_PROFILE", 2**20)
+    again = read_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(again.pixels, photo.pixels)
+    assert again.icc_profile is None
 
 
 def test_damaged_metadata_is_left_out(tmp_path):
