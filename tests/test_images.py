@@ -596,6 +596,26 @@ def test_a_large_profile_of_a_png(tmp_path, monkeypatch, dtype):
     assert again.icc_profile is None
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_texts_of_exif_keep_their_bytes(tmp_path, suffix):
+    texts = {0x8298: "© Jürgen".encode(), 0x013B: "Jürgen".encode("latin-1"), 0x010E: b"a\0b"}
+    exif = Image.Exif()
+    exif.update(texts)
+    exif[0x4746], exif[0x9C9B] = 4, "Straße".encode("utf-16-le") + b"\0\0"
+    # Pillow takes no bytes for a text of that directory: as many replace a text in ASCII.
+    exif[0x8769] = {0xA430: "OWNER?"}
+    data = exif.tobytes().replace(b"OWNER?", "Jürg".encode() + b"\0")
+    photo = Photo(pixels(), exif=data, resolution=(300, 300))
+    for _ in range(2):  # as written, and as read and written again
+        write_photo(tmp_path / f"a{suffix}", photo)
+        photo = read_photo(tmp_path / f"a{suffix}")
+        kept = images.metadata.exif_of_bytes(photo.exif)
+        assert {tag: kept[tag].encode("latin-1") for tag in texts} == texts
+        assert (kept[0x4746], kept[0x9C9B]) == (exif[0x4746], exif[0x9C9B])
+        owner = kept.get_ifd(0x8769)[0xA430]
+        assert owner.rstrip("\0").encode("latin-1") == "Jürg".encode()
+
+
 def test_damaged_metadata_is_left_out(tmp_path):
     Image.fromarray(pixels()).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*" + b"\xff" * 40)
     with warnings.catch_warnings():

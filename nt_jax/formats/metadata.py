@@ -8,6 +8,7 @@ import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,12 +25,45 @@ _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x011A, 0x011B, 0x0128
 _INCH = 2
 # Description, make, model, software, time, artist, computer, copyright, rating.
 _TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
-_KEPT = (*_TEXTS, 0x4746, *range(0x9C9B, 0x9CA0))
+_RATING = 0x4746
+_BYTES = range(0x9C9B, 0x9CA0)  # Windows' title, comment, author, keywords, subject
+_KEPT = (*_TEXTS, _RATING, *_BYTES, _EXIF, _GPS)
 _PREFIX = b"Exif\0\0"
 _LARGEST = 65_500  # that JPEG holds
 _LAST_POINTER = 2**32 - 2**17  # in a TIFF, with room for EXIF behind it
 
 Resolution = tuple[float, float]
+
+
+class _Text(str):
+    """A text that is written as the bytes it was read from.
+
+    Whatever they mean (most programs write UTF-8), Pillow reads Latin-1, and would write ASCII with
+    question marks.
+    """
+
+    def encode(self, encoding: str = "", errors: str = "strict") -> bytes:
+        """Gives the bytes, whichever encoding is asked for."""
+        return super().encode("latin-1", errors)
+
+
+def _texts(directory: Mapping[int, Any]) -> dict[int, Any]:
+    return {
+        tag: _Text(value) if isinstance(value, str) else value for tag, value in directory.items()
+    }
+
+
+def _copied(exif: Image.Exif) -> Image.Exif:
+    """Copies the tags that are kept, with their directories, ready to be written as they were."""
+    values: dict[int, Any] = {tag: exif[tag] for tag in _KEPT if tag in exif}
+    for tag in (_EXIF, _GPS):
+        if tag in values:
+            values[tag] = _texts(exif.get_ifd(tag))
+    if _INTEROP in values.get(_EXIF, {}):
+        values[_EXIF][_INTEROP] = _texts(exif.get_ifd(_INTEROP))
+    copy = Image.Exif()
+    copy.update(_texts(values))
+    return copy
 
 
 def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
@@ -38,27 +72,18 @@ def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
     The file that it was read from must still be open.
     """
     with contextlib.suppress(Exception):  # damaged metadata is no reason to refuse a photograph
-        kept = Image.Exif()
-        for tag in _KEPT:
-            if tag in exif:
-                kept[tag] = exif[tag]
-        if _EXIF in exif:
-            shot = dict(exif.get_ifd(_EXIF))
-            if _INTEROP in shot:
-                shot[_INTEROP] = dict(exif.get_ifd(_INTEROP))
-            shot |= {
-                tag: value
-                for tag, value in ((_SIZES["width"], width), (_SIZES["height"], height))
-                if tag in shot
-            }
-            kept[_EXIF] = shot
-        if _GPS in exif:
-            kept[_GPS] = dict(exif.get_ifd(_GPS))
+        kept = _copied(exif)
         if not len(kept):
             return None
+        shot = kept.get(_EXIF, {})
+        shot |= {
+            tag: value
+            for tag, value in ((_SIZES["width"], width), (_SIZES["height"], height))
+            if tag in shot
+        }
         data = kept.tobytes()
-        if len(data) > _LARGEST and _EXIF in kept:
-            kept[_EXIF].pop(_MAKER_NOTE, None)
+        if len(data) > _LARGEST:
+            shot.pop(_MAKER_NOTE, None)
             data = kept.tobytes()
         return data if len(data) <= _LARGEST else None
     return None
@@ -112,9 +137,7 @@ def with_resolution(exif: bytes | None, resolution: Resolution | None) -> bytes 
     """Adds the resolution to EXIF, for formats that tell it nowhere else."""
     if resolution is None:
         return exif
-    whole = Image.Exif()
-    if exif:
-        whole.load(exif)
+    whole = _copied(exif_of_bytes(exif))
     whole[_X_RESOLUTION], whole[_Y_RESOLUTION] = resolution
     whole[_UNIT] = _INCH
     return whole.tobytes()
@@ -146,34 +169,32 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def tiff_tags(exif: bytes | None) -> list[tuple[int, str, int, Any, bool]]:
-    """Makes tifffile's `extratags` for EXIF: its texts, and room for what `add_to_tiff` adds."""
-    if exif is None:
-        return []
-    whole = Image.Exif()
-    whole.load(exif)
-    texts = [
-        (tag, "s", 0, value.encode("ascii", "replace").decode(), True)
-        for tag in _TEXTS
-        if isinstance(value := whole.get(tag), str) and value
-    ]
+    """Makes tifffile's `extratags` for EXIF: its own tags, and room for what `add_to_tiff` adds."""
+    whole = _copied(exif_of_bytes(exif))
+    tags: list[tuple[int, str, int, Any, bool]] = []
+    for tag, value in whole.items():
+        if isinstance(value, str) and value:
+            tags.append((tag, "s", 0, value.encode(), True))
+        elif isinstance(value, bytes) and value and tag in _BYTES:
+            tags.append((tag, "B", len(value), value, True))
+        elif tag == _RATING and isinstance(value, int) and 0 <= value < 2**16:
+            tags.append((tag, "H", 1, value, True))
     # tifffile writes no such tags: the numbers before theirs stand for them.
-    return texts + [(tag - 1, "I", 1, 0, True) for tag in (_EXIF, _GPS) if tag in whole]
+    return tags + [(tag - 1, "I", 1, 0, True) for tag in (_EXIF, _GPS) if tag in whole]
 
 
 def add_to_tiff(path: Path, exif: bytes | None) -> None:
     """Puts EXIF's directories behind a little-endian TIFF that was written with `tiff_tags`."""
     if exif is None:
         return
-    whole = Image.Exif()
-    whole.load(exif)
+    whole = _copied(exif_of_bytes(exif))
     with tifffile.TiffFile(path) as tiff:
         tags = tiff.pages.first.tags
         places = {tag: tags[tag - 1] for tag in (_EXIF, _GPS) if tag - 1 in tags}
     with path.open("r+b") as file:
         for tag, place in places.items():
             directory = ImageFileDirectory_v2(b"II*\0\x08\0\0\0")
-            for code, value in whole.get_ifd(tag).items():
-                directory[code] = dict(whole.get_ifd(_INTEROP)) if code == _INTEROP else value
+            directory.update(whole[tag])
             end = file.seek(0, io.SEEK_END)
             end += end % 2
             if end > _LAST_POINTER:
