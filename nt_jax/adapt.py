@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nt_jax.adaptation.inputs import SIDE, check_places, check_sizes, find_noisy
+from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
 from nt_jax.files import replacing
-from nt_jax.paths import expand
+from nt_jax.paths import exists, expand, is_file, is_folder
 
 _ASKED, _PAIRS, _RUN, _REPORT = "adapt.json", "pairs", "run", "report.html"
 _BESIDE = (_ASKED, _PAIRS, _RUN, _REPORT, "report.png")
@@ -43,20 +45,6 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _noisy_photos(source: Path) -> list[Path]:
-    from nt_jax.images import list_images, nothing_found
-
-    if source.is_file():
-        return [source]
-    notes: list[str] = []
-    paths = list_images(source, notes)
-    for note in notes:
-        print(note, flush=True)
-    if not paths:
-        raise nothing_found(source)
-    return paths
-
-
 def _is_done(output: Path, asked: dict[str, Any]) -> bool:
     """Tells whether an earlier start of the same has come to its end.
 
@@ -64,17 +52,20 @@ def _is_done(output: Path, asked: dict[str, Any]) -> bool:
       InputError: something else lies there.
     """
     record = output / _ASKED
-    if record.is_file():
-        before = json.loads(record.read_text())
+    if is_file(record):
+        # Older records do not name the photos.
+        before = {"photos": asked["photos"]} | json.loads(record.read_text())
         done = before.pop("done", False)
         if before != asked:
             changed = [name for name in asked if before.get(name) != asked[name]]
+            what = f"another --{changed[0]} ({before.get(changed[0])})"
+            if changed == ["photos"]:
+                what = "other photos in --noisy"
             raise InputError(
-                f"{output} was begun with another --{changed[0]} ({before.get(changed[0])}): set it"
-                " back to resume, or choose another output"
+                f"{output} was begun with {what}: set it back to resume, or choose another output"
             )
         return done
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if exists(output) and (not is_folder(output) or any(output.iterdir())):
         raise InputError(f"{output} exists and is no denoiser of this command; choose another")
     return False
 
@@ -85,7 +76,9 @@ def steps_for(minutes: float) -> int:
 
 
 def _note(output: Path, asked: dict[str, Any]) -> None:
-    output.mkdir(parents=True, exist_ok=True)
+    from nt_jax.inference.files import make_folders
+
+    make_folders([output / _ASKED], output)
     with replacing(output / _ASKED) as temporary:
         temporary.write_text(json.dumps(asked, indent=2) + "\n")
 
@@ -104,18 +97,22 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"--minutes={args.minutes:g}: needs more than 0")
     if not 0 <= args.seed < 2**31:
         raise InputError(f"--seed={args.seed}: needs 0 or more, below 2^31")
-    noisy = _noisy_photos(args.noisy)
-    asked = {name: str(value) for name, value in vars(args).items() if name != "output"}
+    others = {name: getattr(args, name) for name in ("clean", "pairs") if getattr(args, name)}
+    check_places(args.output, args.noisy, others)
+    noisy = find_noisy(args.noisy, args.output)
+    asked: dict[str, Any] = {
+        name: str(value) for name, value in vars(args).items() if name != "output"
+    }
+    asked["photos"] = {str(path): path.stat().st_size for path in noisy}
     if _is_done(args.output, asked):
         print(f"{args.output} is done already: {args.output / _REPORT}")
         return
     deadline = time.monotonic() + 60 * args.minutes
 
-    from nt_jax.data.catalogue import sources
-
     clean = sources.find_photos(args.clean) if args.clean else []
-    if args.pairs:
-        sources.find_pairs(str(args.pairs))
+    check_sizes([*noisy, *clean], SIDE)
+    pairs = sources.find_pairs(args.pairs) if args.pairs else []
+    true = [image for pair in pairs for image in (pair.clean, pair.noisy)]
     try:
         from nt_jax.adaptation import finetune
     except ImportError as error:
@@ -137,20 +134,21 @@ def main(argv: list[str] | None = None) -> None:
     model, start = load_noisetransfer(args.model), load_denoiser(args.denoiser)
     if not model.can_read:
         raise InputError(f"--model={args.model} cannot read noise off a photo; choose another")
+    folder, run = args.output / _PAIRS, args.output / _RUN
+    true_pairs = str(args.pairs) if args.pairs else ""
+    config = finetune.recipe(args.denoiser, start, folder, true_pairs, steps_for(args.minutes))
+    config.seed = args.seed
+    check_sizes(true, config.data.patch_size)
     # Before anything is written: a photo may be broken.
     found = [survey(model, path) for _, path in progress(noisy, len(noisy), "photo")]
     lines = describe(found)
     print(*lines, sep="\n", flush=True)
     _note(args.output, asked)
 
-    folder, run = args.output / _PAIRS, args.output / _RUN
     count = max(_FEWEST_PAIRS, round(_PAIRS_A_MINUTE * args.minutes))
     made = make_pairs(model, start, found, clean, folder, count, args.seed)
     for _ in progress(range(count), count, "pair"):
         next(made)
-    true_pairs = str(args.pairs) if args.pairs else ""
-    config = finetune.recipe(args.denoiser, start, folder, true_pairs, steps_for(args.minutes))
-    config.seed = args.seed
     outcome = finetune.finetune(config, run, deadline)
 
     gained = outcome.after - outcome.before

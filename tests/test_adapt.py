@@ -37,9 +37,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def adapted(folder):
-    output = folder / "mine"
+    output = folder / "noisy" / "mine"
     adapt.main(_flags(folder, output))
     return output
+
+
+def _photos(folder, target):
+    return shutil.copytree(folder / "noisy", target, ignore=shutil.ignore_patterns("mine"))
 
 
 def _flags(folder, output, **other):
@@ -67,7 +71,13 @@ def test_the_output_is_a_denoiser_with_a_report(adapted, folder):
 def test_the_same_command_is_done_and_another_is_refused(adapted, folder, capsys):
     before = (adapted / "model.json").read_bytes()
     adapt.main(_flags(folder, adapted))
+    # Its own patches lie below --noisy, and are no photos of it.
     assert "is done already" in capsys.readouterr().out
+    more = folder / "noisy" / "more.png"
+    shutil.copy(folder / "noisy" / "b.png", more)
+    with pytest.raises(nt_jax.InputError, match="begun with other photos in --noisy"):
+        adapt.main(_flags(folder, adapted))
+    more.unlink()
     with pytest.raises(nt_jax.InputError, match="begun with another --seed"):
         adapt.main(_flags(folder, adapted, seed=1))
     assert (adapted / "model.json").read_bytes() == before
@@ -75,7 +85,7 @@ def test_the_same_command_is_done_and_another_is_refused(adapted, folder, capsys
 
 def test_a_pair_depends_on_its_number_and_not_on_where_a_run_was_cut_off(adapted, folder, tmp_path):
     model, denoiser = nt_jax.load(folder / "model"), nt_jax.load_denoiser(folder / "denoiser")
-    found = [survey(model, path) for path in sorted((folder / "noisy").iterdir())]
+    found = [survey(model, path) for path in sorted(_photos(folder, tmp_path / "noisy").iterdir())]
     assert [photo.iso for photo in found] == [3200, None]
     assert len(describe(found)) >= 2
     shutil.copytree(adapted / "pairs", tmp_path / "pairs")
@@ -104,7 +114,14 @@ def test_a_patch_takes_the_tones_of_its_denoised_image_and_not_its_detail():
 def test_wrong_input_leaves_nothing(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
-    shutil.copytree(folder / "noisy", tmp_path / "broken")
+    _photos(folder, tmp_path / "broken")
+    small, pairs, inside = tmp_path / "small", tmp_path / "few", tmp_path / "inside"
+    _photos(folder, small)
+    _photos(folder, inside)
+    Image.fromarray(data.chelsea()[:191, :300]).save(small / "c.png")
+    for part in ("gt", "noisy"):
+        (pairs / part).mkdir(parents=True)
+        Image.fromarray(data.chelsea()[:90, :100]).save(pairs / part / "a.png")
     (tmp_path / "broken" / "a.jpg").write_bytes((folder / "noisy" / "a.jpg").read_bytes()[:4000])
     (tmp_path / "other" / "letter.txt").write_text("mine")
     output = tmp_path / "out"
@@ -115,9 +132,18 @@ def test_wrong_input_leaves_nothing(folder, tmp_path):
         ({"model": "nothing"}, "no model nothing"),
         ({"denoiser": folder / "model"}, "not a denoiser"),
         ({"pairs": tmp_path / "empty"}, "."),
+        ({"noisy": small}, "c.png: 300x191 is smaller than 192"),
+        ({"clean": small}, "c.png: 300x191 is smaller than 192"),
+        ({"pairs": pairs}, "a.png: 100x90 is smaller than 96 pixels; leave it out"),
+        ({"noisy": inside, "output": inside}, "lies in --noisy"),
+        ({"clean": inside, "output": inside / "out"}, "lies in --clean"),
+        ({"pairs": pairs, "output": pairs / "out"}, "lies in --pairs"),
+        ({"output": small / "c.png" / "out"}, "cannot be made: Not a directory"),
+        ({"output": tmp_path / ("x" * 300)}, "cannot be made: File name too long"),
         ({"output": tmp_path / "other"}, "no denoiser of this command"),
     ):
         with pytest.raises(nt_jax.InputError, match=why):
             adapt.main(_flags(folder, **({"output": output} | wrong)))
         assert not output.exists()
+        assert not list(tmp_path.rglob("adapt.json"))
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["letter.txt"]

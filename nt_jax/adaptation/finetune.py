@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from nt_jax.adaptation.inputs import SIDE
 from nt_jax.adaptation.pairs import HELD_OUT, TRAIN
 from nt_jax.configs.denoiser import get_config
 from nt_jax.inference.denoiser import Denoiser
@@ -61,7 +62,7 @@ def recipe(denoiser: str, start: Denoiser, pairs: Path, true_pairs: str, steps: 
     config.eval.photos = ""
     config.eval.pairs = str(pairs / HELD_OUT)
     config.eval.patches = 32
-    config.eval.patch_size = 192
+    config.eval.patch_size = SIDE
     return config
 
 

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nt_jax.adaptation.inputs import SIDE
 from nt_jax.adaptation.survey import PhotoNoise
 from nt_jax.data.catalogue.sources import ImageFile
-from nt_jax.errors import InputError
 from nt_jax.images import Photo, from_float, read_rgb, to_float, write_photo
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
 
-SIDE = 192  # of a patch, in pixels
-# Around it, denoised with it: a denoiser sees less at an edge.
+# Around a patch, denoised with it: a denoiser sees less at an edge.
 _MARGIN = 32
 # One in so many patches, and images where there are as many, is for judging the denoiser.
 _ONE_IN = 8
@@ -43,7 +42,7 @@ def make_pairs(
       model: makes the noise.
       denoiser: see above.
       photos: at least one. Those whose noise the model cannot make are left out, if not all.
-      clean: photographs of any camera, or none.
+      clean: photographs of any camera, or none; like the photos no smaller than a patch.
       folder: where to.
       count: how many.
       seed: of all random choices, at least 0.
@@ -52,7 +51,7 @@ def make_pairs(
       The noisy file of each pair, once both are written.
 
     Raises:
-      InputError: an image cannot be read, is smaller than a patch, or nothing can be written.
+      InputError: an image cannot be read, or nothing can be written.
     """
     for name in (TRAIN, HELD_OUT):
         for part in ("gt", "noisy"):
@@ -115,11 +114,6 @@ def _choose(count: int, held_out: bool, rng: np.random.Generator) -> int:
 def _cut(source: ImageFile, side: int, rng: np.random.Generator) -> np.ndarray:
     """Cuts uint8 [side, side, 3], or what the image has of it, at a random place."""
     image = read_rgb(source)
-    if min(image.shape[:2]) < SIDE:
-        raise InputError(
-            f"{source}: {image.shape[1]}x{image.shape[0]} is smaller than {SIDE} pixels; leave it"
-            " out"
-        )
     top, left = (int(rng.integers(max(0, size - side) + 1)) for size in image.shape[:2])
     return image[top : top + side, left : left + side]
 
