@@ -3,11 +3,13 @@
 python -m experiments.your_camera --pairs=POLYU/unseen_camera,SIDD_VAL_BLOCKS --output=OUT \
   --rows=bundled,adapted-1,adapted-5,adapted-30,pairs-2,ceiling,bm3d,nlm --minutes=10
 
-Every second pair of a camera's folder is "yours", and the others are scored. Rows are
+The pairs of every second photograph of a camera's folder are "yours", and the others are scored:
+crops of one photograph are never on both sides. Rows are
   bundled    the bundled denoiser for every camera
   adapted-N  `nt_jax.adapt` on N of your noisy photos, or as many as there are; no clean one
   pairs-K    the same on all your noisy photos and K of your true pairs
-  ceiling    the bundled denoiser trained further on all your true pairs, for as many steps
+  ceiling    the bundled denoiser trained further on your true pairs, for as many steps; every
+             fourth photograph, or one, tells it when to stop
   bm3d, nlm  BM3D (`pip install bm3d`, whose terms are non-commercial) and OpenCV's non-local
              means, each with a strength that a person sets by hand, the best of several for each
              image, and with the level that scikit-image estimates
@@ -17,6 +19,7 @@ row that is finished is not made again: the same command with the same --output 
 """
 
 import argparse
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -31,18 +34,20 @@ from nt_jax import adapt
 from nt_jax.adaptation import finetune
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
-from nt_jax.data.catalogue.sources import Pair, find_pairs, parse_spec
+from nt_jax.data.catalogue.references import photograph
+from nt_jax.data.catalogue.sources import Pair, find_pairs, parse_spec, read_rgb
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command
 from nt_jax.evaluation import denoising, report, statistics
 from nt_jax.evaluation.samples import SMALLEST_SIDE
 from nt_jax.files import replacing
-from nt_jax.images import to_float
+from nt_jax.images import Photo, to_float, write_photo
 from nt_jax.inference.loading import load_denoiser
 
 _ROWS = (
     "bundled,adapted-1,adapted-5,adapted-30,pairs-1,pairs-2,pairs-5,ceiling,bm3d,nlm,"
     f"zsn2n-{zero_shot.STEPS}"
 )
+_ROW = re.compile(r"bundled|ceiling|bm3d|nlm|(adapted|pairs|zsn2n)-[1-9]\d*")
 _START = "small-denoiser"
 # Strengths to choose from by hand, 0 to 255 scale; for NLM it is the filter's own.
 _SIGMAS = (5.0, 10.0, 15.0, 25.0, 40.0, 65.0)
@@ -129,15 +134,28 @@ def _by_hand(
     return chosen, seconds
 
 
+def _by_photograph(pairs: list[Pair], one_in: int) -> tuple[list[Pair], list[Pair]]:
+    """Splits pairs into those of every `one_in`-th photograph, from the first on, and others."""
+    number = statistics.numbered([photograph(pair) for pair in pairs])
+    chosen = [pair for pair, of in zip(pairs, number, strict=True) if of % one_in == 0]
+    return chosen, [pair for pair, of in zip(pairs, number, strict=True) if of % one_in]
+
+
+def _counted(pairs: list[Pair]) -> str:
+    return f"{len(pairs)} pairs of {len(set(map(photograph, pairs)))} photographs"
+
+
 def _copied(pairs: list[Pair], folder: Path, roles: tuple[str, ...]) -> Path:
-    """Copies the pairs' files to a folder, in one folder per role if there are two."""
+    """Writes the pairs' images to a folder, in one folder per role if there are two."""
     for role in roles:
         target = folder / role if len(roles) > 1 else folder
         target.mkdir(parents=True, exist_ok=True)
         for index, pair in enumerate(pairs):
             source = pair.clean if role == "gt" else pair.noisy
-            assert isinstance(source, Path)
-            shutil.copyfile(source, target / f"{index:04}{source.suffix.lower()}")
+            if isinstance(source, Path):
+                shutil.copyfile(source, target / f"{index:04}{source.suffix.lower()}")
+            else:  # of a folder that `prepare` wrote
+                write_photo(target / f"{index:04}.png", Photo(read_rgb(source)))
     return folder
 
 
@@ -151,8 +169,8 @@ def _adapted(yours: list[Pair], photos: int, pairs: int, work: Path, minutes: fl
 
 def _ceiling(yours: list[Pair], work: Path, minutes: float) -> Path:
     """Trains the bundled denoiser on true pairs, stopped on some of them; returns the workdir."""
-    held_out = yours[::_ONE_IN]
-    train = [pair for pair in yours if pair not in held_out] or yours
+    held_out, train = _by_photograph(yours, _ONE_IN)
+    train = train or yours
     for name, chosen in (("train", train), ("held_out", held_out)):
         _copied(chosen, work / name, ("gt", "noisy"))
     config = finetune.recipe(_START, load_denoiser(_START), work, "", adapt.steps_for(minutes))
@@ -166,38 +184,55 @@ def _make_row(
     """Computes scores and seconds per image, by the title of each line of the table."""
     kind, _, number = row.partition("-")
     chosen: Any
-    if row == "bundled":
+    if kind == "bundled":
         chosen = load_denoiser(_START)
-    elif kind == "adapted" and number.isdigit():
+    elif kind == "adapted":
         chosen = load_denoiser(_adapted(yours, int(number), 0, work, minutes))
-    elif kind == "pairs" and number.isdigit():
+    elif kind == "pairs":
         chosen = load_denoiser(_adapted(yours, len(yours), int(number), work, minutes))
-    elif row == "ceiling":
+    elif kind == "ceiling":
         chosen = load_denoiser(_ceiling(yours, work, minutes))
-    elif kind == "zsn2n" and number.isdigit():
+    elif kind == "zsn2n":
         chosen = partial(zero_shot.denoise, steps=int(number))
-    elif row in ("bm3d", "nlm"):
+    else:
         make = {"bm3d": _bm3d, "nlm": _nlm}[row]
         estimated, seconds = _score({row: _estimated(make)}, scored)
         return {
             f"{row}, by hand": _by_hand(make, scored),
             f"{row}, estimated": (estimated[row], seconds),
         }
-    else:
-        raise InputError(f"--rows: unknown row {row!r}; known are {_ROWS}")
     scores, seconds = _score({row: chosen}, scored)
     lines = {row: (scores[row], seconds)}
     return lines if row != "bundled" else {"noisy": (scores[denoising.NOISY], 0.0)} | lines
 
 
-def _camera(folder: str, rows: list[str], output: Path, minutes: float, which: Scored) -> str:
+class Camera(NamedTuple):
+    """A camera's folder of pairs.
+
+    Attributes:
+      folder: its path.
+      yours, others: pairs that are yours, and those of other photographs, to be scored.
+    """
+
+    folder: str
+    yours: list[Pair]
+    others: list[Pair]
+
+
+def _find_camera(folder: str) -> Camera:
+    yours, others = _by_photograph(find_pairs(folder), 2)
+    if not others:
+        raise InputError(f"{folder}: needs pairs of two photographs or more")
+    return Camera(folder, yours, others)
+
+
+def _table(camera: Camera, rows: list[str], output: Path, minutes: float, which: Scored) -> str:
     """Writes the table of one camera."""
-    pairs = find_pairs(folder)
-    yours = pairs[::2]
-    if len(pairs) < 2:
-        raise InputError(f"{folder}: needs two pairs or more")
-    scored = which.scenes(pairs[1::2])
-    asked = {"minutes": minutes, "protocol": report.PROTOCOL} | which._asdict()
+    folder, yours, others = camera
+    scored = which.scenes(others)
+    files = [str(image) for pair in (*yours, *others) for image in (pair.clean, pair.noisy)]
+    asked = {"minutes": minutes, "protocol": report.PROTOCOL, "files": files} | which._asdict()
+    photographs = [scene.photograph for scene in scored]
     lines = []
     for row in rows:
         print(f"{folder}: {row}", flush=True)
@@ -205,13 +240,16 @@ def _camera(folder: str, rows: list[str], output: Path, minutes: float, which: S
         made = budget.kept(output / f"{row}.json", asked, make)
         for title, (scores, seconds) in made.items():
             cells = (
-                report.cell(statistics.mean(scores[name]), digits)
+                report.cell(statistics.mean(scores[name], photographs), digits)
                 for name, (_, digits) in _METRICS.items()
             )
             lines.append([title, *cells, f"{seconds:.1f}"])
     titles = [title for title, _ in _METRICS.values()]
     part = f", the middle {which.side}x{which.side} of each" if which.side else ""
-    heading = f"{folder}: {len(yours)} pairs are yours, {len(scored)} are scored{part}\n\n"
+    heading = (
+        f"{folder}: {_counted(yours)} are yours, {_counted(others)} are others', of which"
+        f" {len(scored)} are scored{part}\n\n"
+    )
     return heading + report.markdown_table(["row", *titles, "s per image"], lines)
 
 
@@ -239,12 +277,17 @@ def main(argv: list[str] | None = None) -> None:
         if value is not None and value < fewest:
             raise InputError(f"--{name}={value}: needs {fewest} or more")
     use_compilation_cache()
-    which = Scored(args.images, args.side)
+    which, rows = Scored(args.images, args.side), args.rows.split(",")
+    if unknown := [row for row in rows if not _ROW.fullmatch(row)]:
+        raise InputError(f"--rows: unknown row {unknown[0]!r}; known are {_ROWS}")
+    cameras = [_find_camera(folder) for folder, _ in parse_spec(args.pairs)]
+    report.check_output(args.output, [Path(camera.folder) for camera in cameras])
     texts = []
-    for number, (folder, _) in enumerate(parse_spec(args.pairs)):
-        output = args.output / f"{number}-{Path(folder).parent.name}-{Path(folder).name}"
+    for number, camera in enumerate(cameras):
+        folder = Path(camera.folder)
+        output = args.output / f"{number}-{folder.parent.name}-{folder.name}"
         output.mkdir(parents=True, exist_ok=True)
-        texts.append(_camera(folder, args.rows.split(","), output, args.minutes, which))
+        texts.append(_table(camera, rows, output, args.minutes, which))
         text = "\n\n".join(texts) + f"\n\nTraining: {args.minutes:g} minutes. {report.PROTOCOL}\n"
         with replacing(args.output / "results.md") as temporary:
             temporary.write_text(text)

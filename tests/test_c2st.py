@@ -8,6 +8,8 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation import c2st
 
 IMAGES, PATCHES, SIZE = 6, 8, 16
+# No two images are crops of one photograph.
+APART = [str(image) for image in range(IMAGES)]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def quick(monkeypatch):
 
 def test_second_draw_is_chance(patches, quick):
     clean, image, noisy = patches
-    accuracy = c2st.c2st(clean, noisy(1), noisy(2), image)
+    accuracy = c2st.c2st(clean, noisy(1), noisy(2), image, APART)
     assert accuracy.shape == (IMAGES,)
     assert 0.35 < accuracy.mean() < 0.65
 
@@ -46,13 +48,13 @@ def test_second_draw_is_chance(patches, quick):
 )
 def test_difference_is_found(patches, quick, difference):
     clean, image, noisy = patches
-    assert c2st.c2st(clean, noisy(1), noisy(2, **difference), image).mean() > 0.8
+    assert c2st.c2st(clean, noisy(1), noisy(2, **difference), image, APART).mean() > 0.8
 
 
 def test_seed_determines_everything(patches, monkeypatch):
     monkeypatch.setattr(c2st, "_STEPS", 5)
     clean, image, noisy = patches
-    runs = [c2st.c2st(clean, noisy(1), noisy(2), image, seed) for seed in (3, 3, 4)]
+    runs = [c2st.c2st(clean, noisy(1), noisy(2), image, APART, seed) for seed in (3, 3, 4)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert (runs[0] != runs[2]).any()
 
@@ -60,10 +62,11 @@ def test_seed_determines_everything(patches, monkeypatch):
 def test_same_noise_is_exactly_chance(patches, monkeypatch):
     monkeypatch.setattr(c2st, "_STEPS", 5)
     clean, image, noisy = patches
-    np.testing.assert_array_equal(c2st.c2st(clean, noisy(1), noisy(1), image), 0.5)
+    np.testing.assert_array_equal(c2st.c2st(clean, noisy(1), noisy(1), image, APART), 0.5)
 
 
-def test_no_image_is_on_both_sides(patches, monkeypatch):
+@pytest.mark.parametrize("photographs", [4, IMAGES], ids=["crops", "apart"])
+def test_no_photograph_is_on_both_sides(patches, monkeypatch, photographs):
     clean, image, noisy = patches
     trained, judged = [], []
     monkeypatch.setattr(c2st, "_train", lambda inputs, places, rng: trained.append(places))
@@ -73,18 +76,22 @@ def test_no_image_is_on_both_sides(patches, monkeypatch):
         return np.tile([-1.0, 1.0], (len(places), 1))
 
     monkeypatch.setattr(c2st, "_judge", judge)
-    np.testing.assert_array_equal(c2st.c2st(clean, noisy(1), noisy(2), image), 1)
+    crops_of = np.arange(IMAGES) % photographs
+    accuracy = c2st.c2st(clean, noisy(1), noisy(2), image, [str(name) for name in crops_of])
+    np.testing.assert_array_equal(accuracy, np.ones(IMAGES))
     for learnt, asked in zip(trained, judged, strict=True):
-        assert set(image[learnt]).isdisjoint(image[asked])
+        assert set(crops_of[image[learnt]]).isdisjoint(crops_of[image[asked]])
         assert len(learnt) + len(asked) == len(image)
     np.testing.assert_array_equal(np.sort(np.concatenate(judged)), np.arange(len(image)))
 
 
-def test_needs_four_images(patches):
+def test_needs_four_images_of_two_photographs(patches):
     clean, image, noisy = patches
     few = image < 3
-    with pytest.raises(InputError, match="4 images or more; got 3"):
-        c2st.c2st(clean[few], noisy(1)[few], noisy(2)[few], image[few])
+    with pytest.raises(InputError, match="4 images or more, of two photographs at least; got 3"):
+        c2st.c2st(clean[few], noisy(1)[few], noisy(2)[few], image[few], APART[:3])
+    with pytest.raises(InputError, match="of two photographs at least"):
+        c2st.c2st(clean, noisy(1), noisy(2), image, ["one"] * IMAGES)
 
 
 def test_patches_lie_on_a_grid():

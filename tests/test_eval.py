@@ -161,6 +161,23 @@ def test_baselines_and_a_users_method(evaluate, pairs, short, monkeypatch):
         evaluate("generation", pairs=pairs, method="someones:crop")
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        np.full((16, 16, 3), 99),
+        np.full((16, 16, 3), 99.0),
+        np.full((16, 16, 3), 99, np.uint16),
+        np.full((16, 16, 3), np.nan, np.float32),
+    ],
+    ids=["integers", "0 to 255", "16 bits", "NaN"],
+)
+def test_a_method_of_another_scale_is_refused(made):
+    clean = np.zeros((16, 16, 3), np.uint8)
+    row = generation.by_reference(lambda *_: made)
+    with pytest.raises(InputError, match="expected uint8, or finite float with white at 1"):
+        row(samples.Images(clean, clean, clean), jax.random.key(0))
+
+
 def test_reference_other_is_used(model, pairs):
     found = samples.samples_of_pairs(find_pairs(pairs))
     seen = []
@@ -547,6 +564,20 @@ def test_bootstrap_agrees_with_scipy():
     np.testing.assert_allclose(estimate.interval, expected, rtol=0.03)
     assert statistics.mean(values) == estimate
     assert statistics.mean([0.5]).interval is None
+
+
+def test_crops_of_a_photograph_are_drawn_together():
+    values = np.random.default_rng(0).gamma(2.0, size=6)
+    crops = np.repeat(values, 4).tolist()
+    names = [name for name in "fedcba" for _ in range(4)]
+    together, apart = statistics.mean(crops, names), statistics.mean(crops)
+    np.testing.assert_allclose(np.hstack(together), np.hstack(statistics.mean(values)))
+    assert apart.value == pytest.approx(together.value)
+    assert np.diff(apart.interval) < 0.6 * np.diff(together.interval)
+    # Of more crops a photograph counts more, as in the mean itself.
+    uneven = statistics.mean([1.0, 1.0, 1.0, 4.0], ["a", "a", "a", "b"])
+    assert uneven == (1.75, (1.0, 4.0))
+    assert statistics.mean(crops, ["one"] * len(crops)).interval is None
 
 
 def test_oracles_have_what_they_claim():

@@ -242,7 +242,7 @@ def test_the_classifier_of_the_evaluation():
     clean, noisy, made = rng.integers(0, 256, (3, 8, 16, 16, 3), np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(c2st, "_STEPS", 2)
-        same(lambda: c2st.c2st(clean, noisy, made, np.arange(8), 0))
+        same(lambda: c2st.c2st(clean, noisy, made, np.arange(8), list("abcdefgh"), 0))
 
 
 # --- One place -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from PIL import Image
 from skimage import data
 
 from experiments import your_camera, zero_shot
+from nt_jax import prepare
 from nt_jax.errors import InputError
 
 
@@ -39,7 +40,7 @@ def test_the_strength_by_hand_is_the_best_and_a_row_is_made_once(pairs, tmp_path
     assert (np.array(by_hand) >= one["one"]["psnr"]).all()
     table = (output / "results.md").read_text()
     assert f"| nlm, by hand   | {np.mean(by_hand):.2f}" in table
-    assert "2 pairs are yours, 2 are scored" in table
+    assert "2 pairs of 2 photographs are yours, 2 pairs of 2 photographs are others'" in table
     monkeypatch.setattr(your_camera, "_make_row", lambda *args: pytest.fail("made again"))
     your_camera.main(flags)
     assert (output / "results.md").read_text() == table
@@ -71,14 +72,40 @@ def test_zs_n2n_learns_from_the_image_alone():
     assert after > before + 3
 
 
+def test_crops_of_a_photograph_are_on_one_side(pairs, tmp_path):
+    found = your_camera.find_pairs(pairs)
+    names = ["Sony_4-5_200_800_a_1", "Sony_4-5_200_800_a_2", "Sony_4-5_200_800_b_1", "c"]
+    found = [
+        pair._replace(name=name, clean=tmp_path / name)
+        for pair, name in zip(found, names, strict=True)
+    ]
+    yours, others = your_camera._by_photograph(found, 2)
+    assert [pair.name for pair in yours] == [names[0], names[1], names[3]]
+    assert [pair.name for pair in others] == [names[2]]
+
+
+def test_a_folder_of_one_photograph_is_refused(pairs, tmp_path):
+    for number in range(1, 4):
+        for role in ("gt", "noisy"):
+            (pairs / f"{number}_{role}.png").unlink()
+    with pytest.raises(InputError, match="needs pairs of two photographs or more"):
+        your_camera.main([f"--pairs={pairs}", f"--output={tmp_path / 'out'}", "--rows=nlm"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_yours_are_copied_role_by_role(pairs, tmp_path):
     found = your_camera.find_pairs(pairs)
     your_camera._copied(found[:2], tmp_path / "two", ("gt", "noisy"))
     assert len(your_camera.find_pairs(tmp_path / "two")) == 2
     your_camera._copied(found[:3], tmp_path / "one", ("noisy",))
     assert len(list((tmp_path / "one").iterdir())) == 3
+    prepare.main(["--dataset=pairs", f"--raw_dir={pairs}", f"--data_dir={tmp_path / 'prepared'}"])
+    (stored,) = (tmp_path / "prepared").glob("*/train")
+    your_camera._copied(your_camera.find_pairs(stored), tmp_path / "stored", ("gt", "noisy"))
+    assert len(your_camera.find_pairs(tmp_path / "stored")) == 3, "one is for `val`"
 
 
 def test_an_unknown_row_is_named(pairs, tmp_path):
     with pytest.raises(InputError, match="unknown row 'dncnn'"):
-        your_camera.main([f"--pairs={pairs}", f"--output={tmp_path / 'out'}", "--rows=dncnn"])
+        your_camera.main([f"--pairs={pairs}", f"--output={tmp_path / 'out'}", "--rows=nlm,dncnn"])
+    assert not (tmp_path / "out").exists()

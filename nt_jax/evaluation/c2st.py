@@ -5,13 +5,13 @@ property, it finds whatever differs: level, colour, grain, dependence on the ima
 nothing was found. It is a lower bound on what can be told apart, and it depends on the network, its
 training and the size of the patches, all fixed here: hold it only against values of this program.
 
-Two-fold cross-validation over images: each half of the images is judged by a network trained on the
-other half, so no image is on both sides and each has an accuracy. What both noises of a place look
-like, divided by the root mean square of the image's real noise, and the clean patch are the
-network's input. Patches are mirrored at random but not turned: that would hide a direction.
+Two-fold cross-validation over photographs: each half of them is judged by a network trained on the
+other half, so no photograph is on both sides and each image has an accuracy. What both noises of a
+place look like, divided by the root mean square of the image's real noise, and the clean patch are
+the network's input. Patches are mirrored at random but not turned: that would hide a direction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,10 @@ import optax
 from nt_jax import prng
 from nt_jax.adam import scale_by_adam
 from nt_jax.errors import InputError
+from nt_jax.evaluation import statistics
 
 FEWEST_IMAGES = 4
+NEEDED = f"{FEWEST_IMAGES} images or more, of two photographs at least"
 PATCH_SIZES = (32, 16)
 # Of one image, and of a set.
 MAX_PATCHES, MAX_TOTAL = 32, 8192
@@ -92,22 +94,33 @@ def patches_of(image: np.ndarray, size: int, most: int = MAX_PATCHES) -> np.ndar
     return patches[np.linspace(0, len(patches) - 1, count).round().astype(int)]
 
 
+def can_fold(photographs: Sequence[str]) -> bool:
+    """Tells whether there are enough images for the test, by what each is a crop of."""
+    return len(photographs) >= FEWEST_IMAGES and len(set(photographs)) > 1
+
+
 def c2st(
-    clean: np.ndarray, noisy: np.ndarray, generated: np.ndarray, image: np.ndarray, seed: int = 0
+    clean: np.ndarray,
+    noisy: np.ndarray,
+    generated: np.ndarray,
+    image: np.ndarray,
+    photographs: Sequence[str],
+    seed: int = 0,
 ) -> np.ndarray:
     """Measures the accuracy of telling real from generated noise on each image: float64 [images].
 
     Args:
       clean, noisy, generated: patches, uint8 [N, P, P, 3], P of 16 or more.
       image: int [N], the image a patch is of, 0 to images - 1, each with a patch or more.
+      photographs: what each image is a crop of: those of one are judged by one network.
       seed: of the split, the network and its training, which it fully determines.
 
     Raises:
-      InputError: there are fewer than 4 images.
+      InputError: there are fewer than 4 images, or all are of one photograph.
     """
-    count = int(image.max()) + 1
-    if count < FEWEST_IMAGES:
-        raise InputError(f"c2st needs {FEWEST_IMAGES} images or more; got {count}")
+    if not can_fold(photographs):
+        raise InputError(f"c2st needs {NEEDED}; got {len(photographs)}")
+    count = len(photographs)
     power = [np.mean(_noise(clean, noisy, image == i) ** 2) for i in range(count)]
     scale = 1 / np.sqrt(np.maximum(power, 1.0)).astype(np.float32)
 
@@ -123,8 +136,9 @@ def c2st(
             axis=1,
         )
 
-    order = np.random.default_rng(seed).permutation(count)
-    first_half = np.isin(image, order[: count // 2])
+    photograph = statistics.numbered(photographs)
+    order = np.random.default_rng(seed).permutation(photograph.max() + 1)
+    first_half = np.isin(photograph[image], order[: len(order) // 2])
     right = np.empty((len(image), 2))
     for fold, judged in enumerate((first_half, ~first_half)):
         rng = np.random.default_rng((seed, fold))

@@ -16,6 +16,7 @@ import numpy as np
 
 from nt_jax import metrics, noise, prng
 from nt_jax.broken import Broken
+from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import ImageFile, Pair
 from nt_jax.errors import InputError
 from nt_jax.evaluation import figures, report
@@ -40,12 +41,14 @@ class Scene(NamedTuple):
 
     Attributes:
       name: of the image.
+      photograph: what it is a crop of, itself where it is none.
       clean: its file.
       noisy: file; None where noise is still to be put on the clean image.
       rows, columns: the part of it that counts.
     """
 
     name: str
+    photograph: str
     clean: ImageFile
     noisy: ImageFile | None
     rows: slice
@@ -70,7 +73,7 @@ def scenes_of_pairs(pairs: Sequence[Pair]) -> list[Scene]:
     """Makes scenes of pairs, to restore the noisy images of."""
     windows = whole_windows([pair.clean for pair in pairs])
     return [
-        Scene(pair.name, pair.clean, pair.noisy, *window)
+        Scene(pair.name, photograph(pair), pair.clean, pair.noisy, *window)
         for pair, window in zip(pairs, windows, strict=True)
     ]
 
@@ -78,7 +81,7 @@ def scenes_of_pairs(pairs: Sequence[Pair]) -> list[Scene]:
 def scenes_of_photos(photos: Sequence[ImageFile]) -> list[Scene]:
     """Makes scenes of clean images, to put synthetic noise on."""
     return [
-        Scene(photo.stem, photo, None, *window)
+        Scene(photo.stem, str(photo), photo, None, *window)
         for photo, window in zip(photos, whole_windows(photos), strict=True)
     ]
 
@@ -127,6 +130,7 @@ def evaluate(
       InputError: an image cannot be read, or none is left.
     """
     images: list[str] = []
+    photographs: list[str] = []
     scores: dict[str, dict[str, list[float]]] = {
         row: {metric: [] for metric in metrics.RESTORATION} for row in (*denoisers, NOISY)
     }
@@ -150,12 +154,13 @@ def evaluate(
             for name, metric in metrics.RESTORATION.items():
                 scores[row][name].append(float(np.asarray(metric.function(clean, image))[0]))
         images.append(scene.name)
+        photographs.append(scene.photograph)
         if len(examples) < _EXAMPLES:
             shown = noisy if noisy.dtype == np.uint8 else to_bytes(255 * noisy)
             examples.append((clean, shown, to_bytes(255 * next(iter(results.values())))))
     if not images:
         raise InputError("no usable image is left")
-    return Evaluation(images, scores, tuple(broken.skipped), examples)
+    return Evaluation(images, photographs, scores, tuple(broken.skipped), examples)
 
 
 def add_noise(clean: np.ndarray, synthetic: Noise, key: jax.Array) -> np.ndarray:
@@ -213,8 +218,8 @@ def run(
     if synthetic:
         asked |= _describe(synthetic) | {"seed": seed}
     notes = [
-        report.describe(len(evaluation.images), asked),
-        f"Brackets: 95 % bootstrap intervals over images. Higher is better. {_NOTE}",
+        report.describe(evaluation.photographs, asked),
+        f"Brackets: {report.INTERVALS} Higher is better. {_NOTE}",
         *(f"Skipped: {error}" for error in evaluation.skipped),
     ]
     table = report.table("images", evaluation, metrics.RESTORATION)

@@ -179,7 +179,7 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     answers = retrieval(distance, embedded.groups, embedded.photographs)
     estimates = {
         "level_correlation": level_correlation(distance, embedded.levels, seed),
-        "retrieval": statistics.mean(answers[0].tolist(), seed) if answers else None,
+        "retrieval": statistics.mean(answers[0].tolist(), seed=seed) if answers else None,
         "retrieval_chance": Estimate(float(answers[1].mean()), None) if answers else None,
     }
     titles = {
@@ -190,7 +190,7 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     rows = [[titles[name], report.cell(value, 3)] for name, value in estimates.items()]
     asked = {"model": model_name, "pairs": str(pairs), "seed": seed}
     notes = [
-        report.describe(len(embedded.names), asked),
+        report.describe(embedded.photographs, asked),
         "Brackets: 95 % bootstrap intervals over images.",
     ]
     if answers is None:

@@ -46,6 +46,8 @@ _TOLD = {
 # Of a model's arrays: no parameters, or not of what makes noise.
 _NOT_COUNTED = ("counts", "discriminator")
 _EXAMPLES = 4
+# Noise may go far beyond white; what goes further is of another scale, such as 0 to 255.
+_LARGEST = 4.0
 
 
 def columns() -> dict[str, metrics.Metric]:
@@ -70,7 +72,8 @@ def by_reference(method: Method) -> Generate:
     """Turns a baseline or a user's generator into a row of the table; see `baselines.py`.
 
     Raises:
-      InputError: when called, if the method gives no image of the clean one's size.
+      InputError: when called, if the method gives no image of the clean one's size, or integers of
+        more than 8 bits, or values that are not finite or of another scale than 0 to 1.
     """
 
     def generate(images: Images, key: jax.Array) -> np.ndarray:
@@ -83,7 +86,14 @@ def _checked(made: Any, images: Images) -> np.ndarray:
     noisy = np.asarray(made)
     if noisy.shape != images.clean.shape:
         raise InputError(f"a method gave {noisy.shape} for an image of {images.clean.shape}")
-    return noisy if noisy.dtype == np.uint8 else np.clip(noisy.astype(np.float32), 0, 1)
+    if noisy.dtype == np.uint8:
+        return noisy
+    if noisy.dtype.kind != "f" or not np.isfinite(noisy).all() or np.abs(noisy).max() > _LARGEST:
+        raise InputError(
+            f"a method gave {noisy.dtype} from {noisy.min():g} to {noisy.max():g}; expected uint8, "
+            "or finite float with white at 1"
+        )
+    return np.clip(noisy.astype(np.float32), 0, 1)
 
 
 def as_file(image: np.ndarray) -> np.ndarray:
@@ -154,6 +164,7 @@ def evaluate(
     floors: list[float] = []
     examples: list[tuple[Images, np.ndarray]] = []
     owners: list[str] = []
+    photographs: dict[str, str] = {}
     size = c2st.patch_size(min(min(sample.size) for sample in samples))
     most = max(1, min(c2st.MAX_PATCHES, c2st.MAX_TOTAL // len(samples)))
     patches: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "noisy", *rows)}
@@ -182,24 +193,32 @@ def evaluate(
         if len(examples) < _EXAMPLES and sample.image not in owners:
             examples.append((images, next(iter(made.values()))))
         owners.append(sample.image)
+        photographs[sample.image] = sample.photograph or sample.image
     if not owners:
         raise InputError("no usable image is left")
-    names = list(dict.fromkeys(owners))
+    names = list(photographs)
     scores = {
         name: {
             metric: _by_image(owners, [p[metric] for p in rows_]) for metric in metrics.GENERATION
         }
         for name, rows_ in parts.items()
     }
-    if len(names) >= c2st.FEWEST_IMAGES:
+    if c2st.can_fold(list(photographs.values())):
         counts = [len(block) for block in patches["clean"]]
         image = np.repeat([names.index(owner) for owner in owners], counts)
         stacks = {name: np.concatenate(blocks) for name, blocks in patches.items()}
         for name in rows:
-            accuracy = c2st.c2st(stacks["clean"], stacks["noisy"], stacks[name], image, seed)
+            noises = stacks["clean"], stacks["noisy"], stacks[name]
+            accuracy = c2st.c2st(*noises, image, list(photographs.values()), seed)
             scores[name]["c2st"] = accuracy.tolist()
     return Evaluation(
-        names, scores, tuple(broken.skipped), examples, _by_image(owners, floors), looks
+        names,
+        list(photographs.values()),
+        scores,
+        tuple(broken.skipped),
+        examples,
+        _by_image(owners, floors),
+        looks,
     )
 
 
@@ -213,7 +232,7 @@ def _by_image(owners: Sequence[str], values: Sequence[float]) -> list[float]:
 
 def summarize(evaluation: Evaluation) -> dict[str, dict[str, Estimate | None]]:
     """Gives mean and interval of each metric by row; the floor counts as a metric of each."""
-    floor = statistics.mean(evaluation.floor)
+    floor = statistics.mean(evaluation.floor, evaluation.photographs)
     return {
         name: {**estimates, "akld_floor": floor}
         for name, estimates in report.summarize(evaluation, columns()).items()
@@ -222,7 +241,8 @@ def summarize(evaluation: Evaluation) -> dict[str, dict[str, Estimate | None]]:
 
 def table(evaluation: Evaluation) -> str:
     """Writes the Markdown table: a row per generator, the AKLD floor last."""
-    floor = report.cell(statistics.mean(evaluation.floor), metrics.GENERATION["akld"].digits)
+    estimate = statistics.mean(evaluation.floor, evaluation.photographs)
+    floor = report.cell(estimate, metrics.GENERATION["akld"].digits)
     last = ["floor: a second draw, estimated", floor, *["–"] * (len(columns()) - 1)]
     return report.table("noise", evaluation, columns(), [last])
 
@@ -307,15 +327,14 @@ def run_folders(
 
 
 def _write(evaluation: Evaluation, output: Path, asked: dict[str, Any]) -> str:
-    count = len(evaluation.images)
     notes = [
-        report.describe(count, asked),
-        "Brackets: 95 % bootstrap intervals over images. Lower is better; C2ST is the accuracy of "
-        "a small network at telling real from generated noise, 0.5 is chance. "
+        report.describe(evaluation.photographs, asked),
+        f"Brackets: {report.INTERVALS} Lower is better; C2ST is the accuracy of a small network at "
+        "telling real from generated noise, 0.5 is chance. "
         f"{report.PROTOCOL} C2ST: rounded, as the real images are.",
     ]
-    if count < c2st.FEWEST_IMAGES:
-        notes.append(f"C2ST needs {c2st.FEWEST_IMAGES} images or more.")
+    if not c2st.can_fold(evaluation.photographs):
+        notes.append(f"C2ST needs {c2st.NEEDED}.")
     notes += [f"Skipped: {error}" for error in evaluation.skipped]
     text = table(evaluation) + "\n" + "\n\n".join(notes) + "\n"
     pictures = {

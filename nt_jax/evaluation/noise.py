@@ -11,6 +11,7 @@ from skimage.restoration import estimate_sigma
 
 from nt_jax import metrics
 from nt_jax.broken import Broken
+from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import ImageFile, read_rgb
 from nt_jax.errors import InputError
 from nt_jax.evaluation import report, statistics
@@ -37,12 +38,14 @@ class Read(NamedTuple):
 
     Attributes:
       name: of the photo.
+      photograph: what it is a crop of, itself where it is none.
       reading: what the model reads.
       estimated: scikit-image's `estimate_sigma` of each channel, 0 to 255 scale, [3].
       true: measured on noisy minus clean; None without the clean image.
     """
 
     name: str
+    photograph: str
     reading: NoiseReading
     estimated: np.ndarray
     true: NoiseReading | None
@@ -98,18 +101,19 @@ def run(
     assert folder is not None
     report.check_output(output, [folder])
     broken = Broken(skip_broken)
-    files: list[tuple[str, ImageFile, ImageFile | None]]
+    files: list[tuple[str, str, ImageFile, ImageFile | None]]
     if pairs is not None:
-        files = [(pair.name, pair.noisy, pair.clean) for pair in usable_pairs(pairs, broken)]
+        usable = usable_pairs(pairs, broken)
+        files = [(pair.name, photograph(pair), pair.noisy, pair.clean) for pair in usable]
     else:
-        files = [(path.stem, path, None) for path in usable_images(folder, broken)]
+        files = [(path.stem, str(path), path, None) for path in usable_images(folder, broken)]
     from nt_jax.inference.loading import load_noisetransfer
 
     model = load_noisetransfer(model_name)
     if not model.can_read:
         raise InputError(f"{model_name} cannot read noise: it was trained without a head for it")
     found = []
-    for _, (name, noisy_file, clean_file) in progress(files, len(files), "image"):
+    for _, (name, crop_of, noisy_file, clean_file) in progress(files, len(files), "image"):
         try:
             noisy = read_rgb(noisy_file)
             clean = None if clean_file is None else read_rgb(clean_file)
@@ -118,7 +122,7 @@ def run(
             continue
         true = None if clean is None else true_noise(clean, noisy)
         estimated = np.asarray(estimate_sigma(noisy.astype(np.float32), channel_axis=-1))
-        found.append(Read(name, model.read_noise(noisy), estimated, true))
+        found.append(Read(name, crop_of, model.read_noise(noisy), estimated, true))
     if not found:
         raise InputError("no usable image is left")
     asked = {"model": model_name, "pairs" if pairs else "images": str(folder), "seed": seed}
@@ -130,10 +134,13 @@ def _write(found: list[Read], output: Path, asked: dict[str, Any], broken: Broke
     tables = [report.markdown_table(["photo", *_NUMBERS], rows)]
     if len(found) > _MOST_ROWS:
         tables.append(f"The first {_MOST_ROWS} of {len(found)}; all are in results.json.\n")
+    photographs = [read.photograph for read in found]
     each = [errors(read) if read.true else {} for read in found]
     results: dict[str, Any] = {"arguments": asked}
     if each[0]:
-        estimates = {name: statistics.mean([e[name] for e in each]) for name in _ERRORS}
+        estimates = {
+            name: statistics.mean([e[name] for e in each], photographs) for name in _ERRORS
+        }
         cells = [report.cell(estimates[name], digits) for name, (_, digits) in _ERRORS.items()]
         titles = [title for title, _ in _ERRORS.values()]
         tables.append(report.markdown_table(["mean error", *titles], [["read", *cells]]))
@@ -150,7 +157,7 @@ def _write(found: list[Read], output: Path, asked: dict[str, Any], broken: Broke
         "skipped": broken.skipped,
     }
     notes = [
-        report.describe(len(found), asked),
+        report.describe(photographs, asked),
         "Levels are standard deviations on the 0 to 255 scale, of each channel; lag 1 and 2: "
         "correlation with the next pixel and the one after. estimate_sigma (scikit-image, mean "
         "over channels) takes noise for white.",

@@ -19,12 +19,15 @@ from nt_jax.metrics import Metric
 # What every score of an image is computed on, in evaluations and while training.
 PROTOCOL = "Scored as floats, clipped to [0, 1] and not rounded to 8 bits."
 
+INTERVALS = "95 % bootstrap intervals over images, crops of one photograph drawn together."
+
 
 class Evaluation(NamedTuple):
     """Scores of a set of images.
 
     Attributes:
       images: names, in order.
+      photographs: what each image is a crop of, itself where it is none.
       scores: metric -> one value an image, by row; one that needs more images may be missing.
       skipped: what is wrong with each image that was left out.
       examples: a few images for a picture, as `figures` takes them.
@@ -33,6 +36,7 @@ class Evaluation(NamedTuple):
     """
 
     images: list[str]
+    photographs: list[str]
     scores: dict[str, dict[str, list[float]]]
     skipped: tuple[str, ...]
     examples: list[Any]
@@ -45,7 +49,10 @@ def summarize(
 ) -> dict[str, dict[str, Estimate | None]]:
     """Gives mean and interval of each metric by row, None where it is missing."""
     return {
-        row: {name: statistics.mean(found[name]) if name in found else None for name in columns}
+        row: {
+            name: statistics.mean(found[name], evaluation.photographs) if name in found else None
+            for name in columns
+        }
         for row, found in evaluation.scores.items()
     }
 
@@ -150,6 +157,14 @@ def as_json(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, Any
     }
 
 
-def describe(count: int, arguments: Mapping[str, Any]) -> str:
-    """Writes the line below a table that says what it was made from."""
-    return f"{count} images; {', '.join(f'{name} {value}' for name, value in arguments.items())}."
+def describe(photographs: Sequence[str], arguments: Mapping[str, Any]) -> str:
+    """Writes the line below a table that says what it was made from.
+
+    Args:
+      photographs: what each image is a crop of.
+      arguments: of the command.
+    """
+    images, different = len(photographs), len(set(photographs))
+    of = f" of {different} photographs" if different < images else ""
+    asked = ", ".join(f"{name} {value}" for name, value in arguments.items())
+    return f"{images} images{of}; {asked}."

@@ -1,4 +1,4 @@
-"""Means over images with bootstrap intervals."""
+"""Means over images with bootstrap intervals over photographs."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,15 +16,28 @@ class Estimate(NamedTuple):
     interval: tuple[float, float] | None
 
 
-def mean(values: Sequence[float], seed: int = 0) -> Estimate:
-    """Averages values over images, with an interval by resampling the images.
+def mean(values: Sequence[float], photographs: Sequence[str] = (), seed: int = 0) -> Estimate:
+    """Averages values over images, with an interval by resampling the photographs they are of.
+
+    Crops of one photograph share light, content and ISO, so they are drawn together: as if
+    independent, they would make the interval too narrow.
 
     Args:
       values: one an image; at least one.
+      photographs: what each image is a crop of; none where every image is its own.
       seed: of the resampling.
     """
-    array = np.asarray(values, np.float64)
-    return bootstrap(lambda rows: array[rows].mean(axis=-1), len(array), seed)
+    of_image = numbered(photographs) if photographs else np.arange(len(values))
+    sums, counts = np.bincount(of_image, np.asarray(values, np.float64)), np.bincount(of_image)
+    return bootstrap(
+        lambda rows: sums[rows].sum(axis=-1) / counts[rows].sum(axis=-1), len(sums), seed
+    )
+
+
+def numbered(names: Sequence[str]) -> np.ndarray:
+    """Numbers names from 0 on in the order they first come: int, as many as names."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names])
 
 
 def bootstrap(
