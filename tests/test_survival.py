@@ -26,6 +26,7 @@ from nt_jax.errors import DivergedError, InputError, PreemptedError
 from nt_jax.families.denoiser.task import DenoiserTask
 from nt_jax.main import parse
 from nt_jax.training import loop
+from nt_jax.training.lock import alone_in
 from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -117,6 +118,21 @@ def test_killed_before_the_first_save(undisturbed, tmp_path):
     assert found[:2] == expected[:2]
     assert expected[2].items() <= found[2].items()  # which was evaluated at its end, too
     assert len(found) == 3
+
+
+# --- Two runs ------------------------------------------------------------------------------------
+
+
+def test_a_second_run_in_a_workdir_is_refused_and_touches_nothing(tmp_path):
+    """It would remove the first one's save under way as one that a kill left."""
+    save = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    save.mkdir(parents=True)
+    with (
+        alone_in(tmp_path),
+        pytest.raises(InputError, match=f"another run is training in {tmp_path}"),
+    ):
+        train(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == [save.parent, save]
 
 
 # --- Signals -------------------------------------------------------------------------------------

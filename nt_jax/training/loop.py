@@ -31,6 +31,7 @@ from nt_jax.files import replace_text
 from nt_jax.training import logs
 from nt_jax.training.cluster import failing_alone
 from nt_jax.training.interrupts import Interrupts
+from nt_jax.training.lock import alone_in
 from nt_jax.training.task import Task
 
 # (step, results of its evaluation) -> whether training may end there.
@@ -52,7 +53,8 @@ def train_and_evaluate(
       The summary, as written to `summary.json`.
 
     Raises:
-      InputError: a config that cannot run, or that does not fit the workdir's checkpoints.
+      InputError: a config that cannot run, or that does not fit the workdir's checkpoints, or
+        another run is in the workdir.
       DivergedError: a loss or gradient norm was not finite; the last checkpoint stays.
       PreemptedError: SIGTERM or SIGINT came; the state is saved.
     """
@@ -71,18 +73,20 @@ def train_and_evaluate(
         saved = json.loads(config.to_json())
         with _written(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
-            checkpointer = Checkpointer(workdir, saved, config.train.keep_checkpoints)
-        # Failing alone comes first: closing the checkpointer would wait for the other processes.
-        with checkpointer, failing_alone():
-            state = _restore_or_init(config, task, mesh, checkpointer)
+        with failing_alone(), alone_in(workdir):
             with _written(workdir):
-                if jax.process_index() == 0:
-                    replace_text(workdir / CONFIG_FILE, _json(saved))
-                run = _Run(config, workdir, task, mesh, checkpointer, interrupts, state)
-            try:
-                run.train(loader, enough)
-            finally:
-                run.close()
+                checkpointer = Checkpointer(workdir, saved, config.train.keep_checkpoints)
+            # Failing alone comes first: closing the checkpointer would wait for other processes.
+            with checkpointer, failing_alone():
+                state = _restore_or_init(config, task, mesh, checkpointer)
+                with _written(workdir):
+                    if jax.process_index() == 0:
+                        replace_text(workdir / CONFIG_FILE, _json(saved))
+                    run = _Run(config, workdir, task, mesh, checkpointer, interrupts, state)
+                try:
+                    run.train(loader, enough)
+                finally:
+                    run.close()
     return run.summary
 
 
