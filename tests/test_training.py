@@ -161,6 +161,7 @@ def test_a_run_that_cannot_be_started_from_is_refused(finished, tmp_path, option
     options = [option] if option else []
     with pytest.raises(InputError, match=message):
         train_and_evaluate(*smoke(tmp_path / "run", f"--config.train.init_from={source}", *options))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path):

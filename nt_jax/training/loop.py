@@ -70,6 +70,10 @@ def train_and_evaluate(
                 mesh=mesh,
                 record=workdir / "data.json",
             )
+            fresh = _fresh_state(config, task)
+            # Before the workdir is made: a wrong config leaves none behind.
+            resumes = bool(checkpoint_steps(workdir))
+            inherited = {} if resumes else _inherited(config.train.init_from, task, fresh)
         saved = json.loads(config.to_json())
         with _written(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,7 @@ def train_and_evaluate(
                 checkpointer = Checkpointer(workdir, saved, config.train.keep_checkpoints)
             # Failing alone comes first: closing the checkpointer would wait for other processes.
             with checkpointer, failing_alone():
-                state = _restore_or_init(config, task, mesh, checkpointer)
+                state = _restore_or_init(config, fresh, inherited, mesh, checkpointer)
                 with _written(workdir):
                     if jax.process_index() == 0:
                         replace_text(workdir / CONFIG_FILE, _json(saved))
@@ -289,13 +293,19 @@ class _Run:
             logs.save_curves(samples / "curves.png", [*before, {"step": step} | results], names)
 
 
-def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpointer) -> Any:
+def _fresh_state(config: Any, task: Task) -> Callable[[], Any]:
+    """Jits the making of a run's first state: traced once, for its shapes and for itself."""
+    return jax.jit(lambda: task.init(prng.keys_of_run(config.seed).initialisation))
+
+
+def _restore_or_init(
+    config: Any,
+    fresh: Callable[[], Any],
+    inherited: dict[str, Any],
+    mesh: Mesh,
+    checkpointer: Checkpointer,
+) -> Any:
     everywhere = NamedSharding(mesh, P())
-
-    @jax.jit  # traced once, for its shapes and for the state itself
-    def fresh() -> Any:
-        return task.init(prng.keys_of_run(config.seed).initialisation)
-
     changed: list[str] = []
 
     def check(step: int, saved: dict[str, Any]) -> None:
@@ -307,7 +317,6 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     )
     found = checkpointer.restore(abstract, check)
     if found is None:
-        inherited = _inherited(config.train.init_from, task, abstract)
 
         def start(inherited: dict[str, Any]) -> Any:
             return fresh().replace(**inherited)
@@ -319,11 +328,12 @@ def _restore_or_init(config: Any, task: Task, mesh: Mesh, checkpointer: Checkpoi
     return state
 
 
-def _inherited(workdir: str, task: Task, abstract: Any) -> dict[str, Any]:
+def _inherited(workdir: str, task: Task, fresh: Callable[[], Any]) -> dict[str, Any]:
     """Fields of the state that start as those of another run; none without one."""
     if not workdir:
         return {}
     step, saved = task.networks_of(workdir)
+    abstract = jax.eval_shape(fresh)
     fields: dict[str, Any] = {}
     for name, source in task.inherits.items():
         wanted = getattr(abstract, name)
