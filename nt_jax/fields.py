@@ -245,6 +245,16 @@ def no_average(config: Any) -> str:
     return f"config.train.ema_decay={config.train.ema_decay}: {config.family} keeps no average; 0"
 
 
+def no_references(config: Any) -> str:
+    """Says what is wrong if batches have no references; for what is trained on them."""
+    if config.data.real_reference != "none":
+        return ""
+    return (
+        "config.data.real_reference=none: training needs references: choose from"
+        f" {', '.join(name for name in REFERENCES if name != 'none')}"
+    )
+
+
 def unpaired_images(config: Any) -> str:
     """Says what is wrong if batches have no noisy image beside the clean one's own."""
     if config.data.real_reference in ("other_image", "same_iso", "same_group"):

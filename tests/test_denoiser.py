@@ -413,6 +413,7 @@ def test_recipes():
     [
         ("real", {}, r"give --config\.data\.pairs"),
         ("generated", {"denoiser.model": "nosuch"}, "no model nosuch"),
+        ("generated", {"data.real_reference": "none"}, "needs references: choose from same_image"),
         ("gaussian", {"denoiser.noise": "none"}, "choose from generated, real, synthetic"),
         ("gaussian", {"denoiser.crop": 9}, "crop=9"),
         ("gaussian", {"model.width": 24}, "24 features: use a multiple of 16"),

@@ -243,6 +243,7 @@ def test_wrong_flags(options, message, tmp_path, monkeypatch):
         ("--config.data.photos=/nosuch/folder", "/nosuch/folder"),
         ("--config.eval.photos=", "both empty"),
         ("--config.train.steps=0", "train.steps=0"),
+        ("--config.data.real_reference=none", "real_reference=none: training needs references"),
     ],
 )
 def test_a_config_that_cannot_run_makes_no_workdir(option, message, tmp_path):

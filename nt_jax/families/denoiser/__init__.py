@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nt_jax.errors import InputError
 from nt_jax.families.denoiser.release import load, released
-from nt_jax.fields import COUNT, DTYPE, TEXT, choice, integer
+from nt_jax.fields import COUNT, DTYPE, TEXT, choice, integer, no_references
 from nt_jax.models.denoisers import KINDS, layout_of, make_denoiser
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ def pairs_of_real_noise(config: Any) -> str:
     if config.denoiser.noise != "real" or config.data.pairs:
         return ""
     return "training on real noise needs pairs: give --config.data.pairs=DIR"
+
+
+def references_of_generated_noise(config: Any) -> str:
+    """Says what is wrong if the model that makes the noise looks at references and has none."""
+    if config.denoiser.noise != "generated" or not (wrong := no_references(config)):
+        return ""
+    from nt_jax.inference.loading import load  # which imports this module's family
+
+    return wrong if "reference" in load(config.denoiser.model).told else ""
 
 
 def crop_within_patch(config: Any) -> str:
@@ -60,7 +69,12 @@ def sizes_of_network(config: Any) -> str:
 
 
 # What the fields ask of each other: each gives "" or what is wrong.
-RELATIONS = (pairs_of_real_noise, crop_within_patch, sizes_of_network)
+RELATIONS = (
+    pairs_of_real_noise,
+    references_of_generated_noise,
+    crop_within_patch,
+    sizes_of_network,
+)
 
 
 def task_class() -> type["DenoiserTask"]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nt_jax.families.noisetransfer import losses
 from nt_jax.families.noisetransfer.release import load, released
-from nt_jax.fields import COUNT, DTYPE, FLAG, SHARE, WEIGHT, choice, number, several
+from nt_jax.fields import COUNT, DTYPE, FLAG, SHARE, WEIGHT, choice, no_references, number, several
 
 if TYPE_CHECKING:
     from nt_jax.families.noisetransfer.task import NoiseTransferTask
@@ -61,7 +61,7 @@ def head_that_reads(config: Any) -> str:
 
 
 # What the fields ask of each other: each gives "" or what is wrong.
-RELATIONS = (queue_in_batches, room_for_modulation, head_that_reads)
+RELATIONS = (queue_in_batches, room_for_modulation, head_that_reads, no_references)
 
 
 def task_class() -> type["NoiseTransferTask"]:
