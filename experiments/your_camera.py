@@ -3,13 +3,13 @@
 python -m experiments.your_camera --pairs=POLYU/unseen_camera,SIDD_VAL_BLOCKS --output=OUT \
   --rows=bundled,adapted-1,adapted-5,adapted-30,pairs-2,ceiling,bm3d,nlm --minutes=10
 
-The pairs of every second photograph of a camera's folder are "yours", and the others are scored:
+Half of the pairs of a camera's folder are "yours", every second one, and the others are scored; but
 crops of one photograph are never on both sides. Rows are
   bundled    the bundled denoiser for every camera
   adapted-N  `nt_jax.adapt` on N of your noisy photos, or as many as there are; no clean one
   pairs-K    the same on all your noisy photos and K of your true pairs
   ceiling    the bundled denoiser trained further on your true pairs, for as many steps; every
-             fourth photograph, or one, tells it when to stop
+             fourth, and what is of its photograph, tells it when to stop
   bm3d, nlm  BM3D (`pip install bm3d`, whose terms are non-commercial) and OpenCV's non-local
              means, each with a strength that a person sets by hand, the best of several for each
              image, and with the level that scikit-image estimates
@@ -135,10 +135,19 @@ def _by_hand(
 
 
 def _by_photograph(pairs: list[Pair], one_in: int) -> tuple[list[Pair], list[Pair]]:
-    """Splits pairs into those of every `one_in`-th photograph, from the first on, and others."""
-    number = statistics.numbered([photograph(pair) for pair in pairs])
-    chosen = [pair for pair, of in zip(pairs, number, strict=True) if of % one_in == 0]
-    return chosen, [pair for pair, of in zip(pairs, number, strict=True) if of % one_in]
+    """Splits pairs into about one in so many, the first one's photograph on, and the others.
+
+    All pairs of a photograph go to one side.
+    """
+    crops: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        crops.setdefault(photograph(pair), []).append(pair)
+    chosen: list[Pair] = []
+    others: list[Pair] = []
+    for of_photograph in crops.values():
+        short = one_in * len(chosen) <= len(chosen) + len(others)
+        (chosen if short else others).extend(of_photograph)
+    return chosen, others
 
 
 def _counted(pairs: list[Pair]) -> str:

@@ -74,14 +74,13 @@ def test_zs_n2n_learns_from_the_image_alone():
 
 def test_crops_of_a_photograph_are_on_one_side(pairs, tmp_path):
     found = your_camera.find_pairs(pairs)
-    names = ["Sony_4-5_200_800_a_1", "Sony_4-5_200_800_a_2", "Sony_4-5_200_800_b_1", "c"]
-    found = [
-        pair._replace(name=name, clean=tmp_path / name)
-        for pair, name in zip(found, names, strict=True)
-    ]
+    # The third photograph goes where two pairs are missing, and so do the next.
+    names = ["Sony_4-5_200_800_a_1", "Sony_4-5_200_800_a_2", "Sony_4-5_200_800_b_1", "c", "d", "e"]
+    found = [found[0]._replace(name=name, clean=tmp_path / name) for name in names]
     yours, others = your_camera._by_photograph(found, 2)
-    assert [pair.name for pair in yours] == [names[0], names[1], names[3]]
-    assert [pair.name for pair in others] == [names[2]]
+    assert [pair.name for pair in yours] == [names[0], names[1], names[4]]
+    assert [pair.name for pair in others] == [names[2], names[3], names[5]]
+    assert your_camera._by_photograph(found[2:], 4) == ([found[2]], found[3:])
 
 
 def test_a_folder_of_one_photograph_is_refused(pairs, tmp_path):
