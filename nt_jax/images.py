@@ -45,6 +45,7 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_END = 33
 _PNG_DEPTH = 24
+_PROFILE_SPACE = slice(16, 20)  # of an ICC profile: what its colours are
 # A file can declare any size in a few bytes, and from decoding to writing a pixel takes 12 bytes;
 # with 16 bits and alpha, and in the decoders of WebP and progressive JPEG, up to 24. The largest
 # sensors have 201 megapixels.
@@ -219,7 +220,7 @@ def _binary(path: Path) -> IO[bytes]:
 
 def _open(source: Path, file: IO[bytes], head: bytes, stack: contextlib.ExitStack) -> _Opened:
     if raw.looks_raw(source, head[:16]):
-        return _open_raw(source)
+        return _open_raw(source, file)
     if head.startswith(_TIFF_MAGIC):
         return _open_tiff(source, file, stack)
     if webp.is_webp(head):
@@ -262,10 +263,17 @@ def _check_size(source: Path, image: _Opened) -> None:
         )
 
 
-def _open_raw(path: Path) -> _Opened:
+def _open_raw(path: Path, file: IO[bytes]) -> _Opened:
     if not raw.can_develop():
         raise raw.refusal(path)
-    return _Opened(*raw.size(path), False, lambda: 1, lambda: Photo(raw.develop(path)))
+
+    def decode() -> Photo:
+        pixels = raw.develop(path)
+        # Most raw files are built as a TIFF; of the others there is no EXIF to be had.
+        exif = metadata.exif_of_tiff(file)
+        return Photo(pixels, exif=metadata.kept_exif(exif, *pixels.shape[:2]))
+
+    return _Opened(*raw.size(path), False, lambda: 1, decode)
 
 
 def _open_tiff(source: Path, file: IO[bytes], stack: contextlib.ExitStack) -> _Opened:
@@ -275,7 +283,7 @@ def _open_tiff(source: Path, file: IO[bytes], stack: contextlib.ExitStack) -> _O
 
     opened = stack.enter_context(TiffFile(file))
     if tiff.is_raw(opened):
-        return _open_raw(source)
+        return _open_raw(source, file)
     layout = tiff.find_layout(opened, source)
     page = layout.page
     orientation = partial(page.tags.valueof, metadata.ORIENTATION, 1)
@@ -490,6 +498,11 @@ def _encode(path: Path, suffix: str, photo: Photo) -> None:
     }
     if suffix == ".webp":
         known["exif"] = metadata.with_resolution(photo.exif, photo.resolution)
+        # Grey becomes RGB, to which a profile of grey does not apply.
+        if photo.icc_profile and photo.icc_profile[_PROFILE_SPACE] == b"GRAY":
+            known["icc_profile"] = None
+    if suffix == ".jpg" and photo.resolution and max(photo.resolution) >= 2**16 - 0.5:
+        known["dpi"] = None  # for which there are 16 bits
     given = {name: value for name, value in known.items() if value is not None}
     Image.fromarray(array).save(path, **options[suffix], **given)
 

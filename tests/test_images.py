@@ -519,7 +519,21 @@ def test_raw_files_are_developed_where_rawpy_is(tmp_path):
     np.testing.assert_allclose(middle, 0.537, atol=0.05)
 
 
-def dng(path):
+def test_exif_of_a_raw_file_is_kept(tmp_path, monkeypatch):
+    developed = pixels(np.uint16)
+    monkeypatch.setattr(raw, "can_develop", lambda: True)
+    monkeypatch.setattr(raw, "size", lambda _: SIZE)
+    monkeypatch.setattr(raw, "develop", lambda _: developed)
+    path = dng(tmp_path / "shot.dng", [(0x0110, "s", 0, "Camera", True), (0x0112, "H", 1, 6, True)])
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.pixels, developed)
+    exif = images.metadata.exif_of_bytes(photo.exif)
+    assert (exif[0x0110], exif.get(0x0112)) == ("Camera", None)
+    (tmp_path / "shot.raf").write_bytes(b"FUJIFILMCCD-RAW 0201" + bytes(100))
+    assert read_photo(tmp_path / "shot.raf").exif is None
+
+
+def dng(path, extra=()):
     """A DNG of a flat grey at a quarter of white, whose camera saw half as much red and blue."""
     mosaic = np.full((64, 80), 4096, np.uint16)
     mosaic[::2, ::2] = mosaic[1::2, 1::2] = 2048
@@ -539,6 +553,7 @@ def dng(path):
         (50778, "H", 1, 21, True),
         (33421, "H", 2, (2, 2), True),
         (33422, "B", 4, b"\0\1\1\2", True),
+        *extra,
     ]
     tifffile.imwrite(path, mosaic, photometric=32803, metadata=None, extratags=tags)
     return path
@@ -614,6 +629,19 @@ def test_texts_of_exif_keep_their_bytes(tmp_path, suffix):
         assert (kept[0x4746], kept[0x9C9B]) == (exif[0x4746], exif[0x9C9B])
         owner = kept.get_ifd(0x8769)[0xA430]
         assert owner.rstrip("\0").encode("latin-1") == "Jürg".encode()
+
+
+def test_a_profile_of_grey_does_not_describe_what_became_rgb(tmp_path):
+    profile = PROFILE[:16] + b"GRAY" + PROFILE[20:]
+    for suffix, expected in ((".webp", None), (".png", profile)):
+        write_photo(tmp_path / f"a{suffix}", Photo(pixels(channels=1), icc_profile=profile))
+        assert read_photo(tmp_path / f"a{suffix}").icc_profile == expected
+
+
+def test_a_resolution_that_a_jpeg_has_no_room_for_is_left_out(tmp_path):
+    for dots, expected in ((65535.0, (65535.0, 65535.0)), (70000.0, None)):
+        write_photo(tmp_path / "a.jpg", Photo(pixels(), resolution=(dots, dots)))
+        assert read_photo(tmp_path / "a.jpg").resolution == expected
 
 
 def test_damaged_metadata_is_left_out(tmp_path):

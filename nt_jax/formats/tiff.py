@@ -14,7 +14,6 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from nt_jax.errors import InputError
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Of colour, by photometric interpretation; others are refused.
 _COLOURS = {
     PHOTOMETRIC.MINISWHITE: 1,
