@@ -243,13 +243,17 @@ def test_broken_images_of_a_folder_are_skipped_where_asked_for(folder, tmp_path,
     (tmp_path / "photos").mkdir()
     write_photo(tmp_path / "photos" / "a_noisy.png", Photo(PIXELS))  # what denoising is for
     (tmp_path / "photos" / "b.png").write_text("no image")
+    write_photo(tmp_path / "c.png", Photo(PIXELS, alpha=PIXELS[..., 0]))
+    (tmp_path / "c.png").rename(tmp_path / "photos" / "c.jpg")  # which could not be written so
     flags = [f"--denoiser={folder}", f"--input={tmp_path / 'photos'}", f"--output={tmp_path / 'o'}"]
     with pytest.raises(InputError, match="--skip_broken goes on without"):
         denoise.main(flags)
     assert not (tmp_path / "o").exists()
     denoise.main([*flags, "--skip_broken"])
     assert everything(tmp_path / "o") == ["a_noisy.png"]
-    assert "skipped: " in capsys.readouterr().out
+    skipped = capsys.readouterr().out
+    assert "skipped: " in skipped
+    assert "c.jpg: .jpg cannot hold the image's alpha" in skipped
 
 
 # --- Wrong input ---------------------------------------------------------------------------------

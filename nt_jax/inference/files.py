@@ -93,14 +93,14 @@ def plan(
 ) -> list[Job]:
     """Plans the work, one job per image; the i-th of all has seed + i, whichever shard it is in.
 
-    Every image of the shard is decoded once, so that a broken one ends the command before anything
-    is written.
+    Every image of the shard is decoded once, so that one that is broken, or that its file's format
+    cannot hold, ends the command before anything is written.
 
     Args:
       pairs: images and the files to write, of `pair_up`.
       references: not to be overwritten, as the images themselves.
       seed: of the first image.
-      skip_broken: goes on without the broken images of a folder, each named in a line.
+      skip_broken: goes on without such images of a folder, each named in a line.
       shard: which of the images.
 
     Raises:
@@ -118,12 +118,12 @@ def plan(
             raise InputError(f"{target} would overwrite an input; choose another output")
         try:
             photo = read_photo(image)
+            check_writable_as(target, photo)
         except InputError as error:
             if len(pairs) == 1:
                 raise
             broken.add(error)
             continue
-        check_writable_as(target, photo)
         height, width = photo.pixels.shape[:2]
         jobs.append(Job(image, target, seed + index, (height, width)))
     broken.check(len(pairs))
