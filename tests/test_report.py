@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_png(images, tmp_path):
     write_report(tmp_path / "page.png", **images)
     with Image.open(tmp_path / "page.png") as image:
         assert image.format == "PNG"
+
+
+@pytest.mark.parametrize("name", ["$a_$.png", os.fsdecode(b"J\xfcrgen.png")])
+def test_a_file_may_be_called_anything(images, tmp_path, name):
+    images["reference"] = images["reference"].rename(tmp_path / name)
+    write_report(tmp_path / "page.html", **images)
+    shown = "J\\xfcrgen.png" if "rgen" in name else name
+    assert f"Noise of {shown} on clean.png" in (tmp_path / "page.html").read_text()
 
 
 def test_wrong_arguments(images, tmp_path):

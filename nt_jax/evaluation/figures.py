@@ -176,7 +176,7 @@ def comparison(pictures: Mapping[str, np.ndarray], real: Noisy, fake: Noisy) -> 
     noises = {f"noise ×{_GAIN}, {item.label}": 0.5 + _GAIN * item.noise for item in (real, fake)}
     for ax, (title, image) in zip(axes.flat, {**pictures, **noises}.items(), strict=False):
         ax.imshow(np.clip(image, 0, 1))
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title, fontsize=10, parse_math=False)  # a file's name is no formula
         ax.axis("off")
     histogram, level, correlation, spectrum = axes.flat[5:]
     # Bins hold whole 8-bit steps, of which some would else fall twice in a bin.

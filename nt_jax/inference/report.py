@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +87,12 @@ def _look(
     else:
         real = Noisy(_middle(read_photo(reference_clean)), noisy, "reference")
     fake = Noisy(_middle(read_photo(clean)), _middle(read_photo(generated)), "generated")
-    names = {"reference": reference.name, "clean": clean.name, "generated": generated.name}
+    files = {"reference": reference, "clean": clean, "generated": generated}
+    # A name need not be text, but a page and a picture are.
+    names = {
+        role: os.fsencode(path.name).decode(errors="backslashreplace")
+        for role, path in files.items()
+    }
     return real, fake, names
 
 
