@@ -83,6 +83,7 @@ DECAY = number(0, 1, below=True)
 PATCH = integer(12, step=4)
 SYNTHETIC = tuple(name for name in noise.KINDS if name != "real")
 REFERENCES = ("same_image", "same_iso", "same_group", "other_image", "none")
+SYNTHETIC_REFERENCES = ("other_image", "same_image")
 DTYPE = choice("float32", "bfloat16")
 
 # What every family has; its own FIELDS come beside.
@@ -105,6 +106,7 @@ COMMON = {
     "data.camera_processing": FLAG,
     "data.grey_fraction": SHARE,
     "data.real_reference": choice(*REFERENCES),
+    "data.synthetic_reference": choice(*SYNTHETIC_REFERENCES),
     "data.pair_clean_fraction": number(-1, 1),
     "data.blur_pair_clean": FLAG,
     "data.blend_probability": SHARE,
@@ -135,7 +137,7 @@ COMMON = {
 # rows of the data are counted in them. Every other field may differ when a run resumes.
 KEPT = ("model", "variant", "denoiser", "train.batch_size")
 # What these were before a config had them.
-ADDED = {"model.kind": "ridnet"}
+ADDED = {"model.kind": "ridnet", "data.synthetic_reference": "other_image"}
 # These may change, but not between 0 and more.
 KEPT_IF_ZERO = ("train.ema_decay",)
 
@@ -175,6 +177,11 @@ def check_config(config: Any, devices: int) -> None:
             raise InputError(wrong)
 
 
+def synthetic_reference(data: Any) -> str:
+    """Reads `data.synthetic_reference`, which configs of before do not have."""
+    return getattr(data, "synthetic_reference", ADDED["data.synthetic_reference"])
+
+
 def check_data(data: Any) -> None:
     """Checks what the fields of `config.data` ask of each other, and values of no use to a loader.
 
@@ -189,13 +196,14 @@ def check_data(data: Any) -> None:
             raise InputError(f"data.{field}: {words}")
 
     def choose(field: str, *allowed: str) -> None:
-        value = getattr(data, field)
+        value = getattr(data, field, ADDED.get(f"data.{field}"))
         words = f"unknown value {value!r}, known are {', '.join(allowed)}"
         require(field, value in allowed, words)
 
     choose("loader", "device", "tfdata")
     choose("mixing", "fixed", "uniform")
     choose("real_reference", *REFERENCES)
+    choose("synthetic_reference", *SYNTHETIC_REFERENCES)
     require("patch_size", data.patch_size >= 8, f"{data.patch_size} is too small, needs at least 8")
     for field in ("real_fraction", "blend_probability", "cutmix_probability", "grey_fraction"):
         share = getattr(data, field, 0.0)
@@ -257,12 +265,16 @@ def no_references(config: Any) -> str:
 
 def unpaired_images(config: Any) -> str:
     """Says what is wrong if batches have no noisy image beside the clean one's own."""
-    if config.data.real_reference in ("other_image", "same_iso", "same_group"):
-        return ""
-    return (
-        f"config.data.real_reference={config.data.real_reference}: training without pairs needs"
-        " noisy images of other photographs: other_image"
-    )
+    for name, alike in (
+        ("real_reference", ("same_image", "none")),
+        ("synthetic_reference", ("same_image",)),
+    ):
+        if config.data[name] in alike:
+            return (
+                f"config.data.{name}={config.data[name]}: training without pairs needs noisy images"
+                " of other photographs: other_image"
+            )
+    return ""
 
 
 def kept(name: str) -> bool:
@@ -303,7 +315,7 @@ def check_resume(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> li
                 f"the checkpoint of step {step} has config.{name}={then}, not {value}{why}; set it"
                 " back, or choose another workdir (train.init_from starts it with these networks)"
             )
-        if name in before:
+        if name in before or name in ADDED:
             changed.append(f"{name}={value} (was {then})")
     return changed
 

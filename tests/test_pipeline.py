@@ -369,6 +369,14 @@ def test_rows_without_references_are_the_same_otherwise(config):
         np.testing.assert_array_equal(values, with_references[name])
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_synthetic_reference_may_be_of_the_same_image(config, loader):
+    noiseless = {"noise_kinds": ("gaussian",), "noise_kind_weights": (1,), "sigma_range": (0, 0)}
+    changed = config(loader=loader, pairs="", synthetic_reference="same_image", **noiseless)
+    batch = next(make_loader(changed, batch_size=8, seed=0, mesh=_mesh(1))(0))
+    np.testing.assert_array_equal(batch["reference"], batch["clean"])  # photographs are plain
+
+
 def test_tiles_of_one_photograph_are_no_other_images(config, tmp_path):
     names = ("Canon5D2_5_160_3200_chair_1", "Canon5D2_5_160_3200_plug_2", "a")
     names += ("Canon5D2_5_160_3200_chair_3",)
@@ -576,6 +584,7 @@ def test_camera_rows_have_one_setting_for_patch_and_reference(config, tmp_path):
         ({"photos": ""}, "data.photos: none given"),
         ({"pair_clean_fraction": 2.0}, "data.pair_clean_fraction"),
         ({"real_reference": "any"}, "data.real_reference"),
+        ({"synthetic_reference": "any"}, "data.synthetic_reference"),
         ({"patch_size": 4}, "data.patch_size"),
         ({"patch_size": 41}, "smaller than the patch of 41"),
         ({"photos": "no/such/place"}, "no such folder"),

@@ -106,6 +106,9 @@ def base_config() -> ConfigDict:
     # noisy image of the `same_iso` (released program) or `same_group` (camera and ISO), or of any
     # `other_image` (the denoiser's unpaired references), or `none`, for synthetic rows too.
     data.real_reference = "same_image"
+    # Clean image below the noise of a synthetic row's reference: `other_image` (paper) or another
+    # patch of the `same_image` (released program, for denoisers on generated noise).
+    data.synthetic_reference = "other_image"
     # Share of synthetic rows on the pairs' clean images; negative: by number of images.
     data.pair_clean_fraction = -1.0
     # Blur those clean images first (released program).

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nt_jax import noise, prng
+from nt_jax.fields import synthetic_reference
 from nt_jax.filters import gaussian_blur
 from nt_jax.noise import camera
 from nt_jax.noise.jpeg import RGB_TO_YCC
@@ -32,6 +33,7 @@ class Augmentation:
       camera_options: what camera noise is drawn from.
       grey_fraction: of synthetic rows that are grey, with one noise common to all channels.
       references: whether elements have one; without, their noise costs half as much.
+      other_images: a synthetic row's reference is of another image, not of its own.
     """
 
     kind_weights: tuple[float, ...]
@@ -44,6 +46,7 @@ class Augmentation:
     camera_options: camera.Options = camera.PUBLISHED
     grey_fraction: float = 0.0
     references: bool = True
+    other_images: bool = True
 
     @property
     def sides(self) -> int:
@@ -70,6 +73,7 @@ def make_augmentation(data_config: Any) -> Augmentation:
         camera_options=camera.make_options(data_config),
         grey_fraction=float(getattr(data_config, "grey_fraction", 0.0)),
         references=data_config.real_reference != "none",
+        other_images=synthetic_reference(data_config) == "other_image",
     )
 
 
@@ -90,7 +94,7 @@ def _cutmix_mask(uniforms: jax.Array, size: int) -> jax.Array:
 def _synthetic(
     key: jax.Array, crops: dict[str, jax.Array], augmentation: Augmentation
 ) -> dict[str, jax.Array]:
-    """Makes a synthetic element: one noise setting on two different clean patches (paper §4)."""
+    """Makes a synthetic element: one noise setting on two clean patches (paper §4)."""
     setting_key, noise_key, grey_key = prng.split(key, 3)
     sides = augmentation.sides
     patches = jnp.stack([crops["clean"], crops["reference_clean"]][:sides]).astype(jnp.float32)

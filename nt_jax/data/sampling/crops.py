@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nt_jax.data.sampling.augment import Augmentation
 from nt_jax.data.sampling.tables import Tables
 
 N_UNIFORMS = 16  # random numbers of a row
@@ -47,8 +48,19 @@ def _window(
     return (top + row) * width + left + column
 
 
+def _another_clean(tables: Tables, uniform: Any, image: Any, op: Operations) -> Any:
+    """Draws any clean image but one: that one's share is cut out of the unit interval."""
+    below, above = op.take(tables.clean_below, image), op.take(tables.clean_cdf, image)
+    rest = uniform * (1.0 - (above - below))
+    rest = op.where(rest < below, rest, rest + (above - below))
+    rest = op.minimum(rest, np.float32(1 - 2**-24))
+    other = op.count(tables.clean_cdf <= rest)
+    # Rounding may lead back to the image itself, once in about a million draws.
+    return op.where(other == image, op.take(tables.next_clean, image), other)
+
+
 def crop_row(
-    tables: Tables, uniforms: Any, row: Any, with_mix: bool, op: Operations
+    tables: Tables, uniforms: Any, row: Any, augmentation: Augmentation, op: Operations
 ) -> dict[str, Any]:
     """Cuts the crops of one row, as `augment.finish` takes them.
 
@@ -56,7 +68,8 @@ def crop_row(
       tables: arrays or tensors.
       uniforms: float32 [N_UNIFORMS] in [0, 1).
       row: number of the row within its batch.
-      with_mix: whether to add the second crops of CutMix.
+      augmentation: tells whether to add the second crops of CutMix, and where a synthetic row's
+        reference is from.
       op: JAX's or TensorFlow's operations.
     """
     u = [uniforms[i] for i in range(N_UNIFORMS)]
@@ -68,16 +81,9 @@ def crop_row(
     real_reference = op.take(tables.group_members, op.take(tables.group_start, real_image) + nth)
 
     clean_image = op.count(tables.clean_cdf <= u[1])
-    # The reference is any other image: the image's own share is cut out of the unit interval.
-    below, above = op.take(tables.clean_below, clean_image), op.take(tables.clean_cdf, clean_image)
-    rest = u[2] * (1.0 - (above - below))
-    rest = op.where(rest < below, rest, rest + (above - below))
-    rest = op.minimum(rest, np.float32(1 - 2**-24))
-    clean_reference = op.count(tables.clean_cdf <= rest)
-    # Rounding may lead back to the image itself, once in about a million draws.
-    clean_reference = op.where(
-        clean_reference == clean_image, op.take(tables.next_clean, clean_image), clean_reference
-    )
+    clean_reference = clean_image
+    if augmentation.other_images:
+        clean_reference = _another_clean(tables, u[2], clean_image, op)
 
     image = op.where(real, real_image, clean_image)
     reference = op.where(real, real_reference, clean_reference)
@@ -96,7 +102,7 @@ def crop_row(
         "reference": reference_window,
     }
     crops = {name: op.take(tables.pixels, starts[name] + windows[name]) for name in starts}
-    if with_mix:
+    if augmentation.cutmix_probability:
         mix = _window(tables, image, u[9], u[10], u[11], op)
         reference_mix = _window(tables, reference, u[12], u[13], u[14], op)
         for name in starts:

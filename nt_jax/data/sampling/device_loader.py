@@ -31,7 +31,7 @@ def device_crops(plan: Plan, rows: jax.Array, tables: Tables) -> dict[str, jax.A
     def crop(row: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         uniforms = prng.uniform(key, (N_UNIFORMS,))
         i = (row % plan.batch_size).astype(jnp.int32)
-        return crop_row(tables, uniforms, i, plan.augmentation.cutmix_probability > 0, _JAX)
+        return crop_row(tables, uniforms, i, plan.augmentation, _JAX)
 
     return jax.vmap(crop)(rows, plan.keys(rows)[0])
 

@@ -13,6 +13,7 @@ from nt_jax.data.catalogue import sources
 from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.sampling.bank import load_bank
 from nt_jax.errors import InputError
+from nt_jax.fields import synthetic_reference
 
 
 class Tables(NamedTuple):
@@ -160,7 +161,7 @@ def _choices(
     if real_probability.min() < 1:
         clean = _clean_probability(config, photo_shares, pair_shares)
         usable = np.flatnonzero(clean)
-        if len(usable) < 2:
+        if len(usable) < 2 and synthetic_reference(config) == "other_image":
             raise _fail(
                 "photos", "only one photograph: a synthetic row's reference needs a different one"
             )

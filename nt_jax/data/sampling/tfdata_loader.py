@@ -42,7 +42,7 @@ def tfdata_crops(plan: Plan, own: np.ndarray) -> Callable[[int], Iterator[dict[s
         i = own_rows[number % len(own)]
         row = (number // len(own)) * plan.batch_size + i
         uniforms = tf.random.stateless_uniform([N_UNIFORMS], [plan.seed, row])
-        return crop_row(tables, uniforms, i, plan.augmentation.cutmix_probability > 0, operations)
+        return crop_row(tables, uniforms, i, plan.augmentation, operations)
 
     def crops(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         dataset = tf.data.Dataset.range(start_step * len(own), np.iinfo(np.int64).max)
