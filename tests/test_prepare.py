@@ -25,6 +25,7 @@ from PIL import Image
 from nt_jax import prepare
 from nt_jax.data.builders import run, tiles
 from nt_jax.data.builders.alignment import align_noisy
+from nt_jax.data.builders.pairs import list_pairs
 from nt_jax.data.catalogue import prepared, sources
 from nt_jax.data.sampling import pipeline
 from nt_jax.data.sampling.bank import load_bank
@@ -437,6 +438,15 @@ def test_scenes_are_held_out_whole(tmp_path):
         listing.assign_splits(found, "sidd", ["007"])
     with pytest.raises(InputError, match="names every scene"):
         listing.assign_splits(found, "sidd", ["001", "002"])
+
+
+def test_pairs_beside_the_splits_are_prepared_too(tmp_path):
+    for name in ("train/a", "b", "extra/c"):
+        for kind in ("gt", "noisy"):
+            _write(tmp_path / "raw" / f"{name}_{kind}.png", _image(0))
+    listed = list_pairs(tmp_path / "raw").sources
+    splits = {source.name: source.split for source in listed}
+    assert splits == {"b": "", "extra/c": "", "train/a": "train"}
 
 
 def _missing_partner(root):

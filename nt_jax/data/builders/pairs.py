@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nt_jax.data.builders.listing import SPLITS, Listing, pair
+from nt_jax.data.builders.listing import Listing, pair
 from nt_jax.data.catalogue import sources
 
 
@@ -11,18 +11,8 @@ def list_pairs(raw_dir: Path) -> Listing:
 
     Folders train, val and test are splits.
     """
-    folders = [raw_dir / split for split in SPLITS if (raw_dir / split).is_dir()] or [raw_dir]
-    listed, broken = [], []
-    for folder in folders:
-        found, problems = sources.list_pairs(folder)
-        split = "" if folder == raw_dir else folder.name
-        names = (f"{split}/{one.name}".lstrip("/") for one in found)
-        listed += [
-            pair(one._replace(name=name), raw_dir, split)
-            for name, one in zip(names, found, strict=True)
-        ]
-        broken += problems
-    return Listing(listed, broken)
+    found, broken = sources.list_pairs(raw_dir)
+    return Listing([pair(one, raw_dir) for one in found], broken)
 
 
 def list_polyu(raw_dir: Path) -> Listing:
