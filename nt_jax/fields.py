@@ -100,7 +100,7 @@ COMMON = {
     "data.noise_kinds": several(choice(*SYNTHETIC)),
     "data.noise_kind_weights": several(WEIGHT),
     "data.sigma_range": several(number(0, 1e4), 2),
-    "data.lam_range": several(number(0, 1e6, above=True), 2),
+    "data.lam_range": several(number(0, noise.MOST_PHOTONS, above=True), 2),
     "data.camera_levels": TEXT,
     "data.camera_jpeg_quality": several(number(0, 100), 2),
     "data.camera_processing": FLAG,
@@ -231,7 +231,7 @@ def check_data(data: Any) -> None:
             f"needs (low, high) with 1 <= low <= high <= 100, or (0, 0) for no JPEG, not {quality}"
         )
         fits = len(quality) == 2 and 1 <= quality[0] <= quality[1] <= 100
-        require("camera_jpeg_quality", fits, f"{words}, not {quality}")
+        require("camera_jpeg_quality", fits, words)
 
 
 def _check(config: Any, name: str, kind: Kind) -> None:

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from nt_jax import noise
+from nt_jax.errors import InputError
+from nt_jax.evaluation.denoising import make_noise
+from nt_jax.fields import COMMON
 from nt_jax.noise import camera
 
 SIGMA, LAM = 0.1, 50.0
@@ -85,6 +88,16 @@ def test_result_is_clipped_and_black_stays_black_under_poisson(add_noise):
     poisson = result[noise.KINDS.index("poisson")]
     assert np.all(poisson[..., 0] == 0)
     assert (np.asarray(poisson[..., 2]) == 1).mean() == pytest.approx(0.56, abs=0.03)  # P(N >= 5)
+
+
+def test_poisson_is_right_up_to_the_most_photons():
+    rate = jnp.full(20_000, noise.MOST_PHOTONS)
+    counts = np.asarray(jax.jit(noise.poisson)(jax.random.key(1), rate))
+    assert counts.mean() == pytest.approx(noise.MOST_PHOTONS, rel=1e-3)
+    assert counts.var() == pytest.approx(noise.MOST_PHOTONS, rel=0.1)
+    with pytest.raises(InputError, match="from 1 to 10000"):
+        make_noise("poisson", "0", f"{noise.MOST_PHOTONS + 1}")
+    assert not COMMON["data.lam_range"].takes((1.0, noise.MOST_PHOTONS + 1))
 
 
 def test_settings_follow_weights_and_ranges():

@@ -94,7 +94,8 @@ def make_noise(kind: str, sigma: str, lam: str) -> Noise:
     """
     if kind not in KINDS:
         raise InputError(f"--noise={kind}: expected one of {', '.join(KINDS)}")
-    return Noise(kind, _range(sigma, "sigma", (0, 255)), _range(lam, "lam", (1, 1e6)))
+    photons = _range(lam, "lam", (1, noise.MOST_PHOTONS))
+    return Noise(kind, _range(sigma, "sigma", (0, 255)), photons)
 
 
 def _range(text: str, name: str, bounds: tuple[float, float]) -> tuple[float, float]:

@@ -21,6 +21,8 @@ KINDS = ("real", "gaussian", "poisson", "poisson_gaussian", "camera")
 _GAUSSIAN_KINDS = (KINDS.index("gaussian"), KINDS.index("poisson_gaussian"))
 _POISSON_KINDS = (KINDS.index("poisson"), KINDS.index("poisson_gaussian"))
 _CAMERA = KINDS.index("camera")
+# Largest lambda: above, `poisson` loses the probability of its mode to rounding.
+MOST_PHOTONS = 1e4
 
 
 class NoiseSetting(NamedTuple):
