@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,6 +90,13 @@ def _real_probability(config: Any, batch_size: int, n_photos: int, n_pairs: int)
         return np.full(batch_size, n_pairs / (n_pairs + n_photos), np.float32)
     fraction = float(config.real_fraction) if n_pairs else 0.0
     edges = np.floor(np.arange(batch_size + 1) * fraction + 1e-6)
+    if fraction and not edges[-1]:
+        least = math.ceil(1e4 / batch_size) / 1e4
+        raise _fail(
+            "real_fraction",
+            f"{fraction:g} is less than a row of a batch of {batch_size}, so no pair would be used:"
+            f" give {least:g} or more, or 0",
+        )
     return np.diff(edges).astype(np.float32)
 
 
