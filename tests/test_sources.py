@@ -12,6 +12,7 @@ from PIL import Image
 
 from nt_jax import images
 from nt_jax.data.catalogue import sources
+from nt_jax.data.sampling import bank
 from nt_jax.data.sampling.bank import load_bank
 from nt_jax.errors import InputError
 
@@ -105,6 +106,13 @@ def test_two_folders(tmp_path):
     assert [pair.clean.parent.name for pair in pairs] == ["gt", "in"]
 
 
+@pytest.mark.parametrize("clean", ["x", "gt-x"])
+def test_no_noisy_image_takes_the_name_of_another(tmp_path, clean):
+    _touch_pairs(tmp_path, [f"gt/{clean}.png", "noisy/noisy-x.png", "noisy/x.png"])
+    pairs = {pair.name: pair.noisy.stem for pair in sources.find_pairs(tmp_path)}
+    assert pairs == {"noisy-x": "noisy-x", "x": "x"}
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -193,6 +201,12 @@ def test_load_pairs_and_photos(tmp_path):
     assert np.array_equal(noisy, _image(1))
     _touch_pairs(tmp_path / "q", ["a.png", "b.png"])
     assert [name for name, _ in sources.load_photos(f"{tmp_path / 'q'}=2")] == ["a", "b"]
+
+
+def test_a_temporary_file_of_another_run_may_go_away(tmp_path):
+    (tmp_path / ".pixels.1.part").symlink_to(tmp_path / "gone")
+    bank._write(tmp_path / "pixels", 4, lambda array: array.fill(7))
+    assert (tmp_path / "pixels").read_bytes() == b"\7" * 4
 
 
 def test_bank_lays_out_photos_then_pairs(tmp_path):

@@ -158,10 +158,13 @@ def match(found: Iterable[RoleFile]) -> tuple[list[Match], list[str]]:
         if not versions[one.path]
     ]
     matches: dict[str, Match] = {}
-    for one, other in partners:
-        if not other:
-            continue
-        name = one.exact if one.exact == other.exact else one.bare
+    named = [
+        (one.exact if one.exact == other.exact else one.bare, one, other)
+        for one, other in partners
+        if other
+    ]
+    # Those named like their files come first: `noisy-x` must not take the name of `x` beside it.
+    for name, one, other in sorted(named, key=lambda found: found[0] != found[1].exact):
         if name in matches:
             name = one.exact
         shared = other.bare if versions[other.path] > 1 else ""

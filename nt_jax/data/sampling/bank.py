@@ -1,5 +1,6 @@
 """All pixels of a training set in one array: in memory, or in a memory-mapped file."""
 
+import contextlib
 import hashlib
 import os
 import time
@@ -101,8 +102,9 @@ def _from_disk(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> np.
 
 def _write(path: Path, size: int, fill: Callable[[np.ndarray], None]) -> None:
     for left in path.parent.glob(f".{path.name}.*.part"):  # by a run that was killed
-        if time.time() - left.stat().st_mtime > _STALE_S:
-            left.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run has just finished or removed it
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                left.unlink()
     print(f"data: writing {size / 1e9:.1f} GB of pixels to {path}", flush=True)
     with replacing(path) as temporary:
         with temporary.open("wb") as file:
