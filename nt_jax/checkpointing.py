@@ -39,6 +39,20 @@ _UNREADABLE = "unreadable_checkpoints"
 _NO_DAMAGE = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
+def check_replaceable(folder: pathlib.Path, beside: Collection[str] = ()) -> None:
+    """Raises InputError where `save_model` would refuse to write."""
+    if not exists(folder):
+        return
+    others = [path for path in _inside(folder) if path.name not in beside]
+    is_model = is_file(folder / MODEL_FILE)
+    if not (is_folder(folder) and (is_model or _only_a_denoiser(others))):
+        raise InputError(f"{folder} exists and is no model folder; choose another output")
+
+
+def _inside(folder: pathlib.Path) -> list[pathlib.Path]:
+    return list(folder.iterdir()) if is_folder(folder) else []
+
+
 def save_model(
     folder: str | os.PathLike,
     metadata: dict[str, Any],
@@ -61,11 +75,8 @@ def save_model(
       InputError: `folder` exists and is no model folder.
     """
     folder = pathlib.Path(folder).absolute()
-    inside = list(folder.iterdir()) if is_folder(folder) else []
-    is_model = is_file(folder / MODEL_FILE)
-    others = [path for path in inside if path.name not in beside]
-    if exists(folder) and not (is_folder(folder) and (is_model or _only_a_denoiser(others))):
-        raise InputError(f"{folder} exists and is no model folder; choose another output")
+    check_replaceable(folder, beside)
+    inside = _inside(folder)
     with scratch_beside(folder) as scratch:
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(scratch / VARIABLES, variables)

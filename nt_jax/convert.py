@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from nt_jax.checkpointing import save_model
+from nt_jax.checkpointing import check_replaceable, save_model
 from nt_jax.devices import check_devices
-from nt_jax.errors import ArgumentParser, InputError, run_command
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
 from nt_jax.inference import torch_files
 from nt_jax.inference.torch_format import Network
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize
@@ -44,6 +44,8 @@ def convert(torch_dir: Path, output: Path) -> list[Path]:
         metadata = {"kind": "ridnet", "model": denoiser.sizes}
         folders[output / DENOISER_FOLDER] = metadata, {"denoiser": denoiser.params}
     try:
+        for folder in folders:  # before any is replaced
+            check_replaceable(folder)
         for folder, (metadata, variables) in folders.items():
             save_model(folder, metadata | {"source": source}, variables)
     except OSError as error:
@@ -91,6 +93,7 @@ def main() -> None:
     parser.add_argument("--torch_dir", type=expand, required=True, help="folder of the .pt files")
     parser.add_argument("--output", type=expand, required=True, help="model folder to write")
     args = parser.parse_args()
+    unwind_on_sigterm()
     check_devices()
     for folder in convert(args.torch_dir, args.output):
         print(f"wrote {folder}")

@@ -1,7 +1,9 @@
 """Conversion of the released program's checkpoints, and what is said about wrong ones."""
 
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -310,6 +312,28 @@ def test_an_output_that_is_something_else_is_left_alone(released, monkeypatch, c
     assert code == 2
     assert str(output) in err
     assert (output / "photo.jpg").read_text() == "precious"
+
+
+def test_a_denoiser_that_cannot_be_written_leaves_the_model_as_it_was(released):
+    output = released.parent / "out"
+    convert.convert(released, output)
+    shutil.rmtree(output / "denoiser")
+    (output / "denoiser").mkdir()
+    (output / "denoiser" / "photo.jpg").write_text("precious")
+    before = (output / "model.json").stat().st_ino
+    with pytest.raises(InputError, match="denoiser exists and is no model folder"):
+        convert.convert(released, output)
+    assert (output / "model.json").stat().st_ino == before
+
+
+def test_sigterm_unwinds_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(convert, "convert", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code, _, _ = command(monkeypatch, capsys, f"--torch_dir={tmp_path}", "--output=out")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 143
 
 
 def test_without_torch_the_message_tells_how_to_get_it(released, monkeypatch):

@@ -20,6 +20,7 @@ from nt_jax import prng
 from nt_jax.checkpointing import save_model
 from nt_jax.errors import run_command
 from nt_jax.export import main
+from nt_jax.inference import export
 from nt_jax.inference.tiles import over_tiles, receptive_radius, round_up, split
 from nt_jax.models.biased import init_biased
 from nt_jax.models.denoisers import make_denoiser
@@ -351,6 +352,14 @@ def test_wrong_format_and_place(model, tmp_path):
     with pytest.raises(nt_jax.InputError, match="cannot be written"):
         model.export(tmp_path / "none" / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_one_file_of_two_is_not_written(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_stablehlo", lambda *_: (b"generator", b"encoder"))
+    (tmp_path / "a_embed.x").mkdir()
+    with pytest.raises(nt_jax.InputError, match=r"a_embed\.x cannot be written"):
+        export.export(model, tmp_path / "a.x", "stablehlo")
+    assert [path.name for path in tmp_path.iterdir()] == ["a_embed.x"]
 
 
 def test_onnx_without_jax2onnx(model, tmp_path, monkeypatch):

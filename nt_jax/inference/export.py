@@ -79,9 +79,9 @@ def export(model: Exported, path: Path, format: str, size: Size | None = None) -
     _check(format, size, ALIGNMENT)
     encoder_path = path.with_name(f"{path.stem}_embed{path.suffix}")
     contents = {"stablehlo": _stablehlo, "onnx": _onnx}[format](model, size)
-    for target, content in zip((path, encoder_path), contents, strict=True):
-        with replacing(target) as temporary:
-            temporary.write_bytes(content)
+    with contextlib.ExitStack() as both:  # or neither
+        for target, content in zip((path, encoder_path), contents, strict=True):
+            both.enter_context(replacing(target)).write_bytes(content)
     return path, encoder_path
 
 
