@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from skimage import data
-from tiny_models import BLOCKS, EMBEDDING_SIZE, save_tiny
+from tiny_models import BLOCKS, EMBEDDING_SIZE, save_tiny, save_tiny_denoiser
 
 import nt_jax
 from configs.noisetransfer import get_config
@@ -20,6 +20,7 @@ from nt_jax.checkpointing import Checkpointer, save_model
 from nt_jax.families.noisetransfer.state import init_state
 from nt_jax.inference import tiles
 from nt_jax.inference.embeddings import embed_by_crops, reference_crops
+from nt_jax.model_folder import load_model
 from nt_jax.models.biased import init_biased
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.networks import embed, make_networks
@@ -114,6 +115,19 @@ def test_an_incomplete_model(tmp_path):
     save_model(tmp_path / "a", {"kind": "noisetransfer", "model": model}, {"generator": {"k": 1.0}})
     with pytest.raises(nt_jax.InputError, match="damaged"):
         nt_jax.load(tmp_path / "a")
+
+
+def test_damage_that_would_show_in_results_only(tmp_path):
+    save_tiny(tmp_path / "a")
+    metadata, variables = load_model(tmp_path / "a")
+    jax.tree.leaves(variables)[-1].flat[0] = np.nan
+    save_model(tmp_path / "a", metadata, variables)
+    with pytest.raises(nt_jax.InputError, match="parameters that are no numbers"):
+        nt_jax.load(tmp_path / "a")
+    save_tiny_denoiser(tmp_path / "d")
+    (tmp_path / "d" / "model.json").write_text('{"kind": ["unet"]}')
+    with pytest.raises(nt_jax.InputError, match="not a denoiser"):
+        nt_jax.load_denoiser(tmp_path / "d")
 
 
 # --- Embedding -----------------------------------------------------------------------------------
@@ -364,6 +378,7 @@ def test_wrong_images(model, image, message):
         ({"embedding": E, "seed": 2**32}, "seed"),
         ({"embedding": E, "strength": -1.0}, "strength"),
         ({"embedding": E, "strength": float("nan")}, "strength"),
+        ({"embedding": E, "strength": 1e39}, "strength"),
         ({"embedding": E, "tile": 0}, "tile"),
         ({"embedding": E, "tile": 30}, "tile"),
         ({"embedding": E, "tile": "512"}, "tile: expected an integer; got '512'"),

@@ -1,6 +1,5 @@
 """Checks of what a loaded model is asked for: one line says what was expected and what was seen."""
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from nt_jax.inference.tiles import ALIGNMENT
 from nt_jax.models.parameters import Array
 
 _SEEDS = 2**32
+_STRONGEST = float(np.finfo(np.float32).max)
 
 
 def check_large_enough(images: Any, name: str) -> Any:
@@ -34,8 +34,8 @@ def check_options(seed: int, strength: float, images: int = 1) -> None:
     """
     if not 0 <= as_integer(seed, "seed") <= _SEEDS - images:
         raise InputError(f"seed: expected 0 to 2**32 - {images} for {images} image(s); got {seed}")
-    if not 0 <= as_number(strength, "strength") < math.inf:
-        raise InputError(f"strength: expected 0 or more; got {strength}")
+    if not 0 <= as_number(strength, "strength") <= _STRONGEST:
+        raise InputError(f"strength: expected 0 to {_STRONGEST:.0e}; got {strength}")
 
 
 def check_aligned(height: int, width: int, name: str) -> None:

@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from nt_jax import families
 from nt_jax.devices import check_devices
 from nt_jax.errors import InputError
@@ -68,10 +71,10 @@ def load_denoiser(name: str | os.PathLike = "small-denoiser") -> Denoiser:
     nested = expand(name) / "denoiser"
     is_converted = os.fspath(name) not in _bundled() and is_folder(nested)
     metadata, variables = _read(nested if is_converted else name)
-    if metadata.get("kind") not in DENOISERS:
+    kind = metadata.get("kind")
+    if not isinstance(kind, str) or kind not in DENOISERS:
         raise InputError(
-            f"{name} is of kind {metadata.get('kind')}, not a denoiser; load a model with load "
-            "(--model)"
+            f"{name} is of kind {kind}, not a denoiser; load a model with load (--model)"
         )
     return _built(name, families.find("denoiser"), metadata, variables, "float32")
 
@@ -83,6 +86,9 @@ def _built(
     variables: dict[str, Tree],
     dtype: str,
 ) -> Any:
+    # Shapes are not compared: to know a network's it must be traced, which takes up to a second.
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
+        raise InputError(f"{name} has parameters that are no numbers; make it again")
     try:
         model = family.load(metadata, variables, dtype)
     except (KeyError, AttributeError, TypeError) as error:
