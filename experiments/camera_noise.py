@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from nt_jax import metrics, prng
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, run_command
+from nt_jax.eval import parse_seed
+from nt_jax.evaluation.report import check_output
 from nt_jax.files import progress, replacing
 from nt_jax.noise import camera
 
@@ -220,10 +222,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pairs", required=True, help="folder of clean and noisy images")
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     parser.add_argument("--cameras", default=16, type=int, help="random cameras an image")
-    parser.add_argument("--seed", default=0, type=int)
+    parser.add_argument("--seed", default=0, type=parse_seed)
     args = parser.parse_args(argv)
     if args.cameras < 1:
         raise InputError(f"--cameras={args.cameras}: needs 1 or more")
+    check_output(args.output, [Path(folder) for folder, _ in sources.parse_spec(args.pairs)])
     pairs = sources.load_pairs(args.pairs)
     smallest = min(min(clean.shape[:2]) for _, clean, _ in pairs)
     if smallest < 2 * SPECTRUM_BINS:

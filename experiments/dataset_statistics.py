@@ -24,6 +24,7 @@ from experiments.camera_noise import COLUMNS, LEVEL_BINS, statistics
 from nt_jax.data.catalogue import sources
 from nt_jax.data.sampling import pipeline
 from nt_jax.errors import ArgumentParser, InputError, run_command
+from nt_jax.evaluation.report import check_output
 from nt_jax.files import progress, replacing
 from nt_jax.training.logs import save_grid
 
@@ -110,16 +111,20 @@ def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m experiments.dataset_statistics", description=__doc__)
     parser.add_argument("--pairs", default="", help="folders of pairs, comma-separated")
     parser.add_argument("--photos", default="", help="folders of photographs, for batch pictures")
-    parser.add_argument("--world", type=int, default=0, help="samples of camera noise")
+    parser.add_argument("--world", type=int, help="samples of camera noise")
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     args = parser.parse_args(argv)
     pairs, photos = ([f for f, _ in sources.parse_spec(s)] for s in (args.pairs, args.photos))
     if not pairs and not photos:
         raise InputError("--pairs or --photos: name a folder")
-    if args.world and not (pairs and photos):
+    if args.world is not None and not (pairs and photos):
         raise InputError("--world needs --photos to put noise on and --pairs to compare with")
     folders = [*pairs, *photos]
     titles = dict(zip(folders, budget.titles_of_folders(folders), strict=True))
+    check_output(args.output, [Path(folder) for folder in folders])
+    if args.world is not None:  # before anything is written
+        real = {titles[folder]: noise_world.describe_pairs(folder) for folder in pairs}
+        world = noise_world.sample_world(photos, args.world)
     measured = {titles[folder]: measure(folder) for folder in pairs}
     args.output.mkdir(parents=True, exist_ok=True)
     if measured:
@@ -128,9 +133,7 @@ def main(argv: list[str] | None = None) -> None:
             temporary.write_text(markdown, encoding="utf-8")
         draw(measured, args.output / "statistics.png")
         print(markdown)
-    if args.world:
-        real = {titles[folder]: noise_world.describe_pairs(folder) for folder in pairs}
-        world = noise_world.sample_world(photos, args.world)
+    if args.world is not None:
         markdown = noise_world.table(world, real)
         (args.output / "world.md").write_text(markdown, encoding="utf-8")
         noise_world.draw(world, real, args.output / "world.jpg")

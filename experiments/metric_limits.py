@@ -20,7 +20,7 @@ level curves exactly. Two more rows are the real noise itself, for KS:
   not rounded, mean 0      and less each channel's mean: the light or the exposure changed a little
                            between the shots of the pair, which no reference tells
 
-Prints the means over images, 32 of a set at most, with 95 % intervals.
+Prints the means over images, 32 of a set at most, with 95 % intervals over photographs.
 """
 
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from scipy.ndimage import gaussian_filter, sobel
 from nt_jax import metrics, prng
 from nt_jax.broken import Broken
 from nt_jax.errors import ArgumentParser, run_command
+from nt_jax.eval import parse_seed
 from nt_jax.evaluation import report, statistics
 from nt_jax.evaluation.samples import read_images, samples_of_pairs, usable_pairs
 from nt_jax.paths import expand
@@ -108,7 +109,7 @@ def limits(rng: np.random.Generator, clean: np.ndarray, noisy: np.ndarray) -> di
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("pairs", nargs="+", type=expand, help="folders of clean and noisy images")
-    parser.add_argument("--seed", type=int, default=0, help="of the surrogates")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="of the surrogates")
     args = parser.parse_args()
     for folder in args.pairs:
         rng = np.random.default_rng(args.seed)
@@ -116,7 +117,9 @@ def main() -> None:
         for sample in samples_of_pairs(usable_pairs(folder, Broken(skip=False))):
             first.setdefault(sample.image, sample)
         rows = []
-        for sample in list(first.values())[:MOST_IMAGES]:
+        samples = list(first.values())[:MOST_IMAGES]
+        photographs = [sample.photograph or sample.image for sample in samples]
+        for sample in samples:
             images = read_images(sample, None)
             rows.append(limits(rng, images.clean, images.noisy))
         print(f"{folder}, images: {len(rows)}")
@@ -125,7 +128,8 @@ def main() -> None:
             for metric in Limit._fields:
                 values = [getattr(row[name], metric) for row in rows]
                 told = None not in values
-                cells.append(report.cell(statistics.mean(values) if told else None, 3))
+                mean = statistics.mean(values, photographs) if told else None
+                cells.append(report.cell(mean, 3))
             print(f"  {name:24} AKLD {cells[0]:20} KS {cells[1]}")
 
 

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from nt_jax import readings
 from nt_jax.data.catalogue import sources
+from nt_jax.errors import InputError
 from nt_jax.files import replacing
 from nt_jax.noise import camera
 
@@ -60,19 +61,38 @@ def describe(clean: jax.Array, noisy: jax.Array) -> jax.Array:
 
 
 def describe_pairs(folder: str) -> np.ndarray:
-    """Measures the numbers of all pairs of a folder that are large enough, [N, 8]."""
+    """Measures the numbers of all pairs of a folder that are large enough, [N, 8].
+
+    Raises:
+      InputError: there is none.
+    """
     rows = []
     for pair in sources.find_pairs(folder):
         clean, noisy = (sources.read_rgb(path) for path in (pair.clean, pair.noisy))
         if min(clean.shape[:2]) >= SIDE:
             clean, noisy = (_middle(image) for image in (clean, noisy))
             rows.append(np.asarray(describe(clean[None], noisy[None]))[0])
+    if not rows:
+        raise InputError(f"{folder}: no pair has {SIDE} pixels a side, as the noise world needs")
     return np.stack(rows)
 
 
 def sample_world(photos: list[str], count: int, seed: int = 0) -> np.ndarray:
-    """Measures the numbers of `count` samples on random patches of photographs, [count, 8]."""
+    """Measures the numbers of `count` samples on random patches of photographs, [count, 8].
+
+    Photographs that are smaller than a patch are left out.
+
+    Raises:
+      InputError: all are, or the samples are too few for a cloud.
+    """
+    if count <= _NEIGHBOUR:
+        raise InputError(f"--world={count}: needs {_NEIGHBOUR + 1} samples or more")
     images = [sources.read_rgb(path) for folder in photos for path in sources.find_photos(folder)]
+    images = [image for image in images if min(image.shape[:2]) >= SIDE]
+    if not images:
+        raise InputError(
+            f"{','.join(photos)}: no photograph has {SIDE} pixels a side, as the noise world needs"
+        )
     rng = np.random.default_rng(seed)
     options = camera.Options(processed=True)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from experiments import budget, gallery
@@ -21,7 +22,9 @@ from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.evaluation import generation
+from nt_jax.evaluation.report import check_output
 from nt_jax.evaluation.samples import Images, read_images, samples_of_pairs, usable_pairs
+from nt_jax.files import replacing
 
 TRUE = "true noise"
 SEED = 0
@@ -102,18 +105,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m experiments.peers_picture", description=__doc__)
     parser.add_argument("--model", required=True, help="bundled names or folders, comma-separated")
     parser.add_argument("--pairs", type=Path, help="folder of pairs")
-    parser.add_argument("--image", type=int, default=0, help="of --pairs, from 0")
+    parser.add_argument("--image", type=int, help="of --pairs, from 0")
     parser.add_argument("--output", required=True, type=Path, help="picture to write")
     args = parser.parse_args(argv)
+    if args.image is not None and not args.pairs:
+        raise InputError("--image is the number of a pair of --pairs, which is missing")
+    kind = args.output.suffix[1:].lower()
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if kind not in kinds:
+        raise InputError(f"--output={args.output}: name a picture with one of .{', .'.join(kinds)}")
+    check_output(args.output.parent, [])
     use_compilation_cache()
     models = budget.load_generators(args.model)
-    images = pair_of(args.pairs, args.image)
+    images = pair_of(args.pairs, args.image or 0)
     noisy = {TRUE: images.noisy}
     for name, title in budget.titles_of(models).items():
         generate = generation.of_model(models[name])
         noisy[title] = generation.as_file(generate(images, prng.key(SEED)))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    draw(images.clean, noisy).savefig(args.output, dpi=100)
+    figure = draw(images.clean, noisy)
+    with replacing(args.output) as temporary:
+        figure.savefig(temporary, dpi=100, format=kind)
     print(f"noise of {', '.join(noisy)}: {args.output}")
 
 

@@ -7,20 +7,22 @@ What a network takes for noise depends on how fine detail can be. `--factor` bel
 (Lanczos); above 1 it makes photographs as soft as cameras' own at full resolution (bicubic), of a
 window of each that gives `--side` pixels at most, at a place that the seed draws. `--every=K` keeps
 every K-th pixel of every K-th row: the aliased detail of photographs reduced without averaging.
-Results under 160 pixels a side are left out.
+Results under 160 pixels a side are left out. Writes into a folder that is new or empty, all or
+nothing.
 """
-
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from experiments.transplant_noise import new_folder
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, run_command
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
+from nt_jax.eval import parse_seed
 from nt_jax.files import progress
 from nt_jax.paths import expand
 
 _SMALLEST = 160
+_SIDE = 960
 
 
 def resized(photo: np.ndarray, factor: float, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -51,27 +53,31 @@ def main() -> None:
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--factor", type=float, help="of the size")
     how.add_argument("--every", type=int, help="keep every K-th pixel")
-    parser.add_argument("--side", type=int, default=960, help="of enlarged windows, pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of the windows' places")
+    parser.add_argument("--side", type=int, help=f"of enlarged windows, pixels; {_SIDE} by default")
+    parser.add_argument("--seed", type=parse_seed, help="of the windows' places")
     args = parser.parse_args()
-    if args.side < _SMALLEST:
+    side = _SIDE if args.side is None else args.side
+    if side < _SMALLEST:
         raise InputError(f"--side is {_SMALLEST} or more")
     if (args.factor is None and args.every < 1) or (args.every is None and not args.factor > 0):
         raise InputError("--factor is above 0 and --every 1 or more")
-    output: Path = args.output
-    output.mkdir(parents=True, exist_ok=True)
-    photos = sources.find_photos(args.photos)
-    rng, written = np.random.default_rng(args.seed), 0
-    for number, file in progress(photos, len(photos), "photo", "resize"):
-        photo = sources.read_rgb(file)
-        if args.factor is None:
-            result = subsampled(photo, args.every)
-        else:
-            result = resized(photo, args.factor, args.side, rng)
-        if min(result.shape[:2]) >= _SMALLEST:
-            Image.fromarray(np.ascontiguousarray(result)).save(output / f"{number:05}.png")
-            written += 1
-    print(f"wrote {written} of {len(photos)} photographs to {output}")
+    windows = args.factor is not None and args.factor > 1
+    if not windows and not (args.side is None and args.seed is None):
+        raise InputError("--side and --seed are of windows, for --factor above 1 alone")
+    rng, written = np.random.default_rng(args.seed or 0), 0
+    unwind_on_sigterm()
+    with new_folder(args.output, [expand(args.photos)]) as folder:
+        photos = sources.find_photos(args.photos)
+        for number, file in progress(photos, len(photos), "photo", "resize"):
+            photo = sources.read_rgb(file)
+            if args.factor is None:
+                result = subsampled(photo, args.every)
+            else:
+                result = resized(photo, args.factor, side, rng)
+            if min(result.shape[:2]) >= _SMALLEST:
+                Image.fromarray(np.ascontiguousarray(result)).save(folder / f"{number:05}.png")
+                written += 1
+    print(f"wrote {written} of {len(photos)} photographs to {args.output}")
 
 
 if __name__ == "__main__":

@@ -7,18 +7,23 @@ A network that learns from few pairs learns their scenes by heart. Of each pair,
 `--size` pixels: their noise, its mean and level by brightness and channel taken out and those of
 the new photograph's brightness put in, on a window of a photograph turned at random and brought
 near the pair's brightness and contrast. How sharp the photographs are matters: `resize_photos`.
-Writes OUTPUT/clean/NUMBER.png and OUTPUT/noisy/NUMBER.png; the same seed writes the same.
+Writes OUTPUT/clean/NUMBER.png and OUTPUT/noisy/NUMBER.png into a folder that is new or empty, all
+or nothing; the same seed writes the same.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, run_command
-from nt_jax.files import progress
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
+from nt_jax.eval import parse_seed
+from nt_jax.evaluation.report import check_output
+from nt_jax.files import progress, scratch_beside
 from nt_jax.paths import expand
 
 _BINS = 12
@@ -71,6 +76,29 @@ def _window(rng: np.random.Generator, size: int, *images: np.ndarray) -> list[np
     return [image[top : top + size, left : left + size] for image in images]
 
 
+@contextlib.contextmanager
+def new_folder(output: Path, inputs: Sequence[Path]) -> Iterator[Path]:
+    """Gives a folder to write to that becomes `output` at the end, unless something fails.
+
+    What two runs write into one folder would be one data set.
+
+    Raises:
+      InputError: `output` holds something, is a file or an input folder, or cannot be written.
+    """
+    check_output(output, inputs)
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"--output={output} is not empty; choose another or remove it")
+    place = output.resolve()  # which a link may lead to
+    try:
+        with scratch_beside(place) as scratch:
+            made = scratch / "made"  # with the rights of any new folder
+            made.mkdir()
+            yield made
+            os.replace(made, place)
+    except OSError as error:
+        raise InputError(f"--output={output}: {error.strerror or error}; choose another") from error
+
+
 def write(
     pairs: Sequence[sources.Pair],
     photos: Sequence[np.ndarray],
@@ -118,24 +146,27 @@ def main() -> None:
     Raises:
       InputError: a wrong flag or folder, or photographs that are too small.
     """
-    parser = ArgumentParser(description=__doc__)
+    parser = ArgumentParser(prog="python -m experiments.transplant_noise", description=__doc__)
     parser.add_argument("--pairs", required=True, help="folder of clean and noisy images")
     parser.add_argument("--photos", required=True, help="folders of photographs")
     parser.add_argument("--output", required=True, type=expand, help="folder to write")
     parser.add_argument("--each", type=int, default=6, help="new images of each pair")
     parser.add_argument("--size", type=int, default=256, help="their side, pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of all choices")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="of all choices")
     args = parser.parse_args()
     if min(args.each, args.size) < 1:
         raise InputError("--each and --size are 1 or more")
     folders = sources.parse_spec(args.photos)
     if any(weight is not None for _, weight in folders):
         raise InputError("--photos: weights mean nothing here; each photograph is as likely")
-    photos = [
-        sources.read_rgb(photo) for folder, _ in folders for photo in sources.find_photos(folder)
-    ]
-    pairs = sources.find_pairs(args.pairs)
-    written = write(pairs, photos, args.output, args.each, args.size, args.seed)
+    unwind_on_sigterm()
+    inputs = [expand(args.pairs), *(expand(name) for name, _ in folders)]
+    with new_folder(args.output, inputs) as folder:
+        photos = [
+            sources.read_rgb(photo) for name, _ in folders for photo in sources.find_photos(name)
+        ]
+        pairs = sources.find_pairs(args.pairs)
+        written = write(pairs, photos, folder, args.each, args.size, args.seed)
     print(f"wrote {written} pairs to {args.output}")
 
 

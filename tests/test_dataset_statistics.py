@@ -78,3 +78,27 @@ def test_the_noise_world_and_what_is_inside_it(tmp_path, capsys):
     rows = (output / "world.md").read_text().splitlines()[2:]
     assert [row.split(" | ")[1:] for row in rows] == [["1", "1 |"], ["1", "0 |"]]
     assert np.asarray(Image.open(output / "world.jpg")).std() > 10
+
+
+def test_a_world_that_cannot_be(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    for name, side in (("small", 96), ("large", 128)):
+        (tmp_path / name).mkdir()
+        for role in ("gt", "noisy"):
+            Image.fromarray(pixels[:side]).save(tmp_path / name / f"a_{role}.png")
+        (tmp_path / f"{name}_photos").mkdir()
+        Image.fromarray(pixels[:side]).save(tmp_path / f"{name}_photos/a.png")
+    small, large = (tmp_path / name for name in ("small", "large"))
+    small_photos, photos = (tmp_path / f"{name}_photos" for name in ("small", "large"))
+    (tmp_path / "file").touch()
+    for pairs, images, world, output, told in (
+        (large, photos, 5, "output", "needs 6 samples or more"),
+        (large, photos, -1, "output", "needs 6 samples or more"),
+        (large, small_photos, 6, "output", "no photograph has 128 pixels"),
+        (small, photos, 6, "output", "no pair has 128 pixels"),
+        (large, photos, 6, "file", "is a file"),
+    ):
+        flags = [f"--pairs={pairs}", f"--photos={images}", f"--world={world}"]
+        with pytest.raises(InputError, match=told):
+            dataset_statistics.main([*flags, f"--output={tmp_path / output}"])
+    assert not (tmp_path / "output").exists()

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from experiments.metric_limits import limits, main
+from nt_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,6 @@ def test_a_line_a_row_of_each_set(brighter_is_noisier, tmp_path, monkeypatch, ca
     assert lines[1].split()[:3] == ["second", "draw", "AKLD"]
     assert lines[1].split()[-2:] == ["KS", "–"]
     assert float(lines[1].split()[3]) == pytest.approx(0.043, abs=0.004)
+    monkeypatch.setattr("sys.argv", ["metric_limits.py", str(tmp_path), "--seed=-1"])
+    with pytest.raises(InputError, match="expected 0 to"):
+        main()

@@ -43,6 +43,18 @@ def test_a_row_for_the_true_noise_and_one_for_each_model(tmp_path):
         peers_picture.main([*flags, "--image=2"])
 
 
+def test_wrong_flags_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    for flag, told in (
+        (f"--output={tmp_path / 'p.xyz'}", "name a picture"),
+        (f"--output={tmp_path / 'p'}", "name a picture"),
+        (f"--output={tmp_path / 'file/p.png'}", "is a file"),
+        ("--image=1", "--pairs"),
+    ):
+        with pytest.raises(InputError, match=told):
+            peers_picture.main(["--model=nowhere", f"--output={tmp_path / 'p.png'}", flag])
+
+
 def test_without_pairs_it_is_a_photograph_with_camera_noise(monkeypatch):
     monkeypatch.setattr(gallery, "add_noise", lambda noise, photos, seed: [photos[0] // 2])
     images = peers_picture.pair_of(None, 0)

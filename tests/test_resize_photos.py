@@ -1,5 +1,7 @@
 """Photographs of other sharpness."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,12 +20,14 @@ def resize(tmp_path, monkeypatch):
         pixels = rng.integers(0, 256, shape, dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
 
+    numbers = itertools.count()
+
     def run(*flags: str) -> list[np.ndarray]:
-        output = tmp_path / "-".join(flags)
+        output = tmp_path / f"{next(numbers)}"
         folders = [f"--photos={tmp_path / 'photos'}", f"--output={output}"]
         monkeypatch.setattr("sys.argv", ["resize_photos", *folders, *flags])
         main()
-        return [sources.read_rgb(photo) for photo in sources.find_photos(output)]
+        return [sources.read_rgb(file) for file in sorted(output.glob("*.png"))]
 
     return run
 
@@ -59,3 +63,32 @@ def test_bad_numbers(resize, flag):
 def test_a_side_too_small(resize):
     with pytest.raises(InputError, match="--side is 160 or more"):
         resize("--factor=2", "--side=100")
+
+
+def test_a_seed_that_is_none(resize):
+    with pytest.raises(InputError, match="expected 0 to"):
+        resize("--factor=2", "--seed=-1")
+
+
+@pytest.mark.parametrize("flag", ["--side=400", "--seed=1"])
+@pytest.mark.parametrize("how", ["--every=2", "--factor=0.5"])
+def test_flags_of_windows_where_there_are_none(resize, how, flag):
+    with pytest.raises(InputError, match="for --factor above 1 alone"):
+        resize(how, flag)
+
+
+def test_the_folder_is_new_and_whole(resize, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, told in (("file", "is a file"), ("photos", "is an input folder")):
+        with pytest.raises(InputError, match=told):
+            resize("--every=1", f"--output={tmp_path / name}")
+    resize("--every=1", f"--output={tmp_path / 'empty'}")
+    assert len(list((tmp_path / "empty").iterdir())) == 2
+    with pytest.raises(InputError, match="is not empty"):
+        resize("--every=2", f"--output={tmp_path / 'empty'}")
+    (tmp_path / "photos/b.png").write_bytes((tmp_path / "photos/b.png").read_bytes()[:-200])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"b\.png"):
+        resize("--every=1", f"--output={tmp_path / 'new'}")
+    assert sorted(tmp_path.iterdir()) == before

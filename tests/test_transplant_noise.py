@@ -6,7 +6,7 @@ from PIL import Image
 
 from experiments.transplant_noise import main, transplant
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import InputError
+from nt_jax.errors import InputError, run_command
 
 
 def test_the_new_noise_has_the_level_of_the_new_brightness():
@@ -37,7 +37,37 @@ def test_the_command_writes_pairs_that_training_reads(tmp_path, monkeypatch, cap
         clean, noisy = (sources.read_rgb(file).astype(float) for file in (pair.clean, pair.noisy))
         assert clean.shape == (32, 32, 3)
         assert (noisy - clean).std() == pytest.approx(20, rel=0.1)
+    with pytest.raises(InputError, match="is not empty"):  # two runs would be one data set
+        main()
     weighted = f"--photos={tmp_path}/photos=2"
     monkeypatch.setattr("sys.argv", ["transplant_noise.py", *flags, weighted])
     with pytest.raises(InputError, match="weights mean nothing here"):
         main()
+
+
+def test_a_wrong_run_leaves_nothing(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(1)
+    for name in ("pairs/clean/a", "pairs/noisy/a", "pairs/clean/b", "pairs/noisy/b", "photos/a"):
+        file = tmp_path / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (80, 90, 3), np.uint8)).save(file)
+    damaged = tmp_path / "pairs/noisy/b.png"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+
+    def line(*flags):
+        """The one line that the command ends with, exit code 2, without output."""
+        folders = [f"--{name}={tmp_path / name}" for name in ("pairs", "photos", "output")]
+        monkeypatch.setattr("sys.argv", ["transplant_noise.py", *folders, "--size=32", *flags])
+        with pytest.raises(SystemExit) as exit_:
+            run_command(main)
+        assert exit_.value.code == 2
+        assert sorted(tmp_path.rglob("*")) == before
+        (text,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error")]
+        return text
+
+    assert "b.png" in line()
+    assert "expected 0 to" in line("--seed=-1")
+    assert "is a file" in line(f"--output={tmp_path / 'file'}")
+    assert "is an input folder" in line(f"--output={tmp_path / 'pairs'}")
