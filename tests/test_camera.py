@@ -11,6 +11,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from experiments import camera_noise
 from nt_jax import metrics
 from nt_jax.errors import InputError
 from nt_jax.evaluation import heldout
@@ -326,3 +327,16 @@ def test_held_out_patches_of_camera_noise_go_from_weak_to_strong():
         levels = (noisy - clean).std((1, 2, 3))
         assert np.all(np.diff(levels) > 0)
         assert levels[-1] > 4 * levels[0]
+
+
+def test_the_comparison_checks_its_flags_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "pairs").mkdir()
+    for output, seed, told in (
+        ("out", "-1", "expected 0 to"),
+        ("file", "0", "is a file"),
+        ("pairs", "0", "is an input folder"),
+    ):
+        flags = [f"--pairs={tmp_path / 'pairs'}", f"--output={tmp_path / output}"]
+        with pytest.raises(InputError, match=told):
+            camera_noise.main([*flags, f"--seed={seed}"])
