@@ -18,6 +18,12 @@ import argparse
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
 from nt_jax.paths import expand
 
+# Flags of synthetic noise: the default, the part of the noise that it is of, and its scale.
+_LEVELS = {
+    "sigma": ("25", "gaussian", "0 to 255 scale"),
+    "lam": ("30", "poisson", "photons at white"),
+}
+
 
 def parse_seed(text: str) -> int:
     """Reads a flag's seed: an argument parser's type, which makes one line of a wrong one."""
@@ -38,8 +44,9 @@ def _parser() -> ArgumentParser:
     denoising = commands.add_parser("denoising", help="PSNR and SSIM")
     denoising.add_argument("--denoiser", default="small-denoiser", help="bundled name or folder")
     denoising.add_argument("--noise", help="gaussian, poisson or poisson_gaussian, on --clean")
-    denoising.add_argument("--sigma", default="25", help="NUMBER or LOW:HIGH, 0 to 255 scale")
-    denoising.add_argument("--lam", default="30", help="photons at white, NUMBER or LOW:HIGH")
+    for name, (default, _, scale) in _LEVELS.items():
+        about = f"{scale}, NUMBER or LOW:HIGH; {default} by default"
+        denoising.add_argument(f"--{name}", help=about)
     embedding = commands.add_parser("embedding", help="retrieval, noise level, PCA and t-SNE")
     noise = commands.add_parser("noise", help="what a model reads off photos, next to the truth")
     noise.add_argument("--images", type=expand, help="folder of noisy photos")
@@ -52,7 +59,8 @@ def _parser() -> ArgumentParser:
         command.set_defaults(run=run)
         command.add_argument("--pairs", type=expand, help="folder of clean/noisy pairs")
         command.add_argument("--output", required=True, type=expand, help="folder for the results")
-        command.add_argument("--seed", default=0, type=parse_seed, help="of everything random")
+        if command is not noise:  # where nothing is random
+            command.add_argument("--seed", default=0, type=parse_seed, help="of all that is random")
         command.add_argument("--skip_broken", action="store_true", help="pass over unusable images")
     return parser
 
@@ -90,10 +98,16 @@ def _denoising(args: argparse.Namespace) -> str:
     from nt_jax.evaluation import denoising
 
     shared = (args.output, args.seed, args.skip_broken)
+    levels = {}
+    for name, (default, part, _) in _LEVELS.items():
+        given = getattr(args, name)
+        if given is not None and part not in (args.noise or "").split("_"):
+            raise InputError(f"--{name}={given} is of {part} noise; give --noise={part}")
+        levels[name] = default if given is None else given
     if args.pairs and not (args.clean or args.noise):
         return denoising.run(args.denoiser, args.pairs, None, *shared)
     if args.clean and args.noise and not args.pairs:
-        noise = denoising.make_noise(args.noise, args.sigma, args.lam)
+        noise = denoising.make_noise(args.noise, **levels)
         return denoising.run(args.denoiser, args.clean, noise, *shared)
     raise InputError("give --pairs, or --clean and --noise=gaussian|poisson|poisson_gaussian")
 
@@ -111,8 +125,9 @@ def _noise(args: argparse.Namespace) -> str:
 
     if not args.model or bool(args.images) == bool(args.pairs):
         raise InputError("give --model, and --images or --pairs")
-    shared = (args.output, args.seed, args.skip_broken)
-    return noise.run(args.model, args.images, args.pairs, *shared)
+    return noise.run(
+        args.model, args.images, args.pairs, args.output, seed=0, skip_broken=args.skip_broken
+    )
 
 
 if __name__ == "__main__":

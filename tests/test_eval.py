@@ -352,6 +352,12 @@ BAD_FLAGS = {
         *["denoising", "--denoiser=d", "--clean=c", "--noise=poisson", "--output=OUT"],
         "--lam=0",
     ],
+    "a level of real noise": ["denoising", "--pairs=p", "--sigma=5", "--output=OUT"],
+    "a level of other noise": [
+        *["denoising", "--denoiser=d", "--clean=c", "--noise=gaussian", "--output=OUT"],
+        "--lam=30",
+    ],
+    "a seed of nothing": ["noise", "--model=m", "--images=p", "--seed=0", "--output=OUT"],
     "no model": ["embedding", "--pairs=p", "--output=OUT"],
 }
 
@@ -373,6 +379,15 @@ def fails(arguments, tmp_path, capsys):
 @pytest.mark.parametrize("arguments", BAD_FLAGS.values(), ids=BAD_FLAGS)
 def test_wrong_flags(arguments, tmp_path, capsys):
     fails(arguments, tmp_path, capsys)
+
+
+def test_flags_that_would_do_nothing_are_named(tmp_path, capsys):
+    for name, told in (
+        ("a level of real noise", "--sigma=5 is of gaussian noise"),
+        ("a level of other noise", "--lam=30 is of poisson noise"),
+        ("a seed of nothing", "unrecognized arguments: --seed=0"),
+    ):
+        assert told in fails(BAD_FLAGS[name], tmp_path, capsys)
 
 
 def test_wrong_model(pairs, denoiser, tmp_path, capsys):
