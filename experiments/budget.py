@@ -65,6 +65,10 @@ BUDGETS = {
 }
 
 
+# Flags that change a budget.
+CHANGES = {"steps": "of a training", "images": "scored of a set", "trials": "of random levels"}
+
+
 class Options(NamedTuple):
     """Options of a table.
 
@@ -85,8 +89,8 @@ class Options(NamedTuple):
     runs: Path
 
 
-def make_parser(module: str, doc: str) -> ArgumentParser:
-    """Makes a parser with the flags that all tables have."""
+def make_parser(module: str, doc: str, changes: Sequence[str] = tuple(CHANGES)) -> ArgumentParser:
+    """Makes a parser with the flags that all tables have, and those of `CHANGES` that apply."""
     parser = ArgumentParser(
         prog=f"python -m experiments.{module}",
         description=doc,
@@ -96,9 +100,8 @@ def make_parser(module: str, doc: str) -> ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder of the table")
     parser.add_argument("--runs", type=Path, help="folder of the trainings; by default in output")
     parser.add_argument("--seeds", default="0", help="comma-separated, a training each")
-    parser.add_argument("--steps", type=int, help="of a training, instead of the budget's")
-    parser.add_argument("--images", type=int, help="scored of a set, instead of the budget's")
-    parser.add_argument("--trials", type=int, help="of random levels, instead of the budget's")
+    for name in changes:
+        parser.add_argument(f"--{name}", type=int, help=f"{CHANGES[name]}, instead of the budget's")
     return parser
 
 
@@ -115,15 +118,15 @@ def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Opti
     if len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise InputError(f"--seeds={args.seeds}: each once, from 0 to 2**32 - 1")
     budget = BUDGETS[args.budget]
-    for name in ("steps", "images", "trials"):
-        value = getattr(args, name)
+    changes = {name: getattr(args, name, None) for name in CHANGES}
+    for name, value in changes.items():
         if value is not None and value < 1:
             raise InputError(f"--{name}={value}: needs 1 or more")
         if value is not None and name != "steps":
             budget = budget._replace(**{name: value})
     report.check_output(args.output, inputs)
     runs = args.runs or args.output / "runs"
-    return Options(args.budget, budget, seeds, args.steps, args.output, runs)
+    return Options(args.budget, budget, seeds, changes["steps"], args.output, runs)
 
 
 def split(folders: str) -> list[Path]:
@@ -451,8 +454,14 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     return {"mean": estimate.value, "interval": estimate.interval}
 
 
-def describe(options: Options, config: ConfigDict | None = None) -> str:
-    """Writes the line below a table that says what was spent on it."""
+def describe(options: Options, config: ConfigDict | None = None, scored: bool = True) -> str:
+    """Writes the line below a table that says what was spent on it.
+
+    Args:
+      options: of the table.
+      config: of its trainings.
+      scored: whether it is of the budget's images of a set; curves are of what trainings evaluate.
+    """
     budget = options.budget
     devices = jax.devices()
     parts = [
@@ -465,7 +474,7 @@ def describe(options: Options, config: ConfigDict | None = None) -> str:
             f"each network: width {model.width}, blocks {model.blocks}, {training.steps} steps of "
             f"{training.batch_size} patches of {config.data.patch_size} pixels a side"
         )
-    if budget.images:
+    if budget.images and scored:
         parts.append(f"at most {budget.images} images of a set")
     return f"{'; '.join(parts)}. {report.PROTOCOL}"
 

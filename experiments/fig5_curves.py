@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
       DivergedError: a training became non-finite.
       PreemptedError: a signal stopped it; the same command goes on.
     """
-    args, options, study = begin("fig5_curves", __doc__, argv)
+    args, options, study = begin("fig5_curves", __doc__, argv, ["steps"])
     found = curves(study)
     rows = []
     for name, (steps, values) in found.items():
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         ),
     }
     notes = [
-        budget.describe(options, study.config),
+        budget.describe(options, study.config, scored=False),
         f"Trained on {args.pairs}, generator {args.model}; "
         f"{study.config.eval.patches} patches of {study.config.eval.patch_size} pixels a side of "
         f"{args.val}.",

@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, folder or image.
       PreemptedError: a signal stopped it; the same command goes on.
     """
-    parser = budget.make_parser("fig7_ablation", __doc__)
+    parser = budget.make_parser("fig7_ablation", __doc__, ["steps"])
     parser.add_argument("--photos", default="skimage", help="photographs to train on")
     parser.add_argument("--pairs", default="", help="pairs to train on")
     parser.add_argument("--val_photos", default="skimage-heldout", help="held-out photographs")
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     runs = {name: [train(name, options, seed, fields) for seed in options.seeds] for name in RUNS}
     notes = [
-        budget.describe(options)
+        budget.describe(options, scored=False)
         + f" `configs/noisetransfer.py:{options.budget.generator}`, "
         + f"{runs['full'][0]['steps']} steps a run.",
         f"Trained on photographs {args.photos or 'none'} and pairs {args.pairs or 'none'}; held "

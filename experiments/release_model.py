@@ -183,7 +183,11 @@ def _held_out(metrics: Path, step: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command."""
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, run or model.
+    """
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", type=Path, help="training run")
     parser.add_argument("--model", help="with --reader: bundled name, workdir or model folder")
@@ -197,6 +201,8 @@ def main() -> None:
     terms = dict(given.split("=", 1) for given in args.terms)
     if (args.workdir is None) == (args.model is None) or bool(args.model) != bool(args.reader):
         raise InputError("give --workdir, or --model and --reader")
+    if terms and args.reader:
+        raise InputError("--terms are of a run's own data; --reader keeps those of --model")
     run = args.workdir or Path(args.reader)
     if args.workdir or args.networks:
         _trained(run)

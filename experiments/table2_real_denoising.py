@@ -194,9 +194,11 @@ def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str
     return report.markdown_table(header, rows)
 
 
-def begin(module: str, doc: str, argv: list[str] | None) -> tuple[Namespace, budget.Options, Study]:
+def begin(
+    module: str, doc: str, argv: list[str] | None, changes: Sequence[str]
+) -> tuple[Namespace, budget.Options, Study]:
     """Starts this table and figure 5: reads flags, trains all denoisers."""
-    parser = budget.make_parser(module, doc)
+    parser = budget.make_parser(module, doc, changes)
     add_arguments(parser)
     args = parser.parse_args(argv)
     unwind_on_sigterm()
@@ -216,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
       DivergedError: a training became non-finite.
       PreemptedError: a signal stopped it; the same command goes on.
     """
-    args, options, study = begin("table2_real_denoising", __doc__, argv)
+    args, options, study = begin("table2_real_denoising", __doc__, argv, ["steps", "images"])
     scores = score_all(study, args.val, options)
     tables = {place: table(study.titles, rows) for place, rows in scores.items()}
     tables["Published (the paper's table 2), PSNR / SSIM"] = report.markdown_table(

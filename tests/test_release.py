@@ -9,7 +9,7 @@ from skimage import data
 
 import nt_jax
 from configs.noisetransfer import get_config
-from experiments.release_model import release, release_networks
+from experiments.release_model import main, release, release_networks
 from nt_jax.checkpointing import Checkpointer, load_state
 from nt_jax.errors import InputError
 from nt_jax.families.noisetransfer.state import init_state
@@ -63,6 +63,14 @@ def test_a_released_model_tells_its_recipe_and_figures(workdir, tmp_path):
     assert metadata["step"] == 7
     assert metadata["held_out"] == {"step": 5, "eval/akld": 0.5}
     assert set(nt_jax.load(tmp_path / "model").params) == {"generator", "key_encoder"}
+
+
+def test_terms_are_of_a_run(tmp_path, monkeypatch):
+    flags = ["--model=small", "--reader=small", f"--output={tmp_path / 'model'}", "--terms=a=CC0"]
+    monkeypatch.setattr("sys.argv", ["release_model", *flags])
+    with pytest.raises(InputError, match="--terms"):
+        main()
+    assert not (tmp_path / "model").exists()
 
 
 def test_released_networks_are_those_of_the_run_in_16_bits(workdir, tmp_path):

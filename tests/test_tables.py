@@ -214,6 +214,8 @@ def test_fig5_uses_the_tables_runs(table2, tmp_path):
     curve = results_of(tmp_path / "fig5")["curves"]["real"]
     assert list(curve) == ["3", "6"]
     assert (tmp_path / "fig5/curves.png").is_file()
+    assert "images of a set" in (output / "results.md").read_text()
+    assert "images of a set" not in (tmp_path / "fig5/results.md").read_text()
 
 
 def test_made_pairs_are_the_methods(table2, pairs):
@@ -421,6 +423,21 @@ def test_wrong_options(tmp_path, pairs):
             table2_real_denoising.main([*common, *flags])
     with pytest.raises(InputError, match="--model"):
         table1_generation.main([f"--pairs={pairs}", f"--output={tmp_path / 'out'}"])
+
+
+def test_flags_that_would_do_nothing(pairs, tmp_path):
+    common = [f"--pairs={pairs}", f"--val={pairs}", f"--output={tmp_path / 'out'}"]
+    ignored = {
+        table1_generation: ("steps", "trials"),
+        table2_real_denoising: ("trials",),
+        fig5_curves: ("images", "trials"),
+        fig7_ablation: ("images", "trials"),
+    }
+    for table, names in ignored.items():
+        flags = common[::2] if table is table1_generation else common
+        for name in names:
+            with untrained(), pytest.raises(InputError, match=f"unrecognized.*--{name}"):
+                table.main([*flags, f"--{name}=1"])
 
 
 def test_fewer_steps_keep_the_schedule():
