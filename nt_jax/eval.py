@@ -125,9 +125,7 @@ def _noise(args: argparse.Namespace) -> str:
 
     if not args.model or bool(args.images) == bool(args.pairs):
         raise InputError("give --model, and --images or --pairs")
-    return noise.run(
-        args.model, args.images, args.pairs, args.output, seed=0, skip_broken=args.skip_broken
-    )
+    return noise.run(args.model, args.images, args.pairs, args.output, args.skip_broken)
 
 
 if __name__ == "__main__":

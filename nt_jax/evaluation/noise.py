@@ -89,7 +89,6 @@ def run(
     images: Path | None,
     pairs: Path | None,
     output: Path,
-    seed: int,
     skip_broken: bool,
 ) -> str:
     """Runs `eval noise` on photos or on pairs, one of the two; returns the table.
@@ -125,7 +124,7 @@ def run(
         found.append(Read(name, crop_of, model.read_noise(noisy), estimated, true))
     if not found:
         raise InputError("no usable image is left")
-    asked = {"model": model_name, "pairs" if pairs else "images": str(folder), "seed": seed}
+    asked = {"model": model_name, "pairs" if pairs else "images": str(folder)}
     return _write(found, output, asked, broken)
 
 
