@@ -59,8 +59,8 @@ def folder(tmp_path_factory):
     exif[MAKER] = "camera"
     clean = data.chelsea()[:64, :72].astype(np.uint16) * 257
     write_photo(root / "clean photo.png", Photo(clean, exif=exif.tobytes()))
-    (root / "broken.png").write_bytes((root / "noisy.png").read_bytes()[:4000])
     Image.fromarray(data.astronaut()[:256, :256]).save(root / "large.png")
+    (root / "broken.png").write_bytes((root / "large.png").read_bytes()[:4000])
     save_tiny(root / "model", reader=True)
     save_tiny_denoiser(root / "denoiser")
     return root
@@ -225,10 +225,25 @@ def test_adapt_says_what_the_command_says(users, folder):
     assert session.public(str(caught.value)).startswith("broken.png cannot be decoded")
 
 
+def test_what_the_user_cancels_is_told_from_what_the_system_kills(users, folder):
+    session = users.of("a")
+    adapt = Adapt(str(folder / "model"), str(folder / "denoiser"))
+    list(take_photos(session, "photos", [_sent(folder / "large.png")]))
+    shown = adapt(session, _Progress(), 1)
+    next(shown)
+    session.cancel()
+    assert "cancelled" in list(shown)[-1]
+    shown = adapt(session, _Progress(), 1)
+    next(shown)
+    session.adaptation.kill()
+    with pytest.raises(nt_jax.InputError, match="was killed, as happens where memory runs out"):
+        list(shown)
+
+
 def test_adapt_takes_true_pairs(users, folder, tmp_path):
     session = users.of("a")
     adapt = Adapt(str(folder / "model"), str(folder / "denoiser"))
-    list(take_photos(session, "photos", [_sent(folder / "noisy.png")]))
+    list(take_photos(session, "photos", [_sent(folder / "large.png")]))
     alone = Path(shutil.copy(folder / "noisy.png", tmp_path / "x_gt.png"))
     list(take_photos(session, "pairs", [alone]))
     with pytest.raises(nt_jax.InputError) as caught:

@@ -78,9 +78,14 @@ class Adapt:
                 f'<progress value="{done:.3f}"></progress>', _said(session, folder)
             )
             time.sleep(_LOOK_EVERY_S)
-        if process.returncode == -signal.SIGKILL:
+        if process is session.cancelled:
             yield pictures.block(pictures.lines(["cancelled"]), _said(session, folder))
             return
+        if process.returncode == -signal.SIGKILL:
+            raise InputError(
+                "the adaptation was killed, as happens where memory runs out; drop fewer or smaller"
+                " photos"
+            )
         if process.returncode:
             errors = (folder / _ERRORS).read_text(errors="replace")
             if process.returncode == EXIT_INPUT:
@@ -126,12 +131,6 @@ class Adapt:
                 stdout=said,
                 stderr=errors,
             )
-
-
-def cancel(session: Session) -> None:
-    """Ends the session's adaptation, if one is running."""
-    if session.adaptation and session.adaptation.poll() is None:
-        session.adaptation.kill()
 
 
 def _said(session: Session, folder: Path) -> str:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from nt_jax.errors import InputError
 from nt_jax.webpage import pictures
-from nt_jax.webpage.adapt import Adapt, cancel
+from nt_jax.webpage.adapt import Adapt
 from nt_jax.webpage.denoise import Denoise, take_denoiser
 from nt_jax.webpage.sessions import Session, Sessions
 from nt_jax.webpage.transfer import Transfer
@@ -96,7 +96,7 @@ def _adapt_tab(sessions: Sessions, uploads: Uploads, adapt: Adapt) -> Any:
     result = gr.HTML(elem_id="adapted")
 
     def stopped(request: gr.Request) -> None:
-        cancel(sessions.of(_name(request)))
+        sessions.of(_name(request)).cancel()
 
     _quietly(stop.click, stopped, None, None, queue=False)
     return _quietly(start.click, _answer(sessions, adapt), minutes, result)

@@ -26,6 +26,7 @@ class Session:
       token: what download links name the session by; nobody else can guess it.
       denoisers: the user's own, by name: their folders.
       adaptation: the process that adapts a denoiser, the newest; None before the first.
+      cancelled: the newest of these that was ended on the user's behalf.
       arrived: the uploads that it was given, where they arrived.
     """
 
@@ -35,6 +36,7 @@ class Session:
         self.token = secrets.token_urlsafe(16)
         self.denoisers: dict[str, Path] = {}
         self.adaptation: subprocess.Popen | None = None
+        self.cancelled: subprocess.Popen | None = None
         self.arrived: set[Path] = set()
         self._files: dict[str, list[Path]] = {}
         self._results: dict[str, Path] = {}
@@ -108,11 +110,16 @@ class Session:
             text = text.replace(str(path.relative_to(self.folder)), path.name)
         return _ABSOLUTE.sub("", " ".join(text.split()))
 
-    def end(self) -> None:
-        """Stops what runs and removes the files."""
-        if self.adaptation:
+    def cancel(self) -> None:
+        """Ends the adaptation, if one is running."""
+        if self.adaptation and self.adaptation.poll() is None:
+            self.cancelled = self.adaptation
             self.adaptation.kill()
             self.adaptation.wait()
+
+    def end(self) -> None:
+        """Stops what runs and removes the files."""
+        self.cancel()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
