@@ -1,5 +1,6 @@
 """Training of a denoiser on pairs made for one camera, from a denoiser for all."""
 
+import json
 import math
 import time
 from pathlib import Path
@@ -10,7 +11,9 @@ from ml_collections import ConfigDict
 from nt_jax.adaptation.inputs import SIDE
 from nt_jax.adaptation.pairs import HELD_OUT, TRAIN
 from nt_jax.configs.denoiser import get_config
+from nt_jax.files import replacing
 from nt_jax.inference.denoiser import Denoiser
+from nt_jax.paths import is_file
 from nt_jax.training.logs import read_metrics
 from nt_jax.training.loop import train_and_evaluate
 
@@ -18,6 +21,7 @@ _EVERY = 50  # steps between evaluations, at most
 # Evaluations without a gain of so much, in dB, after which training ends.
 _PATIENCE, _GAIN = 4, 0.01
 _PSNR = "eval/psnr"
+_OUTCOME = "outcome.json"
 
 
 class Outcome(NamedTuple):
@@ -69,7 +73,8 @@ def recipe(denoiser: str, start: Denoiser, pairs: Path, true_pairs: str, steps: 
 def finetune(config: Any, workdir: Path, deadline: float) -> Outcome:
     """Trains until the steps are done, the time is over, or the held-out patches gain no more.
 
-    Resumes from the workdir's newest checkpoint.
+    Resumes from the workdir's newest checkpoint. Where training has ended before, whichever of the
+    three it was, nothing is trained.
 
     Args:
       config: from `recipe`.
@@ -88,9 +93,15 @@ def finetune(config: Any, workdir: Path, deadline: float) -> Outcome:
                 best, without_gain = (score, 0) if gains else (best, without_gain + 1)
         return without_gain >= _PATIENCE
 
+    record = workdir / _OUTCOME
+    if is_file(record):
+        return Outcome(**json.loads(record.read_text()))
     summary = train_and_evaluate(config, workdir, enough)
     start, end = summary["start"], summary["end"]
-    return Outcome(start[_PSNR], end[_PSNR], start["eval/noisy_psnr"], summary["steps"])
+    outcome = Outcome(start[_PSNR], end[_PSNR], start["eval/noisy_psnr"], summary["steps"])
+    with replacing(record) as temporary:
+        temporary.write_text(json.dumps(outcome._asdict(), indent=2) + "\n")
+    return outcome
 
 
 def _scores(workdir: Path) -> list[tuple[int, float]]:
