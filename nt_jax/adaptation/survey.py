@@ -49,6 +49,7 @@ def survey(model: Model, path: Path) -> PhotoNoise:
 def describe(found: Sequence[PhotoNoise]) -> list[str]:
     """Lines that say what was found, by ISO where the files tell it, and what to beware of."""
     lines = []
+    everywhere = [photo.level for photo in found]
     for iso in sorted({photo.iso for photo in found}, key=lambda iso: iso or 0):
         group = [photo for photo in found if photo.iso == iso]
         readings = [photo.noise.reading for photo in group if photo.noise.reading]
@@ -62,11 +63,11 @@ def describe(found: Sequence[PhotoNoise]) -> list[str]:
             f" {float(np.median(levels)):.1f} of 255{spread}, {_coarse(lag)} (correlation with the"
             f" next pixel {lag:.2f}), {_coloured(colour)}"
         )
-        if iso is None and levels[-1] > _SPREAD * levels[0]:
-            lines.append(
-                "warning: these photos' noise differs much in level: with photos of one ISO alone"
-                " the denoiser gets better at it"
-            )
+    if max(everywhere) > _SPREAD * min(everywhere):
+        lines.append(
+            "warning: these photos' noise differs much in level: with photos of one ISO alone the"
+            " denoiser gets better at it"
+        )
     strange = [photo.path.name for photo in found if photo.noise.out_of_bounds]
     if strange:
         lines.append(
