@@ -12,6 +12,7 @@ resumes.
 """
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,10 +22,11 @@ from nt_jax.adaptation.inputs import SIDE, check_places, check_sizes, find_noisy
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
 from nt_jax.files import replacing
+from nt_jax.images import WRITABLE
 from nt_jax.paths import exists, expand, is_file, is_folder
 
-_ASKED, _PAIRS, _RUN, _REPORT = "adapt.json", "pairs", "run", "report.html"
-_BESIDE = (_ASKED, _PAIRS, _RUN, _REPORT, "report.png")
+_ASKED, _START, _PAIRS, _RUN, _REPORT = "adapt.json", "start", "pairs", "run", "report.html"
+_BESIDE = (_ASKED, _START, _PAIRS, _RUN, _REPORT, "report.png")
 # For each minute asked for: what two CPU cores do, a fifth of the time for the pairs.
 _PAIRS_A_MINUTE, _STEPS_A_MINUTE = 8, 50
 _FEWEST_PAIRS, _FEWEST_STEPS = 16, 20
@@ -83,6 +85,16 @@ def _note(output: Path, asked: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(asked, indent=2) + "\n")
 
 
+def use_of(output: Path, noisy: Path) -> str:
+    """Writes the command that denoises the noisy photos, or the one, for a shell."""
+    name = f"{output.resolve().name}-denoised"
+    if not is_folder(noisy):  # a file; raw files are not written
+        name += noisy.suffix if noisy.suffix.lower() in WRITABLE else ".tif"
+    flags = {"denoiser": output, "input": noisy, "output": name}
+    given = [f"--{flag}={value}" for flag, value in flags.items()]
+    return shlex.join(["python", "-m", "nt_jax.denoise", *given])
+
+
 @quiet_decoders()
 def main(argv: list[str] | None = None) -> None:
     """Runs the command.
@@ -119,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(
             f"{error.name} is missing: pip install 'nt_jax[train]', as for any training"
         ) from error
-    from nt_jax.adaptation.pairs import HELD_OUT, make_pairs
+    from nt_jax.adaptation.pairs import make_pairs
     from nt_jax.adaptation.report import write_report
     from nt_jax.adaptation.survey import describe, survey
     from nt_jax.checkpointing import save_model
@@ -131,12 +143,14 @@ def main(argv: list[str] | None = None) -> None:
 
     use_compilation_cache()
     check_devices()
-    model, start = load_noisetransfer(args.model), load_denoiser(args.denoiser)
+    kept, folder, run = (args.output / name for name in (_START, _PAIRS, _RUN))
+    # A run that --denoiser names may have gone on since the first start.
+    model = load_noisetransfer(args.model)
+    start = load_denoiser(kept if is_folder(kept) else args.denoiser)
     if not model.can_read:
         raise InputError(f"--model={args.model} cannot read noise off a photo; choose another")
-    folder, run = args.output / _PAIRS, args.output / _RUN
     true_pairs = str(args.pairs) if args.pairs else ""
-    config = finetune.recipe(args.denoiser, start, folder, true_pairs, steps_for(args.minutes))
+    config = finetune.recipe(str(kept), start, folder, true_pairs, steps_for(args.minutes))
     config.seed = args.seed
     check_sizes(true, config.data.patch_size)
     # Before anything is written: a photo may be broken.
@@ -144,6 +158,9 @@ def main(argv: list[str] | None = None) -> None:
     lines = describe(found)
     print(*lines, sep="\n", flush=True)
     _note(args.output, asked)
+    if not is_folder(kept):
+        # Training would go on from a run's weights, not from their average, which was loaded.
+        save_model(kept, dict(start.metadata), {"denoiser": start.params})
 
     count = max(_FEWEST_PAIRS, round(_PAIRS_A_MINUTE * args.minutes))
     made = make_pairs(model, start, found, clean, folder, count, args.seed)
@@ -161,23 +178,18 @@ def main(argv: list[str] | None = None) -> None:
     if gained <= 0:
         said.append("training gained nothing, so this is the denoiser it began with")
         metadata, variables = dict(start.metadata), {"denoiser": start.params}
-    adapted = {"photos": len(found), "held_out_psnr": outcome._asdict()}
+    # What this denoiser owes to the data and terms of the one before.
+    owed = ("recipe", "terms", "adapted")
+    base = {name: start.metadata[name] for name in owed if name in start.metadata}
+    adapted = {
+        "photos": len(found),
+        "held_out_psnr": outcome._asdict(),
+        "base": {"name": args.denoiser} | base,
+    }
     save_model(args.output, metadata | {"adapted": adapted}, variables, beside=_BESIDE)
-    command = f"python -m nt_jax.denoise --denoiser={args.output} --input={args.noisy}"
-    command += f" --output={args.output.name}-denoised"
-    write_report(
-        args.output / _REPORT,
-        found,
-        lines,
-        said,
-        start,
-        load_denoiser(args.output),
-        [
-            (path.parents[1] / "gt" / path.name, path)
-            for path in sorted((folder / HELD_OUT / "noisy").iterdir())
-        ],
-        command,
-    )
+    command = use_of(args.output, args.noisy)
+    after = load_denoiser(args.output)
+    write_report(args.output / _REPORT, found, lines, said, model, start, after, command)
     _note(args.output, asked | {"done": True})
     print(*said, f"report: {args.output / _REPORT}", f"to use it: {command}", sep="\n")
     sys.stdout.flush()

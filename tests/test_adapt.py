@@ -1,38 +1,67 @@
 """`python -m nt_jax.adapt` with a tiny model and a tiny denoiser: files, resuming, wrong input."""
 
+import html
 import json
+import os
+import re
+import shlex
 import shutil
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tiny_models import save_tiny, save_tiny_denoiser
+from tiny_models import save_tiny
 
 import nt_jax
-from nt_jax import adapt
+from nt_jax import adapt, metrics
+from nt_jax.adaptation import finetune
 from nt_jax.adaptation.pairs import make_pairs, match_tone
-from nt_jax.adaptation.survey import describe, survey
+from nt_jax.adaptation.report import look
+from nt_jax.adaptation.survey import PhotoNoise, describe, survey
+from nt_jax.checkpointing import Checkpointer
+from nt_jax.configs.denoiser import get_config
+from nt_jax.families.denoiser.state import init_state, make_network
+from nt_jax.images import read_rgb
+from nt_jax.inference.reference import ReferenceNoise
+from nt_jax.readings import NoiseReading
 
 ISO = 0x8827
+# Two names that a picture's title or a page would not take as they are.
+PHOTOS = ("cost $5 $9.jpg", os.fsdecode(b"r\xe9sum\xe9.png"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two noisy photos, of which one tells its ISO, and the tiny models."""
+    """Two noisy photos, of which one tells its ISO, a tiny model, and a tiny denoiser's run."""
     root = tmp_path_factory.mktemp("adapt")
     rng = np.random.default_rng(0)
     (root / "noisy").mkdir()
-    for name, image in (("a.jpg", data.coffee()), ("b.png", data.chelsea())):
+    for name, image in zip(PHOTOS, (data.coffee(), data.chelsea()), strict=True):
         noisy = image[:224, :240] + rng.normal(0, 15, (224, 240, 3))
         exif = Image.Exif()
-        if name == "a.jpg":
+        if name == PHOTOS[0]:
             exif.get_ifd(0x8769)[ISO] = 3200
         photo = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
         photo.save(root / "noisy" / name, exif=exif)
     save_tiny(root / "model", reader=True)
-    save_tiny_denoiser(root / "denoiser")
+    _save_run(root / "denoiser")
     return root
+
+
+def _save_run(workdir):
+    """A run of a tiny U-Net whose average is another network than its newest weights."""
+    config = get_config("blind-small")
+    config.model.width, config.model.blocks = 16, 1
+    state = init_state(config, make_network(config), jax.random.key(0))
+    state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, state.params))
+    workdir.mkdir()
+    saved = json.loads(config.to_json())
+    (workdir / "config.json").write_text(json.dumps(saved))
+    with Checkpointer(workdir, saved, 1) as checkpointer:
+        checkpointer.save(7, state)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +91,68 @@ def test_the_output_is_a_denoiser_with_a_report(adapted, folder):
     changed = bool(np.abs(denoiser(image) - start(image)).max() > 1e-6)
     assert changed == (psnr["after"] > psnr["before"])
     page = (adapted / "report.html").read_text()
-    assert "a.jpg" in page
+    assert "cost $5 $9.jpg" in page
+    assert r"r\xe9sum\xe9.png" in page
     assert "<td>3200</td>" in page
     assert "ISO 3200: 1 photo, noise of level" in page
-    assert f"--denoiser={adapted}" in page
+    command = html.unescape(re.search("<pre>(.*)</pre>", page)[1])
+    assert shlex.split(command)[3] == f"--denoiser={adapted}"
+
+
+def test_training_starts_from_the_denoiser_that_was_given(adapted, folder):
+    """A run's average, by which `load_denoiser` denoises, and not its newest weights."""
+    start = nt_jax.load_denoiser(folder / "denoiser")
+    noisy = sorted((adapted / "pairs" / "held_out" / "noisy").iterdir())
+    clean = [read_rgb(path.parents[1] / "gt" / path.name) / np.float32(255) for path in noisy]
+    denoised = [start(read_rgb(path)) for path in noisy]
+    scores = metrics.psnr(np.stack(clean), np.stack(denoised))
+    metadata = json.loads((adapted / "model.json").read_text())
+    assert metadata["adapted"]["held_out_psnr"]["before"] == pytest.approx(
+        float(scores.mean()), abs=0.1
+    )
+    assert metadata["adapted"]["base"]["recipe"] == start.metadata["recipe"]
+
+
+def test_training_that_has_ended_is_not_gone_on_with(adapted):
+    psnr = json.loads((adapted / "model.json").read_text())["adapted"]["held_out_psnr"]
+    outcome = finetune.finetune(None, adapted / "run", deadline=0.0)
+    assert outcome._asdict() == psnr
+
+
+def test_a_row_of_the_picture_is_of_one_photo(adapted, folder):
+    model, denoiser = nt_jax.load(folder / "model"), nt_jax.load_denoiser(adapted)
+    photo = survey(model, folder / "noisy" / PHOTOS[0])
+    images = look(photo, model, denoiser, denoiser)
+    assert {image.shape for image in images} == {(224, 240, 3)}
+    made = images[-1] - 0.5
+    silent = photo._replace(noise=photo.noise._replace(gain=np.zeros(3, np.float32)))
+    assert np.abs(made).max() > 0.1
+    assert np.abs(look(silent, model, denoiser, denoiser)[-1] - 0.5).max() < 1e-5
+
+
+def test_the_command_to_use_it_is_one_for_a_shell(tmp_path, monkeypatch):
+    (tmp_path / "my photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for noisy, name in (
+        ("my photos", f"{tmp_path.name}-denoised"),
+        ("my photos/a b.JPG", f"{tmp_path.name}-denoised.JPG"),
+        ("my photos/a.nef", f"{tmp_path.name}-denoised.tif"),
+    ):
+        flags = ["--denoiser=.", f"--input={noisy}", f"--output={name}"]
+        command = shlex.split(adapt.use_of(Path("."), Path(noisy)))
+        assert command == ["python", "-m", "nt_jax.denoise", *flags]
+
+
+def test_levels_that_differ_are_told_whatever_the_iso():
+    def photo(iso, level):
+        one = np.ones(3, np.float32)
+        reading = NoiseReading(level * one, np.float32(0.1), np.float32(0.1), one, 0 * one)
+        return PhotoNoise(Path("a.jpg"), iso, ReferenceNoise(None, one, one, reading))
+
+    for first, other in ((None, None), (100, 12800), (800, 800)):
+        warned = describe([photo(first, 1.0), photo(other, 30.0)])[-1]
+        assert warned.startswith("warning: these photos' noise differs much in level")
+    assert "warning" not in " ".join(describe([photo(100, 10.0), photo(200, 20.0)]))
 
 
 def test_the_same_command_is_done_and_another_is_refused(adapted, folder, capsys):
@@ -74,7 +161,7 @@ def test_the_same_command_is_done_and_another_is_refused(adapted, folder, capsys
     # Its own patches lie below --noisy, and are no photos of it.
     assert "is done already" in capsys.readouterr().out
     more = folder / "noisy" / "more.png"
-    shutil.copy(folder / "noisy" / "b.png", more)
+    shutil.copy(folder / "noisy" / PHOTOS[1], more)
     with pytest.raises(nt_jax.InputError, match="begun with other photos in --noisy"):
         adapt.main(_flags(folder, adapted))
     more.unlink()
@@ -122,7 +209,8 @@ def test_wrong_input_leaves_nothing(folder, tmp_path):
     for part in ("gt", "noisy"):
         (pairs / part).mkdir(parents=True)
         Image.fromarray(data.chelsea()[:90, :100]).save(pairs / part / "a.png")
-    (tmp_path / "broken" / "a.jpg").write_bytes((folder / "noisy" / "a.jpg").read_bytes()[:4000])
+    broken = tmp_path / "broken" / PHOTOS[0]
+    broken.write_bytes(broken.read_bytes()[:4000])
     (tmp_path / "other" / "letter.txt").write_text("mine")
     output = tmp_path / "out"
     for wrong, why in (
@@ -143,7 +231,7 @@ def test_wrong_input_leaves_nothing(folder, tmp_path):
         ({"output": tmp_path / "other"}, "no denoiser of this command"),
     ):
         with pytest.raises(nt_jax.InputError, match=why):
-            adapt.main(_flags(folder, **({"output": output} | wrong)))
+            adapt.main(_flags(folder, **({"output": output, "noisy": inside} | wrong)))
         assert not output.exists()
         assert not list(tmp_path.rglob("adapt.json"))
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["letter.txt"]

@@ -68,17 +68,21 @@ def make_pairs(
                 patch = _clean_patch(clean[_choose(len(clean), held_out, rng)], rng)
             else:
                 patch = _denoised_patch(photo.path, denoiser, rng)
-            noisy = np.empty(patch.shape, np.float32)
-            map_seed = int(rng.integers(2**31))
-            for tile in model.transfer_tiles(
-                patch, photo.noise.embedding, seed=map_seed, gain=photo.noise.gain
-            ):
-                noisy[tile.rows, tile.columns] = tile.pixels
+            noisy = add_noise(model, patch, photo, int(rng.integers(2**31)))
             patch = match_tone(patch, np.asarray(denoiser(noisy)))
             write_photo(target.parents[1] / "gt" / name, Photo(patch))
             # Last: it says that the pair is whole.
             write_photo(target, Photo(from_float(noisy, patch.dtype, grey=False)))
         yield target
+
+
+def add_noise(model: Model, clean: np.ndarray, photo: PhotoNoise, seed: int) -> np.ndarray:
+    """Puts a photo's noise on a clean image [H, W, 3], uint8 or float in [0, 1]: float32."""
+    noisy = np.empty(clean.shape, np.float32)
+    noise = photo.noise
+    for tile in model.transfer_tiles(clean, noise.embedding, seed=seed, gain=noise.gain):
+        noisy[tile.rows, tile.columns] = tile.pixels
+    return noisy
 
 
 def match_tone(patch: np.ndarray, denoised: np.ndarray) -> np.ndarray:

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from nt_jax.adaptation.closeup import GAIN, middle, visible
+from nt_jax.adaptation.pairs import add_noise
 from nt_jax.adaptation.survey import PhotoNoise
 from nt_jax.files import replacing
-from nt_jax.images import read_photo, read_rgb, to_float
+from nt_jax.images import read_photo
 from nt_jax.inference.denoiser import Denoiser
+from nt_jax.inference.model import Model
 from nt_jax.inference.report import embedded, page
 
 _TITLE = "A denoiser for these photos"
 _SIDE = 256  # of a crop
 _PHOTOS = 4
-_GAIN = 4  # of noise, to see it
+_TITLES = ("photo", "denoiser for all cameras", "adapted", "its noise", "generated noise")
 
 
 def write_report(
@@ -24,9 +27,9 @@ def write_report(
     photos: Sequence[PhotoNoise],
     lines: Sequence[str],
     outcome: Sequence[str],
+    model: Model,
     before: Denoiser,
     after: Denoiser,
-    generated: Sequence[tuple[Path, Path]],
     command: str,
 ) -> None:
     """Writes the page, with its picture inside and beside it as `report.png`.
@@ -36,13 +39,12 @@ def write_report(
       photos: somebody's photos; of the first few the middle is shown.
       lines: what was found in them.
       outcome: what training reached, line by line.
+      model: what made the noise.
       before, after: the denoiser for all cameras, and the adapted one.
-      generated: clean and noisy files of patches that were trained with.
       command: how to use the denoiser.
     """
-    picture = _picture(
-        photos[:: max(1, len(photos) // _PHOTOS)][:_PHOTOS], before, after, generated
-    )
+    shown = photos[:: max(1, len(photos) // _PHOTOS)][:_PHOTOS]
+    picture = _picture(shown, [look(photo, model, before, after) for photo in shown])
     with replacing(path.with_suffix(".png")) as temporary:
         temporary.write_bytes(picture)
     rows = "".join(
@@ -57,38 +59,45 @@ def write_report(
 <p>To use it:</p><pre>{html.escape(command)}</pre>
 {embedded(picture, "photos, denoised before and after, and both noises")}
 <p>The noise of a photo is an estimate, what the adapted denoiser takes away; generated noise is
-known exactly. Both are shown times {_GAIN}.</p>
+known exactly, here that which the model puts on the same piece, denoised for all cameras. Both are
+shown times {GAIN}.</p>
 <table><tr><th>photo</th><th>ISO</th><th>level read, of 255</th><th>correlation with the next
 pixel</th><th>generated noise times</th></tr>{rows}</table>"""
     with replacing(path) as temporary:
-        temporary.write_text(page(_TITLE, body), encoding="utf-8")
+        temporary.write_text(page(_TITLE, _printable(body)), encoding="utf-8")
 
 
-def _picture(
-    photos: Sequence[PhotoNoise],
-    before: Denoiser,
-    after: Denoiser,
-    generated: Sequence[tuple[Path, Path]],
-) -> bytes:
+def look(
+    photo: PhotoNoise, model: Model, before: Denoiser, after: Denoiser
+) -> tuple[np.ndarray, ...]:
+    """Makes a photo's row of the picture, of its middle: five images of one size, in [0, 1].
+
+    Returns:
+      The photo, denoised by `before` and by `after`, and its noise, as `after` takes it away and as
+      the model makes it.
+    """
+    crop = middle(read_photo(photo.path), _SIDE)
+    clean, adapted = np.asarray(before(crop)), np.asarray(after(crop))
+    made = add_noise(model, clean, photo, seed=0) - clean
+    return crop, clean, adapted, visible(crop - adapted), visible(made)
+
+
+def _picture(photos: Sequence[PhotoNoise], rows: Sequence[tuple[np.ndarray, ...]]) -> bytes:
     from matplotlib.figure import Figure
 
-    titles = ("photo", "denoiser for all cameras", "adapted", "its noise", "generated noise")
-    figure = Figure(figsize=(3 * len(titles), 3.1 * len(photos)), layout="constrained")
-    axes = figure.subplots(len(photos), len(titles), squeeze=False)
-    for row, photo, (clean, noisy) in zip(axes, photos, generated, strict=False):
-        pixels = read_photo(photo.path).pixels
-        top, left = (max(0, (side - _SIDE) // 2) for side in pixels.shape[:2])
-        crop = to_float(pixels[top : top + _SIDE, left : left + _SIDE])
-        adapted = np.asarray(after(crop))
-        made = to_float(read_rgb(noisy)) - to_float(read_rgb(clean))
-        images = (
-            *(crop, np.asarray(before(crop)), adapted),
-            *(np.clip(0.5 + _GAIN * noise, 0, 1) for noise in (crop - adapted, made)),
-        )
+    figure = Figure(figsize=(3 * len(_TITLES), 3.1 * len(photos)), layout="constrained")
+    axes = figure.subplots(len(photos), len(_TITLES), squeeze=False)
+    for row, photo, images in zip(axes, photos, rows, strict=True):
+        titles = (_printable(photo.path.name), *_TITLES[1:])
         for ax, title, image in zip(row, titles, images, strict=True):
             ax.imshow(image)
-            ax.set_title(title if title != "photo" else photo.path.name, fontsize=9)
+            ax.set_title(title, fontsize=9, parse_math=False)  # a file's name is no formula
             ax.axis("off")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+def _printable(text: str) -> str:
+    """Spells out bytes of files' names that are no text: neither page nor picture takes them."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -9,8 +9,9 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
+from nt_jax.adaptation.closeup import GAIN, middle, visible
 from nt_jax.errors import InputError
-from nt_jax.images import Photo, from_float, read_photo, to_float
+from nt_jax.images import Photo, from_float, read_photo
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.files import Job, noise_of_photos, pair_up, plan, run_jobs
 from nt_jax.inference.loading import load_denoiser
@@ -22,7 +23,6 @@ from nt_jax.webpage.sessions import MOST_BYTES, Session
 
 _MOST_ENTRIES = 10_000  # of a ZIP file
 _SIDE = 352  # of the piece that is shown at full size
-_GAIN = 4  # of noise, to see it
 
 _bundled = lru_cache(load_denoiser)
 
@@ -90,15 +90,11 @@ class Denoise:
 
 def _close_up(before: Photo, after: Photo) -> Iterator[str]:
     """Shows the middle at full size: before, after, and what was taken away."""
-    crops = []
-    for photo in (before, after):
-        top, left = (max(0, (side - _SIDE) // 2) for side in photo.pixels.shape[:2])
-        crops.append(to_float(photo.pixels[top : top + _SIDE, left : left + _SIDE]))
-    noise = np.clip(0.5 + _GAIN * (crops[0] - crops[1]), 0, 1)
+    crops = [middle(photo, _SIDE) for photo in (before, after)]
     for image, caption in (
         (crops[0], "the middle, before"),
         (crops[1], "after"),
-        (noise, f"what was taken away ×{_GAIN}"),
+        (visible(crops[0] - crops[1]), f"what was taken away ×{GAIN}"),
     ):
         yield pictures.preview(Photo(from_float(image, np.dtype(np.uint8), grey=False)), caption)
 
