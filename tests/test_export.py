@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -20,7 +21,7 @@ from nt_jax import prng
 from nt_jax.checkpointing import save_model
 from nt_jax.errors import run_command
 from nt_jax.export import main
-from nt_jax.inference import export
+from nt_jax.inference import darktable, export
 from nt_jax.inference.tiles import over_tiles, receptive_radius, round_up, split
 from nt_jax.models.biased import init_biased
 from nt_jax.models.denoisers import make_denoiser
@@ -220,6 +221,21 @@ def test_darktable_takes_and_tiles_a_denoiser(denoisers, tmp_path, capsys):
     for tile in over_tiles(image, windows, lambda x, *_: checked_range(of_one(session, x))):
         whole[tile.rows, tile.columns] = tile.pixels
     assert np.abs(whole - denoiser(image)).max() < 1e-3
+
+
+def test_an_adapted_denoiser_keeps_the_data_and_terms_of_its_base(denoisers):
+    base = nt_jax.load_denoiser(denoisers / "unet")
+    owed = {"name": "/home/me/runs/mine", **base.metadata}
+    recipe = {"data": {"pairs": "/home/me/x/pairs/train=1"}, "train": {"init_from": "x/start"}}
+    metadata = {"kind": "unet", "recipe": recipe, "adapted": {"base": owed}}
+    adapted = replace(base, metadata=metadata)
+    assert list(darktable.warnings(adapted)) == list(darktable.warnings(base))
+    card = darktable._card(adapted, "me", "mine")
+    assert card["training_data"].startswith("noisy and clean pairs of [pairs/train]; before that")
+    assert "PolyU: non-commercial" in card["training_data_license"]
+    assert "[mine]: CC0" in card["training_data_license"]
+    assert "Adapted to one camera's photos, from runs/mine." in card["notes"]
+    assert "x/start" not in card["notes"]
 
 
 def checked_range(image):

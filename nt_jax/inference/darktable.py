@@ -46,6 +46,8 @@ _KNOWN = {
     "bsds500": _DataSet("BSDS500 (Arbelaez et al., 2011)", "BSDS500: non-commercial research only"),
     "skimage": _DataSet("scikit-image's photographs", "scikit-image's photographs: free licences"),
 }
+# Of a recipe's data: what their folders hold.
+_FIELDS = {"pairs": "noisy and clean pairs of", "photos": "clean photographs of"}
 _PAPERS = {
     "unet": "In the manner of DRUNet: Zhang et al., Plug-and-Play Image Restoration with Deep "
     "Denoiser Prior (2021), https://arxiv.org/abs/2008.13751",
@@ -84,7 +86,6 @@ def write_dtmodel(
             "RIDNet averages over the whole image, which darktable's tiles do not show it: they "
             "would leave seams; export a unet, ffdnet or dncnn"
         )
-    recipe = denoiser.metadata.get("recipe") or {}
     config = {
         "id": path.stem,
         "name": re.sub(r"[-_]+", " ", path.stem),
@@ -94,7 +95,7 @@ def write_dtmodel(
         # Another for other weights, or darktable would keep those it has.
         "version": f"1.{denoiser.metadata.get('step', 0)}",
         "attributes": {"input_sizes": [SIDE], "size_multiple": denoiser.network.alignment},
-        "model_card": _card(denoiser, recipe, author, license),
+        "model_card": _card(denoiser, author, license),
     }
     content = {
         "config.json": json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n",
@@ -110,9 +111,7 @@ def write_dtmodel(
     return list(warnings(denoiser))
 
 
-def _card(
-    denoiser: "Denoiser", recipe: Mapping[str, Any], author: str, license: str
-) -> dict[str, str]:
+def _card(denoiser: "Denoiser", author: str, license: str) -> dict[str, str]:
     kind = denoiser.metadata["kind"]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(denoiser.params))
     held_out = denoiser.metadata.get("held_out", {})
@@ -122,7 +121,9 @@ def _card(
             f" On held-out patches it takes {held_out['eval/noisy_psnr']:.2f} dB to "
             f"{held_out['eval/psnr']:.2f} dB PSNR."
         )
-    data, terms = _training_data(recipe, denoiser.metadata.get("terms") or {})
+    told = [_training_data(each) for each in _lineage(denoiser.metadata)]
+    data = "; before that ".join(dict.fromkeys(data for data, _ in told))
+    terms = dict.fromkeys(line for _, lines in told for line in lines)
     return {
         "long_description": (
             f"Removes noise of any level from developed photos: a {kind} of "
@@ -135,9 +136,17 @@ def _card(
         "paper": _PAPERS[kind],
         "license": license,
         "training_data": data,
-        "training_data_license": terms,
-        "notes": " ".join((*_notes(recipe), *warnings(denoiser))),
+        "training_data_license": "; ".join(terms) or "no data set is named",
+        "notes": " ".join((*_notes(denoiser.metadata), *warnings(denoiser))),
     }
+
+
+def _lineage(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Lists what a denoiser's folder says, and said of those that it was adapted from."""
+    found = [metadata]
+    while base := (found[-1].get("adapted") or {}).get("base"):
+        found.append(base)
+    return found
 
 
 def _folders(recipe: Mapping[str, Any], field: str) -> list[str]:
@@ -151,18 +160,19 @@ def _known(folder: str) -> str | None:
     return next((name for name in _KNOWN if name in folder.lower()), None)
 
 
-def _training_data(recipe: Mapping[str, Any], told: Mapping[str, str]) -> tuple[str, str]:
+def _training_data(metadata: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Says what the recipe trained on and under which terms.
 
     Args:
-      recipe: a training config.
-      told: terms of folders that no data set is known by, as `model.json` has them.
+      metadata: with a training config, the `recipe`, and the `terms` of folders that no data set is
+        known by, where `model.json` has them.
     """
+    recipe, told = metadata.get("recipe") or {}, metadata.get("terms") or {}
     if "data" not in recipe:
-        return "not recorded", "not recorded"
+        return "not recorded", ["not recorded"]
     noise = recipe.get("denoiser", {}).get("noise", "")
     parts, terms = [], []
-    for field, what in (("pairs", "noisy and clean pairs of"), ("photos", "clean photographs of")):
+    for field, what in _FIELDS.items():
         named = []
         for folder in _folders(recipe, field):
             known = _known(folder)
@@ -176,21 +186,24 @@ def _training_data(recipe: Mapping[str, Any], told: Mapping[str, str]) -> tuple[
         parts.append(f"synthetic noise ({', '.join(kinds)})")
     if noise == "generated":
         parts.append(f"noise made by the model {recipe['denoiser'].get('model')}")
-    unique = list(dict.fromkeys(terms))
-    return "; ".join(parts) or "not recorded", "; ".join(unique) or "no data set is named"
+    return "; ".join(parts) or "not recorded", terms
 
 
-def _notes(recipe: Mapping[str, Any]) -> Iterator[str]:
+def _notes(metadata: Mapping[str, Any]) -> Iterator[str]:
     yield "Runs on tiles; what leaves the network is within [0, 1]."
-    start = (recipe.get("train") or {}).get("init_from")
-    if start:
-        yield f"Training went on from another run, {'/'.join(start.split('/')[-2:])}."
+    for each in _lineage(metadata):
+        base = (each.get("adapted") or {}).get("base") or {}
+        start = ((each.get("recipe") or {}).get("train") or {}).get("init_from")
+        if base:
+            yield f"Adapted to one camera's photos, from {'/'.join(base['name'].split('/')[-2:])}."
+        elif start:
+            yield f"Training went on from another run, {'/'.join(start.split('/')[-2:])}."
 
 
 def warnings(denoiser: "Denoiser") -> Iterator[str]:
     """Says what stands against handing a denoiser on."""
-    recipe = denoiser.metadata.get("recipe") or {}
-    folders = [*_folders(recipe, "pairs"), *_folders(recipe, "photos")]
+    recipes = [each.get("recipe") or {} for each in _lineage(denoiser.metadata)]
+    folders = [path for recipe in recipes for key in _FIELDS for path in _folders(recipe, key)]
     if any(_known(folder) == "polyu" for folder in folders):
         yield (
             "Trained on PolyU, whose terms are non-commercial: not for darktable's list, nor for "
