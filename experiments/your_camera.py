@@ -245,7 +245,8 @@ def _table(camera: Camera, rows: list[str], output: Path, minutes: float, which:
     lines = []
     for row in rows:
         print(f"{folder}: {row}", flush=True)
-        make = partial(_make_row, row, yours, scored, output / row, minutes)
+        work = output / f"{row}-{minutes:g}"  # what was trained for longer is another denoiser
+        make = partial(_make_row, row, yours, scored, work, minutes)
         made = budget.kept(output / f"{row}.json", asked, make)
         for title, (scores, seconds) in made.items():
             cells = (
