@@ -318,9 +318,10 @@ def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Scores(NamedTuple):
-    """Of each image: PSNR in dB and SSIM, denoised and noisy; and the images' names."""
+    """Of each image: PSNR in dB and SSIM, denoised and noisy; its name, what it is a crop of."""
 
     images: list[str]
+    photographs: list[str]
     psnr: list[float]
     ssim: list[float]
     noisy_psnr: list[float]
@@ -361,6 +362,7 @@ def scores(
             found = evaluated.scores[name]
             rows[name] = [
                 evaluated.images,
+                evaluated.photographs,
                 *(row[metric] for row in (found, noisy) for metric in ("psnr", "ssim")),
             ]
     return [Scores(*kept(file, asked, partial(rows.get, name))) for name, file in files.items()]
@@ -422,27 +424,42 @@ def folder_name(row: str) -> str:
 # --- Numbers -------------------------------------------------------------------------------------
 
 
-def mean(values: Sequence[Sequence[float]]) -> Estimate:
-    """Averages [seeds or trials, images], with the mean's interval over images."""
-    return statistics.mean(np.mean(values, axis=0).tolist())
+def mean(values: Sequence[Sequence[float]], photographs: Sequence[str] = ()) -> Estimate:
+    """Averages [seeds or trials, images], with the interval of `statistics.mean`."""
+    return statistics.mean(np.mean(values, axis=0).tolist(), photographs)
 
 
-def gap(ours: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> Estimate:
+def gap(
+    ours: Sequence[Sequence[float]],
+    true: Sequence[Sequence[float]],
+    photographs: Sequence[str] = (),
+) -> Estimate:
     """Averages ours - true, [seeds, images] each, pair by pair.
 
-    The interval is of 95 %, by drawing seeds and images anew (both, as both are samples of what
-    could have been); of one seed, images alone.
+    The interval is of 95 %, by drawing seeds and photographs anew (both, as both are samples of
+    what could have been); of one seed, photographs alone.
+
+    Args:
+      ours, true: what is compared.
+      photographs: what each image is a crop of; none where every image is its own.
     """
     difference = np.asarray(ours, np.float64) - np.asarray(true, np.float64)
-    seeds, images = difference.shape
-    if images < 2:
+    of_image = statistics.numbered(photographs or [str(i) for i in range(difference.shape[1])])
+    counts = np.bincount(of_image)
+    sums = np.stack([np.bincount(of_image, row) for row in difference])
+    seeds, different = sums.shape
+    if different < 2:
         return Estimate(float(difference.mean()), None)
     rng = np.random.default_rng(0)
 
     def draw(count: int) -> np.ndarray:
         return rng.integers(count, size=count)
 
-    draws = [difference[np.ix_(draw(seeds), draw(images))].mean() for _ in range(_RESAMPLES)]
+    def drawn() -> float:
+        rows, columns = draw(seeds), draw(different)
+        return sums[np.ix_(rows, columns)].sum() / (seeds * counts[columns].sum())
+
+    draws = [drawn() for _ in range(_RESAMPLES)]
     low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(float(difference.mean()), (float(low), float(high)))
 

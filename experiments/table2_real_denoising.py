@@ -166,7 +166,7 @@ def gaps(scores: dict[str, list[budget.Scores]]) -> dict[str, Estimate]:
         return {}
     true = [s.psnr for s in scores[TRUE]]
     return {
-        name: budget.gap([s.psnr for s in rows], true)
+        name: budget.gap([s.psnr for s in rows], true, rows[0].photographs)
         for name, rows in scores.items()
         if name != TRUE
     }
@@ -178,16 +178,16 @@ def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str
     rows = [
         [
             titles[name],
-            report.cell(budget.mean([s.psnr for s in seeds]), 2),
-            report.cell(budget.mean([s.ssim for s in seeds]), 4),
+            report.cell(budget.mean([s.psnr for s in seeds], seeds[0].photographs), 2),
+            report.cell(budget.mean([s.ssim for s in seeds], seeds[0].photographs), 4),
             report.cell(found.get(name), 2),
         ]
         for name, seeds in scores.items()
     ]
-    first: Sequence[budget.Scores] = next(iter(scores.values()))
+    first = next(iter(scores.values()))[0]
     noisy = [
-        report.cell(budget.mean([first[0].noisy_psnr]), 2),
-        report.cell(budget.mean([first[0].noisy_ssim]), 4),
+        report.cell(budget.mean([first.noisy_psnr], first.photographs), 2),
+        report.cell(budget.mean([first.noisy_ssim], first.photographs), 4),
     ]
     rows.append(["noisy input", *noisy, "–"])
     header = ["trained on", "PSNR, dB", "SSIM", "gap to true noise, dB"]
@@ -228,15 +228,19 @@ def main(argv: list[str] | None = None) -> None:
         budget.describe(options, study.config),
         f"Trained on {args.pairs}; generator {args.model}; noise made beforehand: "
         f"{options.budget.draws} of each clean image.",
-        "Brackets: 95 % intervals over images, of gaps over seeds and images. What is published is "
+        f"Brackets: {report.INTERVALS} Gaps: over seeds, too. What is published is "
         "of other images and the paper's schedule; its gaps of NoiseTransfer to true noise are "
         f"{PUBLISHED_GAPS}.",
     ]
     results = {
         place: {
             name: {
-                "psnr": budget.estimate_json(budget.mean([s.psnr for s in seeds])),
-                "ssim": budget.estimate_json(budget.mean([s.ssim for s in seeds])),
+                "psnr": budget.estimate_json(
+                    budget.mean([s.psnr for s in seeds], seeds[0].photographs)
+                ),
+                "ssim": budget.estimate_json(
+                    budget.mean([s.ssim for s in seeds], seeds[0].photographs)
+                ),
                 "gap": budget.estimate_json(gaps(rows).get(name)),
                 "psnr_by_seed": [float(np.mean(s.psnr)) for s in seeds],
             }

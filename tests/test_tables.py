@@ -364,6 +364,19 @@ def test_gap_and_its_interval():
     assert budget.gap([[1.0]], [[2.0]]).interval is None
 
 
+def test_a_gap_draws_the_crops_of_a_photograph_together():
+    rng = np.random.default_rng(0)
+    gaps = rng.normal(size=(3, 8))
+    apart = budget.gap(gaps, np.zeros_like(gaps))
+    crops, names = np.repeat(gaps, 5, axis=1), [name for name in "hgfedcba" for _ in range(5)]
+    together = budget.gap(crops, np.zeros_like(crops), names)
+    np.testing.assert_allclose(np.hstack(together), np.hstack(apart))
+    assert np.diff(budget.gap(crops, np.zeros_like(crops)).interval) < np.diff(apart.interval)
+    assert budget.gap(crops, np.zeros_like(crops), ["one"] * 40).interval is None
+    of_photographs = budget.mean(crops, names)
+    np.testing.assert_allclose(np.hstack(of_photographs), np.hstack(budget.mean(gaps)))
+
+
 def test_kept_answers_only_the_same_question(tmp_path):
     answers = iter("abc")
     ask = lambda question: budget.kept(tmp_path / "x.json", question, lambda: next(answers))  # noqa: E731
@@ -396,7 +409,9 @@ def test_kept_scores_are_of_the_same_files(pairs, tmp_path):
     for folder in folders:
         shutil.copytree(pairs, folder)
     zeros = dict.fromkeys(("psnr", "ssim"), [0.0] * 3)
-    found = SimpleNamespace(images=["a"], scores={str(tmp_path): zeros, denoising.NOISY: zeros})
+    found = SimpleNamespace(
+        images=["a"], photographs=["a"], scores={str(tmp_path): zeros, denoising.NOISY: zeros}
+    )
 
     def score(folder):
         """Says whether anything was scored."""
