@@ -1,6 +1,7 @@
 """The public API: loading, embedding, transfer in tiles, and what it refuses."""
 
 import dataclasses
+import json
 import pathlib
 import subprocess
 import sys
@@ -128,6 +129,22 @@ def test_damage_that_would_show_in_results_only(tmp_path):
     (tmp_path / "d" / "model.json").write_text('{"kind": ["unet"]}')
     with pytest.raises(nt_jax.InputError, match="not a denoiser"):
         nt_jax.load_denoiser(tmp_path / "d")
+
+
+def test_parameters_that_do_not_fit_are_told(tmp_path):
+    def change(folder, **fields):
+        metadata = json.loads((folder / "model.json").read_text())
+        metadata["model"] |= fields
+        (folder / "model.json").write_text(json.dumps(metadata))
+
+    change(save_tiny(tmp_path / "a"), width=8)
+    change(save_tiny_denoiser(tmp_path / "d"), features=32)
+    change(save_tiny_denoiser(tmp_path / "e"), blocks=2)
+    with pytest.raises(nt_jax.InputError, match="not those of its model"):
+        nt_jax.load(tmp_path / "a").transfer(CLEAN, reference=REFERENCE)
+    for name in ("d", "e"):
+        with pytest.raises(nt_jax.InputError, match="not those of its model"):
+            nt_jax.load_denoiser(tmp_path / name)(REFERENCE)
 
 
 # --- Embedding -----------------------------------------------------------------------------------

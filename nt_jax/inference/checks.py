@@ -1,7 +1,10 @@
 """Checks of what a loaded model is asked for: one line says what was expected and what was seen."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
+import flax.errors
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -14,6 +17,24 @@ from nt_jax.models.parameters import Array
 
 _SEEDS = 2**32
 _STRONGEST = float(np.finfo(np.float32).max)
+
+
+@contextlib.contextmanager
+def fitting_parameters() -> Iterator[None]:
+    """Tells, where a network is applied, that its parameters are not those that it needs.
+
+    Only then is it known: to find out while loading, it would have to be traced.
+
+    Raises:
+      InputError: they are not.
+    """
+    try:
+        yield
+    except (flax.errors.ScopeParamShapeError, flax.errors.ScopeParamNotFoundError) as error:
+        raise InputError(
+            f"the model is damaged, its parameters are not those of its model.json ({error}); "
+            "make it again"
+        ) from error
 
 
 def check_large_enough(images: Any, name: str) -> Any:

@@ -24,6 +24,7 @@ from nt_jax.arrays import as_images, as_integer, is_traced
 from nt_jax.compilation import Program
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE, to_float
+from nt_jax.inference.checks import fitting_parameters
 from nt_jax.inference.processes import check_process
 from nt_jax.inference.tiles import (
     DEFAULT_TILE,
@@ -143,6 +144,7 @@ def _crops(size: int) -> list[slice]:
 
 
 @Program
+@fitting_parameters()
 @full_float32
 def _denoise(
     network: DenoiserNetwork, params: Tree, images: Array, means: tuple[Array, ...] | None
@@ -156,6 +158,7 @@ def _denoise(
 
 
 @Program
+@fitting_parameters()
 @full_float32
 def _attention_means(network: RIDNet, params: Tree, images: Array) -> tuple[Array, ...]:
     return attention_means(network, params, images)

@@ -86,7 +86,7 @@ def _built(
     variables: dict[str, Tree],
     dtype: str,
 ) -> Any:
-    # Shapes are not compared: to know a network's it must be traced, which takes up to a second.
+    # Their shapes are told where they are first used: checks.fitting_parameters.
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
         raise InputError(f"{name} has parameters that are no numbers; make it again")
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from nt_jax.compilation import Program
+from nt_jax.inference.checks import fitting_parameters
 from nt_jax.inference.tiles import full_float32, stacked_maps, unstack
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, sample_maps
@@ -19,6 +20,7 @@ def _apply(network: Any, params: Tree, *inputs: Any) -> Any:
 
 
 @Program
+@fitting_parameters()
 @full_float32
 def look_at(
     networks: Networks, params: Mapping[str, Tree], images: Array
@@ -31,6 +33,7 @@ def look_at(
 
 
 @partial(jax.jit, static_argnums=0)
+@fitting_parameters()
 @full_float32
 def generate(
     generator: Generator, params: Tree, clean: Array, embedding: Array, maps: tuple[Array, ...]
@@ -51,6 +54,7 @@ def tile_maps(
 def tile_function() -> Program:
     """Compiles (generator, params, clean, embedding, stacked maps) -> noise for one tile."""
 
+    @fitting_parameters()
     @full_float32
     def generate(
         generator: Generator, params: Tree, clean: Array, embedding: Array, stacks: Any
@@ -65,6 +69,7 @@ def tile_function() -> Program:
 
 
 @partial(jax.jit, static_argnums=0)
+@fitting_parameters()
 @full_float32
 def discriminate(
     discriminator: Discriminator, params: Tree, clean: Array, embedding: Array, noisy: Array
