@@ -444,7 +444,7 @@ def gap(
       photographs: what each image is a crop of; none where every image is its own.
     """
     difference = np.asarray(ours, np.float64) - np.asarray(true, np.float64)
-    of_image = statistics.numbered(photographs or [str(i) for i in range(difference.shape[1])])
+    of_image = statistics.numbered(photographs, difference.shape[1])
     counts = np.bincount(of_image)
     sums = np.stack([np.bincount(of_image, row) for row in difference])
     seeds, different = sums.shape

@@ -66,7 +66,7 @@ def variance_by(features: list[np.ndarray], square: np.ndarray, bins: int) -> np
 
 
 class Limit(NamedTuple):
-    """What a row scores on an image; None where a metric says nothing of it."""
+    """Scores of a row on an image; None where a metric says nothing of it."""
 
     akld: float | None
     ks: float | None
@@ -118,7 +118,7 @@ def main() -> None:
             first.setdefault(sample.image, sample)
         rows = []
         samples = list(first.values())[:MOST_IMAGES]
-        photographs = [sample.photograph or sample.image for sample in samples]
+        photographs = [sample.photograph for sample in samples]
         for sample in samples:
             images = read_images(sample, None)
             rows.append(limits(rng, images.clean, images.noisy))

@@ -129,7 +129,8 @@ def synthetic_samples(
                 Image.fromarray(noisy).save(temporary, format="png")
         height, width = image_size(photo)
         window = _middle(height), _middle(width)
-        samples.append(Sample(f"{index:04}", f"{number}", photo, files[0], files[1], *window))
+        name = f"{index:04}"
+        samples.append(Sample(name, f"{number}", photo, files[0], files[1], *window, name))
     return samples
 
 

@@ -172,22 +172,26 @@ def gaps(scores: dict[str, list[budget.Scores]]) -> dict[str, Estimate]:
     }
 
 
+def _mean(seeds: Sequence[budget.Scores], metric: str) -> Estimate:
+    return budget.mean([getattr(scores, metric) for scores in seeds], seeds[0].photographs)
+
+
 def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str:
     """Writes Markdown of one set."""
     found = gaps(scores)
     rows = [
         [
             titles[name],
-            report.cell(budget.mean([s.psnr for s in seeds], seeds[0].photographs), 2),
-            report.cell(budget.mean([s.ssim for s in seeds], seeds[0].photographs), 4),
+            report.cell(_mean(seeds, "psnr"), 2),
+            report.cell(_mean(seeds, "ssim"), 4),
             report.cell(found.get(name), 2),
         ]
         for name, seeds in scores.items()
     ]
-    first = next(iter(scores.values()))[0]
+    first = next(iter(scores.values()))[:1]
     noisy = [
-        report.cell(budget.mean([first.noisy_psnr], first.photographs), 2),
-        report.cell(budget.mean([first.noisy_ssim], first.photographs), 4),
+        report.cell(_mean(first, "noisy_psnr"), 2),
+        report.cell(_mean(first, "noisy_ssim"), 4),
     ]
     rows.append(["noisy input", *noisy, "–"])
     header = ["trained on", "PSNR, dB", "SSIM", "gap to true noise, dB"]
@@ -235,12 +239,8 @@ def main(argv: list[str] | None = None) -> None:
     results = {
         place: {
             name: {
-                "psnr": budget.estimate_json(
-                    budget.mean([s.psnr for s in seeds], seeds[0].photographs)
-                ),
-                "ssim": budget.estimate_json(
-                    budget.mean([s.ssim for s in seeds], seeds[0].photographs)
-                ),
+                "psnr": budget.estimate_json(_mean(seeds, "psnr")),
+                "ssim": budget.estimate_json(_mean(seeds, "ssim")),
                 "gap": budget.estimate_json(gaps(rows).get(name)),
                 "psnr_by_seed": [float(np.mean(s.psnr)) for s in seeds],
             }

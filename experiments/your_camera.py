@@ -239,7 +239,9 @@ def _table(camera: Camera, rows: list[str], output: Path, minutes: float, which:
     """Writes the table of one camera."""
     folder, yours, others = camera
     scored = which.scenes(others)
-    files = [str(image) for pair in (*yours, *others) for image in (pair.clean, pair.noisy)]
+    files = budget.fingerprint(
+        image for pair in (*yours, *others) for image in (pair.clean, pair.noisy)
+    )
     asked = {"minutes": minutes, "protocol": report.PROTOCOL, "files": files} | which._asdict()
     photographs = [scene.photograph for scene in scored]
     lines = []

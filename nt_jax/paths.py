@@ -44,6 +44,11 @@ def expand(text: str | os.PathLike) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def printable(text: str) -> str:
+    """Spells out bytes of files' names that are no text: neither pages nor pictures take them."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def split_names(text: str, known: Callable[[str], bool]) -> list[str]:
     """Splits a comma-separated list of names that may hold commas: what is known whole wins.
 

@@ -1,4 +1,4 @@
-"""What a user gives `nt_jax.adapt`: found, and checked before anything is written."""
+"""Finds the images that a user gives `nt_jax.adapt`; checks them before anything is written."""
 
 import os
 from collections.abc import Iterable, Mapping

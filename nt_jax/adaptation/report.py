@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nt_jax.adaptation.closeup import GAIN, middle, visible
 from nt_jax.adaptation.pairs import add_noise
 from nt_jax.adaptation.survey import PhotoNoise
 from nt_jax.files import replacing
 from nt_jax.images import read_photo
+from nt_jax.inference.closeup import GAIN, middle, visible
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
 from nt_jax.inference.report import embedded, page
+from nt_jax.paths import printable
 
 _TITLE = "A denoiser for these photos"
 _SIDE = 256  # of a crop
@@ -64,7 +65,7 @@ shown times {GAIN}.</p>
 <table><tr><th>photo</th><th>ISO</th><th>level read, of 255</th><th>correlation with the next
 pixel</th><th>generated noise times</th></tr>{rows}</table>"""
     with replacing(path) as temporary:
-        temporary.write_text(page(_TITLE, _printable(body)), encoding="utf-8")
+        temporary.write_text(page(_TITLE, printable(body)), encoding="utf-8")
 
 
 def look(
@@ -88,7 +89,7 @@ def _picture(photos: Sequence[PhotoNoise], rows: Sequence[tuple[np.ndarray, ...]
     figure = Figure(figsize=(3 * len(_TITLES), 3.1 * len(photos)), layout="constrained")
     axes = figure.subplots(len(photos), len(_TITLES), squeeze=False)
     for row, photo, images in zip(axes, photos, rows, strict=True):
-        titles = (_printable(photo.path.name), *_TITLES[1:])
+        titles = (printable(photo.path.name), *_TITLES[1:])
         for ax, title, image in zip(row, titles, images, strict=True):
             ax.imshow(image)
             ax.set_title(title, fontsize=9, parse_math=False)  # a file's name is no formula
@@ -96,8 +97,3 @@ def _picture(photos: Sequence[PhotoNoise], rows: Sequence[tuple[np.ndarray, ...]
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
-
-
-def _printable(text: str) -> str:
-    """Spells out bytes of files' names that are no text: neither page nor picture takes them."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

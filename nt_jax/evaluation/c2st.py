@@ -136,7 +136,7 @@ def c2st(
             axis=1,
         )
 
-    photograph = statistics.numbered(photographs)
+    photograph = statistics.numbered(photographs, count)
     order = np.random.default_rng(seed).permutation(photograph.max() + 1)
     first_half = np.isin(photograph[image], order[: len(order) // 2])
     right = np.empty((len(image), 2))

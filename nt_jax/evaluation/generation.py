@@ -193,7 +193,7 @@ def evaluate(
         if len(examples) < _EXAMPLES and sample.image not in owners:
             examples.append((images, next(iter(made.values()))))
         owners.append(sample.image)
-        photographs[sample.image] = sample.photograph or sample.image
+        photographs[sample.image] = sample.photograph
     if not owners:
         raise InputError("no usable image is left")
     names = list(photographs)

@@ -55,7 +55,7 @@ class Sample(NamedTuple):
       clean, noisy: files.
       generated: file with generated noise; None where it is still to be made.
       rows, columns: the part of the image.
-      photograph: what the image is a crop of, where its name tells; "" for the image itself.
+      photograph: what the image is a crop of, itself where it is none.
     """
 
     image: str
@@ -65,7 +65,7 @@ class Sample(NamedTuple):
     generated: ImageFile | None
     rows: slice
     columns: slice
-    photograph: str = ""
+    photograph: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -276,7 +276,7 @@ def other_references(
         members = groups[sample.group]
         turn = members.index(index) + 1
         others = (samples[member] for member in (*members[turn:], *members[: turn - 1]))
-        other = next((o for o in others if _photograph(o) != _photograph(sample)), None)
+        other = next((o for o in others if o.photograph != sample.photograph), None)
         if other is None:
             broken.leave_out(
                 f"{sample.image}: no other photograph of the same camera and ISO to be its "
@@ -291,10 +291,6 @@ def other_references(
             "use --reference=self"
         )
     return kept, references
-
-
-def _photograph(sample: Sample) -> str:
-    return sample.photograph or sample.image
 
 
 def read_images(sample: Sample, reference: Sample | None = None) -> Images:

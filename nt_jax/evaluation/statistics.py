@@ -27,17 +27,24 @@ def mean(values: Sequence[float], photographs: Sequence[str] = (), seed: int = 0
       photographs: what each image is a crop of; none where every image is its own.
       seed: of the resampling.
     """
-    of_image = numbered(photographs) if photographs else np.arange(len(values))
+    of_image = numbered(photographs, len(values))
     sums, counts = np.bincount(of_image, np.asarray(values, np.float64)), np.bincount(of_image)
     return bootstrap(
         lambda rows: sums[rows].sum(axis=-1) / counts[rows].sum(axis=-1), len(sums), seed
     )
 
 
-def numbered(names: Sequence[str]) -> np.ndarray:
-    """Numbers names from 0 on in the order they first come: int, as many as names."""
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names])
+def numbered(photographs: Sequence[str], images: int) -> np.ndarray:
+    """Numbers photographs from 0 on in the order they first come: int [images].
+
+    Args:
+      photographs: what each image is a crop of; none where every image is its own.
+      images: how many there are.
+    """
+    if not photographs:
+        return np.arange(images)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(photographs))}
+    return np.array([numbers[name] for name in photographs])
 
 
 def bootstrap(

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,9 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation import figures
 from nt_jax.evaluation.figures import Noisy
 from nt_jax.files import replacing
-from nt_jax.images import Photo, read_photo, to_float
+from nt_jax.images import read_photo
+from nt_jax.inference.closeup import middle
+from nt_jax.paths import printable
 
 EXTENSIONS = (".html", ".png")
 
@@ -81,24 +82,16 @@ def _look(
     reference: Path, reference_clean: Path | None, clean: Path, generated: Path
 ) -> tuple[Noisy, Noisy, dict[str, str]]:
     """Reads the real noise, the generated one, and the files' names."""
-    noisy = _middle(read_photo(reference))
+    noisy = middle(read_photo(reference), _SIDE)
     if reference_clean is None:
         real = Noisy(_denoise(noisy), noisy, "reference (estimate)")
     else:
-        real = Noisy(_middle(read_photo(reference_clean)), noisy, "reference")
-    fake = Noisy(_middle(read_photo(clean)), _middle(read_photo(generated)), "generated")
+        real = Noisy(middle(read_photo(reference_clean), _SIDE), noisy, "reference")
+    fake = Noisy(
+        middle(read_photo(clean), _SIDE), middle(read_photo(generated), _SIDE), "generated"
+    )
     files = {"reference": reference, "clean": clean, "generated": generated}
-    # A name need not be text, but a page and a picture are.
-    names = {
-        role: os.fsencode(path.name).decode(errors="backslashreplace")
-        for role, path in files.items()
-    }
-    return real, fake, names
-
-
-def _middle(photo: Photo) -> np.ndarray:
-    top, left = (max(0, (size - _SIDE) // 2) for size in photo.pixels.shape[:2])
-    return to_float(photo.pixels[top : top + _SIDE, left : left + _SIDE])
+    return real, fake, {role: printable(path.name) for role, path in files.items()}
 
 
 def _denoise(image: np.ndarray) -> np.ndarray:

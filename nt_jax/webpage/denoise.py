@@ -9,9 +9,9 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from nt_jax.adaptation.closeup import GAIN, middle, visible
 from nt_jax.errors import InputError
 from nt_jax.images import Photo, from_float, read_photo
+from nt_jax.inference.closeup import GAIN, middle, visible
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.files import Job, noise_of_photos, pair_up, plan, run_jobs
 from nt_jax.inference.loading import load_denoiser
