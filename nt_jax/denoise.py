@@ -20,6 +20,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--denoiser", default="small-denoiser", help="bundled name, workdir or model folder"
     )
+    parser.add_argument(
+        "--ensemble", action="store_true", help="average all eight orientations: better, 8x slower"
+    )
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
     parser.add_argument(
         "--skip_broken", action="store_true", help="go on without a folder's broken images"
@@ -45,7 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     denoiser = load_denoiser(args.denoiser)
     tiles = sum(len(denoiser.windows(*job.size, args.tile)) for job in jobs)
     make_folders([job.target for job in jobs], args.output)
-    run_jobs(jobs, lambda _, pixels: denoiser.denoise_tiles(pixels, tile=args.tile), total=tiles)
+    run_jobs(
+        jobs,
+        lambda _, pixels: denoiser.denoise_tiles(pixels, tile=args.tile, ensemble=args.ensemble),
+        total=tiles,
+    )
 
 
 if __name__ == "__main__":

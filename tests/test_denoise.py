@@ -51,9 +51,9 @@ def expected(denoiser):
 
 @pytest.fixture
 def run(folder):
-    def run(**flags):
+    def run(*switches, **flags):
         flags = {"denoiser": folder} | flags
-        denoise.main([f"--{name}={value}" for name, value in flags.items()])
+        denoise.main([*(f"--{name}={value}" for name, value in flags.items()), *switches])
 
     return run
 
@@ -178,6 +178,33 @@ def test_any_size_can_be_denoised(other, shape):
     np.testing.assert_allclose(whole, expected, atol=1e-6)
 
 
+# --- All orientations ----------------------------------------------------------------------------
+
+
+def test_an_ensemble_is_the_mean_over_eight_orientations(other):
+    image = ODD[:64, :96] / np.float32(255)
+    results = []
+    for mirrored in (False, True):
+        for quarters in range(4):
+            turned = np.rot90(image[:, ::-1] if mirrored else image, quarters)
+            result = np.rot90(other(turned), -quarters)
+            results.append(result[:, ::-1] if mirrored else result)
+    ensemble = np.asarray(other(image, ensemble=True))
+    np.testing.assert_allclose(ensemble, np.mean(results, axis=0), atol=1e-6)
+    assert np.abs(ensemble - results[0]).max() > 1e-3
+    traced = jax.jit(lambda x: other(x, ensemble=True))(image)
+    np.testing.assert_allclose(traced, ensemble, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [NETWORK, OTHERS["unet"]], ids=["ridnet", "unet"])
+def test_tiles_of_an_ensemble_give_the_whole_image(network):
+    denoiser = Denoiser(network, init_biased(jax.random.key(0), network), {})
+    whole = np.asarray(denoiser(ODD, ensemble=True))
+    tiles = list(denoiser.denoise_tiles(ODD, tile=64, ensemble=True))
+    assert len(tiles) > 1
+    np.testing.assert_allclose(joined(tiles, ODD.shape), whole, atol=1e-5)
+
+
 # --- Files ---------------------------------------------------------------------------------------
 
 
@@ -188,6 +215,14 @@ def test_one_file(run, expected, tmp_path, capsys):
     assert np.abs(result - expected).max() <= 0.5 + 255e-5
     assert np.abs(result.astype(int) - PIXELS).max() > 2
     assert capsys.readouterr().out == f"[1/1] {tmp_path / 'out.png'}  72x56\n"
+
+
+def test_an_ensemble_of_a_file(run, denoiser, tmp_path):
+    write_photo(tmp_path / "in.png", Photo(PIXELS))
+    run("--ensemble", input=tmp_path / "in.png", output=tmp_path / "out.png")
+    expected = 255 * np.asarray(denoiser(PIXELS, ensemble=True))
+    result = read_photo(tmp_path / "out.png").pixels
+    assert np.abs(result - expected).max() <= 0.5 + 255e-5
 
 
 def test_jpeg_to_jpeg(run, denoiser, tmp_path):

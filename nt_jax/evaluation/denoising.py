@@ -7,6 +7,7 @@ it is large.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,6 +199,7 @@ def run(
     output: Path,
     seed: int,
     skip_broken: bool,
+    ensemble: bool,
 ) -> str:
     """Runs `eval denoising` on pairs, or on clean images with synthetic noise; returns the table.
 
@@ -214,8 +216,11 @@ def run(
     from nt_jax.inference.loading import load_denoiser
 
     denoiser = load_denoiser(denoiser_name)
-    evaluation = evaluate({DENOISED: denoiser}, scenes, broken, synthetic, seed)
+    denoise = partial(denoiser, ensemble=ensemble)
+    evaluation = evaluate({DENOISED: denoise}, scenes, broken, synthetic, seed)
     asked: dict[str, Any] = {"denoiser": denoiser_name, "images": str(folder)}
+    if ensemble:
+        asked["ensemble"] = "eight orientations"
     if synthetic:
         asked |= _describe(synthetic) | {"seed": seed}
     notes = [

@@ -12,9 +12,10 @@ as many pixels as of a whole 512x512 image, in one further pass. (Training sees 
 patches, so neither is more faithful.)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,12 @@ _POOLED_WHOLE = 512 * 512
 _CROP_SIDE = 128
 _CROPS = 4
 
+_Images = TypeVar("_Images", Array, np.ndarray)
+
+# Whether to flip vertically, horizontally and, after that, to transpose; the first does nothing.
+Turn = tuple[bool, ...]
+_TURNS: tuple[Turn, ...] = tuple(product((False, True), repeat=3))
+
 
 @dataclass(frozen=True, eq=False)
 class Denoiser:
@@ -59,7 +66,7 @@ class Denoiser:
     params: Tree
     metadata: Mapping[str, Any]
 
-    def __call__(self, noisy: ArrayLike) -> Array:
+    def __call__(self, noisy: ArrayLike, *, ensemble: bool = False) -> Array:
         """Denoises images: [H, W, 3] or [N, H, W, 3] -> the same shape, float32 in [0, 1].
 
         Images of more than 512x512 pixels go through `denoise_tiles`, which needs actual arrays:
@@ -67,27 +74,48 @@ class Denoiser:
 
         Args:
           noisy: uint8 or float in [0, 1].
+          ensemble: average the results of the image in all eight orientations, turned back: eight
+            times the work, for a better result (geometric self-ensemble, Lim et al., CVPRW 2017).
         """
         check_process()
         images = as_images(noisy, "noisy")
         if _is_pooled_whole(*images.shape[1:3]):
-            clean = _denoise(self.network, self.params, images, None)
+            if ensemble:
+                # So that the grid of the network's cells is the same in all orientations.
+                aligned = _aligned(images, self.network.alignment)
+                clean = self._mean_over(aligned, _TURNS, [None] * len(_TURNS))
+                clean = clean[:, : images.shape[1], : images.shape[2]]
+            else:
+                clean = _denoise(self.network, self.params, images, None)
         else:
             if is_traced(images):
                 raise InputError(
                     "noisy: above 512x512 pixels a denoiser works in tiles, not inside jit, vmap "
                     "or grad: call it outside, or on smaller images"
                 )
-            clean = jnp.stack([self._by_tiles(image) for image in np.asarray(images)])
+            clean = jnp.stack([self._by_tiles(image, ensemble) for image in np.asarray(images)])
         return clean if np.ndim(noisy) == 4 else clean[0]
 
-    def _by_tiles(self, noisy: np.ndarray) -> np.ndarray:
+    def _by_tiles(self, noisy: np.ndarray, ensemble: bool) -> np.ndarray:
         clean = np.empty_like(noisy)
-        for part in self.denoise_tiles(noisy):
+        for part in self.denoise_tiles(noisy, ensemble=ensemble):
             clean[part.rows, part.columns] = part.pixels
         return clean
 
-    def denoise_tiles(self, noisy: np.ndarray, *, tile: int = DEFAULT_TILE) -> Iterator[Tile]:
+    def _mean_over(
+        self, images: Array, turns: Sequence[Turn], means: Sequence[tuple[Array, ...] | None]
+    ) -> Array:
+        """Averages results of aligned images over orientations, each with its `_means` or None."""
+        cleans = [
+            _turned_back(_denoise(self.network, self.params, _turned(images, turn), mean), turn)
+            for turn, mean in zip(turns, means, strict=True)
+        ]
+        # Of one: no operation that would have to be compiled.
+        return sum(cleans[1:], cleans[0]) / len(cleans) if cleans[1:] else cleans[0]
+
+    def denoise_tiles(
+        self, noisy: np.ndarray, *, tile: int = DEFAULT_TILE, ensemble: bool = False
+    ) -> Iterator[Tile]:
         """Denoises an image piece by piece, in bounded memory.
 
         The result does not depend on `tile`, up to 1e-5.
@@ -95,6 +123,7 @@ class Denoiser:
         Args:
           noisy: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
           tile: pixels a side processed at a time, 16 or more; sets the memory needed.
+          ensemble: as for a call.
 
         Yields:
           The pieces, which cover the image once.
@@ -103,11 +132,14 @@ class Denoiser:
         height, width = noisy.shape[:2]
         windows = self.windows(height, width, tile)
         whole = len(windows) == 1 and _is_pooled_whole(height, width)
-        means = self._means(noisy) if isinstance(self.network, RIDNet) and not whole else None
+        turns = _TURNS if ensemble else _TURNS[:1]
+        means: list[tuple[Array, ...] | None] = [None] * len(turns)
+        if isinstance(self.network, RIDNet) and not whole:
+            means = [self._means(_turned(noisy[None], turn)[0]) for turn in turns]
 
         def denoise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             del row, column
-            return np.asarray(_denoise(self.network, self.params, inputs[None], means))[0]
+            return np.asarray(self._mean_over(jnp.asarray(inputs[None]), turns, means))[0]
 
         return over_tiles(noisy, windows, denoise)
 
@@ -132,6 +164,29 @@ class Denoiser:
         return _attention_means(self.network, self.params, crops)
 
 
+def _turned(images: _Images, turn: Turn) -> _Images:
+    """Turns images [N, H, W, ...], NumPy's or JAX's."""
+    if not any(turn):
+        return images
+    down, across, transposed = turn
+    images = images[:, :: -1 if down else 1, :: -1 if across else 1]
+    return images.swapaxes(1, 2) if transposed else images
+
+
+def _turned_back(images: _Images, turn: Turn) -> _Images:
+    if not any(turn):
+        return images
+    down, across, transposed = turn
+    images = images.swapaxes(1, 2) if transposed else images
+    return images[:, :: -1 if down else 1, :: -1 if across else 1]
+
+
+def _aligned(images: Array | np.ndarray, multiple: int) -> Array:
+    """Reflects images [N, H, W, 3] at the bottom and on the right up to such a size."""
+    down, right = (round_up(size, multiple) - size for size in images.shape[1:3])
+    return jnp.pad(images, ((0, 0), (0, down), (0, right), (0, 0)), mode="reflect")
+
+
 def _is_pooled_whole(height: int, width: int) -> bool:
     return height * width <= _POOLED_WHOLE
 
@@ -150,8 +205,7 @@ def _denoise(
     network: DenoiserNetwork, params: Tree, images: Array, means: tuple[Array, ...] | None
 ) -> Array:
     _, height, width, _ = images.shape
-    down, right = (round_up(size, network.alignment) - size for size in (height, width))
-    images = jnp.pad(images, ((0, 0), (0, down), (0, right), (0, 0)), mode="reflect")
+    images = _aligned(images, network.alignment)
     arguments = () if means is None else (means,)
     clean = jnp.asarray(network.apply({"params": params}, images, *arguments))
     return jnp.clip(clean[:, :height, :width], 0, 1)
