@@ -89,8 +89,13 @@ class Options(NamedTuple):
     runs: Path
 
 
-def make_parser(module: str, doc: str, changes: Sequence[str] = tuple(CHANGES)) -> ArgumentParser:
-    """Makes a parser with the flags that all tables have, and those of `CHANGES` that apply."""
+def make_parser(
+    module: str, doc: str, changes: Sequence[str] = tuple(CHANGES), *, trains: bool = True
+) -> ArgumentParser:
+    """Makes a parser with the flags that all tables have, and those of `CHANGES` that apply.
+
+    --runs is there where the table trains anything.
+    """
     parser = ArgumentParser(
         prog=f"python -m experiments.{module}",
         description=doc,
@@ -98,7 +103,8 @@ def make_parser(module: str, doc: str, changes: Sequence[str] = tuple(CHANGES)) 
     )
     parser.add_argument("--budget", choices=tuple(BUDGETS), default="small")
     parser.add_argument("--output", required=True, type=Path, help="folder of the table")
-    parser.add_argument("--runs", type=Path, help="folder of the trainings; by default in output")
+    if trains:
+        parser.add_argument("--runs", type=Path, help="of the trainings; by default in the output")
     parser.add_argument("--seeds", default="0", help="comma-separated, a training each")
     for name in changes:
         parser.add_argument(f"--{name}", type=int, help=f"{CHANGES[name]}, instead of the budget's")
@@ -125,7 +131,7 @@ def parse_options(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> Opti
         if value is not None and name != "steps":
             budget = budget._replace(**{name: value})
     report.check_output(args.output, inputs)
-    runs = args.runs or args.output / "runs"
+    runs = getattr(args, "runs", None) or args.output / "runs"
     return Options(args.budget, budget, seeds, changes["steps"], args.output, runs)
 
 

@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 
 from nt_jax import metrics, prng
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, run_command
-from nt_jax.eval import parse_seed
+from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command
 from nt_jax.evaluation.report import check_output
 from nt_jax.files import progress, replacing
 from nt_jax.noise import camera

@@ -30,8 +30,7 @@ from scipy.ndimage import gaussian_filter, sobel
 
 from nt_jax import metrics, prng
 from nt_jax.broken import Broken
-from nt_jax.errors import ArgumentParser, run_command
-from nt_jax.eval import parse_seed
+from nt_jax.errors import ArgumentParser, parse_seed, run_command
 from nt_jax.evaluation import report, statistics
 from nt_jax.evaluation.samples import read_images, samples_of_pairs, usable_pairs
 from nt_jax.paths import expand

@@ -16,8 +16,7 @@ from PIL import Image
 
 from experiments.transplant_noise import new_folder
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
-from nt_jax.eval import parse_seed
+from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_sigterm
 from nt_jax.files import progress
 from nt_jax.paths import expand
 

@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
       InputError: a wrong flag, model, folder or image.
     """
-    parser = budget.make_parser("table1_generation", __doc__, ["images"])
+    parser = budget.make_parser("table1_generation", __doc__, ["images"], trains=False)
     parser.add_argument("--model", help="bundled name, workdir or model folder; or several, a,b")
     parser.add_argument("--pairs", default="", help="folders of pairs, comma-separated")
     parser.add_argument("--photos", type=Path, help="folder of clean images for synthetic noise")

@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image
 
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
-from nt_jax.eval import parse_seed
+from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_sigterm
 from nt_jax.evaluation.report import check_output
 from nt_jax.files import progress, scratch_beside
 from nt_jax.paths import expand

@@ -34,6 +34,13 @@ class ArgumentParser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
+def parse_seed(text: str) -> int:
+    """Reads a flag's seed: an argument parser's type, which makes one line of a wrong one."""
+    if not text.isdecimal() or not int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"expected 0 to 2**32 - 1; got {text}")
+    return int(text)
+
+
 EXIT_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_PREEMPTED = 143

@@ -15,7 +15,14 @@ published tables do; `other`, another of its group.
 
 import argparse
 
-from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.errors import (
+    ArgumentParser,
+    InputError,
+    parse_seed,
+    quiet_decoders,
+    run_command,
+    unwind_on_sigterm,
+)
 from nt_jax.paths import expand
 
 # Flags of synthetic noise: the default, the part of the noise that it is of, and its scale.
@@ -23,13 +30,6 @@ _LEVELS = {
     "sigma": ("25", "gaussian", "0 to 255 scale"),
     "lam": ("30", "poisson", "photons at white"),
 }
-
-
-def parse_seed(text: str) -> int:
-    """Reads a flag's seed: an argument parser's type, which makes one line of a wrong one."""
-    if not text.isdecimal() or not int(text) < 2**32:
-        raise argparse.ArgumentTypeError(f"expected 0 to 2**32 - 1; got {text}")
-    return int(text)
 
 
 def _parser() -> ArgumentParser:
@@ -43,6 +43,7 @@ def _parser() -> ArgumentParser:
     generation.add_argument("--baselines", action="store_true", help="rows of simple noises too")
     denoising = commands.add_parser("denoising", help="PSNR and SSIM")
     denoising.add_argument("--denoiser", default="small-denoiser", help="bundled name or folder")
+    denoising.add_argument("--ensemble", action="store_true", help="average all eight orientations")
     denoising.add_argument("--noise", help="gaussian, poisson or poisson_gaussian, on --clean")
     for name, (default, _, scale) in _LEVELS.items():
         about = f"{scale}, NUMBER or LOW:HIGH; {default} by default"
@@ -60,7 +61,7 @@ def _parser() -> ArgumentParser:
         command.add_argument("--pairs", type=expand, help="folder of clean/noisy pairs")
         command.add_argument("--output", required=True, type=expand, help="folder for the results")
         if command is not noise:  # where nothing is random
-            command.add_argument("--seed", default=0, type=parse_seed, help="of all that is random")
+            command.add_argument("--seed", type=parse_seed, help="of all that is random; default 0")
         command.add_argument("--skip_broken", action="store_true", help="pass over unusable images")
     return parser
 
@@ -84,7 +85,7 @@ def _generation(args: argparse.Namespace) -> str:
     except ModuleNotFoundError as error:  # optax trains the classifier test
         raise InputError(f"{error.name} is not installed: pip install 'nt_jax[train]'") from error
     folders = (args.clean, args.noisy, args.generated)
-    shared = (args.output, args.seed, args.skip_broken)
+    shared = (args.output, args.seed or 0, args.skip_broken)
     generator = args.model or args.method
     if generator and args.pairs and not any(folders):
         asked = (args.model, args.pairs, args.reference or "self")
@@ -97,7 +98,7 @@ def _generation(args: argparse.Namespace) -> str:
 def _denoising(args: argparse.Namespace) -> str:
     from nt_jax.evaluation import denoising
 
-    shared = (args.output, args.seed, args.skip_broken)
+    shared = (args.output, args.seed or 0, args.skip_broken, args.ensemble)
     levels = {}
     for name, (default, part, _) in _LEVELS.items():
         given = getattr(args, name)
@@ -105,6 +106,8 @@ def _denoising(args: argparse.Namespace) -> str:
             raise InputError(f"--{name}={given} is of {part} noise; give --noise={part}")
         levels[name] = default if given is None else given
     if args.pairs and not (args.clean or args.noise):
+        if args.seed is not None:
+            raise InputError(f"--seed={args.seed} is of --noise; with --pairs nothing is random")
         return denoising.run(args.denoiser, args.pairs, None, *shared)
     if args.clean and args.noise and not args.pairs:
         noise = denoising.make_noise(args.noise, **levels)
@@ -117,7 +120,7 @@ def _embedding(args: argparse.Namespace) -> str:
 
     if not (args.model and args.pairs):
         raise InputError("give --model and --pairs")
-    return embedding.run(args.model, args.pairs, args.output, args.seed, args.skip_broken)
+    return embedding.run(args.model, args.pairs, args.output, args.seed or 0, args.skip_broken)
 
 
 def _noise(args: argparse.Namespace) -> str:

@@ -259,6 +259,15 @@ def test_denoising(evaluate, denoiser, pairs, tmp_path, source):
     assert (tmp_path / "scores/examples.png").is_file()
 
 
+def test_denoising_by_an_ensemble(evaluate, denoiser, pairs):
+    results, printed = evaluate("denoising", "--ensemble", denoiser=denoiser, pairs=pairs)
+    pair = find_pairs(pairs)[1]
+    restored = nt_jax.load_denoiser(denoiser)(read_rgb(pair.noisy), ensemble=True)
+    expected = float(metrics.psnr(read_rgb(pair.clean), restored)[0])
+    assert results["images"][1]["psnr"] == pytest.approx(expected, abs=1e-4)
+    assert "eight orientations" in printed
+
+
 def test_one_protocol_scores_what_is_made_without_rounding(tmp_path):
     """A tenth of a grey level off is neither nothing nor a whole one."""
     clean = np.full((32, 32, 3), 100, np.uint8)
@@ -353,6 +362,7 @@ BAD_FLAGS = {
         "--lam=0",
     ],
     "a level of real noise": ["denoising", "--pairs=p", "--sigma=5", "--output=OUT"],
+    "a seed of real noise": ["denoising", "--pairs=p", "--seed=1", "--output=OUT"],
     "a level of other noise": [
         *["denoising", "--denoiser=d", "--clean=c", "--noise=gaussian", "--output=OUT"],
         "--lam=30",
@@ -385,6 +395,7 @@ def test_flags_that_would_do_nothing_are_named(tmp_path, capsys):
     for name, told in (
         ("a level of real noise", "--sigma=5 is of gaussian noise"),
         ("a level of other noise", "--lam=30 is of poisson noise"),
+        ("a seed of real noise", "--seed=1 is of --noise"),
         ("a seed of nothing", "unrecognized arguments: --seed=0"),
     ):
         assert told in fails(BAD_FLAGS[name], tmp_path, capsys)
