@@ -7,14 +7,15 @@
 Reads the noise of the photos and says what it is like; puts it on the same photos as the bundled
 denoiser leaves them, and on clean photographs where there are some; trains that denoiser further on
 these, and on true pairs where there are some; stops by itself when held-out patches gain no more,
-or when the time is over. The output is a denoiser's folder, with a report. The same command
-resumes.
+or when the time is over. The output is a denoiser's folder, with a report: half way from the
+bundled denoiser to the trained one, or with true pairs the trained one. The same command resumes.
 """
 
 import json
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,29 +167,34 @@ def main(argv: list[str] | None = None) -> None:
     made = make_pairs(model, start, found, clean, folder, count, args.seed)
     for _ in progress(range(count), count, "pair"):
         next(made)
-    outcome = finetune.finetune(config, run, deadline)
+    steps = finetune.finetune(config, run, deadline)
 
-    gained = outcome.after - outcome.before
+    metadata, variables = load_workdir(run)
+    after = replace(start, params=variables["denoiser"])
+    if not pairs:
+        # Photos show a part of the camera's noise, with one photo a single level of it.
+        after = finetune.half_way(start, after.params)
+    scores = finetune.score(start, after, folder)
     said = [
-        f"on held-out patches, denoised photos with that noise: noisy {outcome.noisy:.2f} dB,"
-        f" denoised {outcome.before:.2f} before and {outcome.after:.2f} dB after {outcome.steps}"
+        f"on held-out patches, denoised photos with that noise: noisy {scores.noisy:.2f} dB,"
+        f" denoised {scores.before:.2f} before and {scores.after:.2f} dB after {steps}"
         " steps; look at the report before you rely on it"
     ]
-    metadata, variables = load_workdir(run)
-    if gained <= 0:
+    if scores.after <= scores.before:
         said.append("training gained nothing, so this is the denoiser it began with")
-        metadata, variables = dict(start.metadata), {"denoiser": start.params}
+        metadata, after = dict(start.metadata), start
     # What this denoiser owes to the data and terms of the one before.
     owed = ("recipe", "terms", "adapted")
     base = {name: start.metadata[name] for name in owed if name in start.metadata}
     adapted = {
         "photos": len(found),
-        "held_out_psnr": outcome._asdict(),
+        "steps": steps,
+        "held_out_psnr": scores._asdict(),
         "base": {"name": args.denoiser} | base,
     }
-    save_model(args.output, metadata | {"adapted": adapted}, variables, beside=_BESIDE)
+    metadata |= {"adapted": adapted}
+    save_model(args.output, metadata, {"denoiser": after.params}, beside=_BESIDE)
     command = use_of(args.output, args.noisy)
-    after = load_denoiser(args.output)
     write_report(args.output / _REPORT, found, lines, said, model, start, after, command)
     _note(args.output, asked | {"done": True})
     print(*said, f"report: {args.output / _REPORT}", f"to use it: {command}", sep="\n")

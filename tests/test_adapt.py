@@ -99,6 +99,19 @@ def test_the_output_is_a_denoiser_with_a_report(adapted, folder):
     assert shlex.split(command)[3] == f"--denoiser={adapted}"
 
 
+def test_without_true_pairs_the_output_is_half_way(adapted, folder):
+    start, trained = (nt_jax.load_denoiser(path) for path in (adapted / "start", adapted / "run"))
+    half = finetune.half_way(start, trained.params)
+    means = jax.tree.map(lambda one, other: (one + other) / 2, start.params, trained.params)
+    jax.tree.map(np.testing.assert_array_equal, half.params, means)
+    scores = finetune.score(start, half, adapted / "pairs")
+    metadata = json.loads((adapted / "model.json").read_text())["adapted"]
+    assert metadata["held_out_psnr"] == pytest.approx(scores._asdict(), abs=1e-4)
+    expected = half if scores.after > scores.before else start
+    written = nt_jax.load_denoiser(adapted).params
+    jax.tree.map(np.testing.assert_array_equal, written, expected.params)
+
+
 def test_training_starts_from_the_denoiser_that_was_given(adapted, folder):
     """A run's average, by which `load_denoiser` denoises, and not its newest weights."""
     start = nt_jax.load_denoiser(folder / "denoiser")
@@ -108,15 +121,14 @@ def test_training_starts_from_the_denoiser_that_was_given(adapted, folder):
     scores = metrics.psnr(np.stack(clean), np.stack(denoised))
     metadata = json.loads((adapted / "model.json").read_text())
     assert metadata["adapted"]["held_out_psnr"]["before"] == pytest.approx(
-        float(scores.mean()), abs=0.1
+        float(scores.mean()), abs=1e-3
     )
     assert metadata["adapted"]["base"]["recipe"] == start.metadata["recipe"]
 
 
 def test_training_that_has_ended_is_not_gone_on_with(adapted):
-    psnr = json.loads((adapted / "model.json").read_text())["adapted"]["held_out_psnr"]
-    outcome = finetune.finetune(None, adapted / "run", deadline=0.0)
-    assert outcome._asdict() == psnr
+    steps = json.loads((adapted / "model.json").read_text())["adapted"]["steps"]
+    assert finetune.finetune(None, adapted / "run", deadline=0.0) == steps > 0
 
 
 def test_a_row_of_the_picture_is_of_one_photo(adapted, folder):

@@ -3,16 +3,23 @@
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from nt_jax.adaptation.inputs import SIDE
 from nt_jax.adaptation.pairs import HELD_OUT, TRAIN
+from nt_jax.broken import Broken
 from nt_jax.configs.denoiser import get_config
+from nt_jax.data.catalogue.sources import find_pairs
+from nt_jax.evaluation import denoising
 from nt_jax.files import replacing
 from nt_jax.inference.denoiser import Denoiser
+from nt_jax.models.parameters import Tree
 from nt_jax.paths import is_file
 from nt_jax.training.logs import read_metrics
 from nt_jax.training.loop import train_and_evaluate
@@ -24,19 +31,17 @@ _PSNR = "eval/psnr"
 _OUTCOME = "outcome.json"
 
 
-class Outcome(NamedTuple):
-    """Scores that training reached on the held-out patches.
+class Scores(NamedTuple):
+    """PSNR in dB, means over the held-out patches.
 
     Attributes:
-      before, after: PSNR in dB of the denoiser it began with, and at the end.
-      noisy: PSNR in dB of the patches themselves.
-      steps: updates done.
+      noisy: of the patches themselves.
+      before, after: denoised by the denoiser for all cameras, and by the adapted one.
     """
 
+    noisy: float
     before: float
     after: float
-    noisy: float
-    steps: int
 
 
 def recipe(denoiser: str, start: Denoiser, pairs: Path, true_pairs: str, steps: int) -> ConfigDict:
@@ -70,7 +75,7 @@ def recipe(denoiser: str, start: Denoiser, pairs: Path, true_pairs: str, steps: 
     return config
 
 
-def finetune(config: Any, workdir: Path, deadline: float) -> Outcome:
+def finetune(config: Any, workdir: Path, deadline: float) -> int:
     """Trains until the steps are done, the time is over, or the held-out patches gain no more.
 
     Resumes from the workdir's newest checkpoint. Where training has ended before, whichever of the
@@ -80,6 +85,9 @@ def finetune(config: Any, workdir: Path, deadline: float) -> Outcome:
       config: from `recipe`.
       workdir: folder of the run.
       deadline: of `time.monotonic`; training ends at the next evaluation after it.
+
+    Returns:
+      The updates done.
     """
 
     def enough(step: int, results: dict[str, float]) -> bool:
@@ -95,13 +103,33 @@ def finetune(config: Any, workdir: Path, deadline: float) -> Outcome:
 
     record = workdir / _OUTCOME
     if is_file(record):
-        return Outcome(**json.loads(record.read_text()))
-    summary = train_and_evaluate(config, workdir, enough)
-    start, end = summary["start"], summary["end"]
-    outcome = Outcome(start[_PSNR], end[_PSNR], start["eval/noisy_psnr"], summary["steps"])
+        return int(json.loads(record.read_text())["steps"])
+    steps = int(train_and_evaluate(config, workdir, enough)["steps"])
     with replacing(record) as temporary:
-        temporary.write_text(json.dumps(outcome._asdict(), indent=2) + "\n")
-    return outcome
+        temporary.write_text(json.dumps({"steps": steps}) + "\n")
+    return steps
+
+
+def half_way(start: Denoiser, trained: Tree) -> Denoiser:
+    """Makes the denoiser whose parameters are the mean of a denoiser's and of what it became.
+
+    It keeps most of what the training gained, and of what the denoiser could do before on noise
+    that the training has not seen (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR
+    2022).
+    """
+
+    def mean(before: Any, after: Any) -> np.ndarray:
+        return (np.asarray(before, np.float32) + np.asarray(after, np.float32)) / 2
+
+    return replace(start, params=jax.tree.map(mean, start.params, trained))
+
+
+def score(before: Denoiser, after: Denoiser, pairs: Path) -> Scores:
+    """Scores two denoisers on the held-out patches of the folder that `make_pairs` wrote."""
+    scenes = denoising.scenes_of_pairs(find_pairs(pairs / HELD_OUT))
+    rows = {"before": before, "after": after}
+    scores = denoising.evaluate(rows, scenes, Broken(skip=False)).scores
+    return Scores(*(float(np.mean(scores[row]["psnr"])) for row in (denoising.NOISY, *rows)))
 
 
 def _scores(workdir: Path) -> list[tuple[int, float]]:
