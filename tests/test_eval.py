@@ -538,7 +538,7 @@ def test_retrieval_does_not_find_tiles_of_the_photograph():
     distance = np.ones((5, 5))
     distance[0, 1] = distance[1, 0] = 0.1  # tiles of one photograph
     distance[0, 2] = distance[1, 2] = 0.2
-    hits, chance = embedding.retrieval(distance, groups, photographs)
+    hits, chance, _ = embedding.retrieval(distance, groups, photographs)
     assert hits.tolist()[:2] == [0, 0]
     assert chance.tolist()[:2] == pytest.approx([1 / 3, 1 / 3])
 
@@ -639,14 +639,27 @@ def test_retrieval_and_level_correlation():
     permuted = np.random.default_rng(0).permutation(levels)
     expected = scipy.stats.spearmanr(distance[i, j], abs(permuted[i] - permuted[j])).statistic
     assert shuffled.value == pytest.approx(expected)
-    hits, chance = embedding.retrieval(distance, ["a", "a", "b", "b", ""])
+    hits, chance, asked = embedding.retrieval(distance, ["a", "a", "b", "b", ""])
+    assert asked.tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(hits, 1)
     np.testing.assert_allclose(chance, 1 / 3)
-    hits, _ = embedding.retrieval(distance, ["a", "b", "a", "b", "c"])
+    hits, _, _ = embedding.retrieval(distance, ["a", "b", "a", "b", "c"])
     np.testing.assert_array_equal(hits, 0)
     assert embedding.level_correlation(distance, np.full(5, 3.0)) is None
     for groups in (["a"] * 5, [""] * 5, list("abcde")):
         assert embedding.retrieval(distance, groups) is None
+
+
+def test_crops_of_a_photograph_tell_no_more_of_a_correlation_than_it_does():
+    rng = np.random.default_rng(1)
+    levels, points = rng.uniform(2, 30, 8), rng.normal(size=(8, 2))
+    points[:, 0] += levels / 15
+    four = np.repeat(np.arange(8), 4)
+    distance, names = embedding.distances(points[four]), [str(number) for number in four]
+    alone = embedding.level_correlation(distance, levels[four])
+    together = embedding.level_correlation(distance, levels[four], names)
+    assert together.value == alone.value
+    assert np.ptp(together.interval) > 1.5 * np.ptp(alone.interval)
 
 
 def test_pca_is_that_of_the_covariance():

@@ -82,7 +82,7 @@ def distances(embeddings: np.ndarray) -> np.ndarray:
 
 def retrieval(
     distance: np.ndarray, groups: Sequence[str], photographs: Sequence[str] | None = None
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Is the nearest image of another photograph of the same group? Where the group has another.
 
     Args:
@@ -92,8 +92,8 @@ def retrieval(
         None: each is of its own.
 
     Returns:
-      Whether it is [n], and the share of the others that are, which is chance [n]; None where no
-      group has two photographs or only one group is known.
+      Whether it is [n], the share of the others that are, which is chance [n], and which images
+      these are, int [n]; None where no group has two photographs or only one group is known.
     """
     labels = np.array(groups)
     owners = np.arange(len(labels)) if photographs is None else np.array(photographs)
@@ -105,18 +105,33 @@ def retrieval(
         return None
     apart = np.where(other, distance[np.ix_(known, known)], np.inf)
     hits = same[asked, apart[asked].argmin(axis=1)].astype(float)
-    return hits, (same & other)[asked].sum(axis=1) / other[asked].sum(axis=1)
+    chance = (same & other)[asked].sum(axis=1) / other[asked].sum(axis=1)
+    return hits, chance, known[asked]
 
 
-def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -> Estimate | None:
+def level_correlation(
+    distance: np.ndarray,
+    levels: np.ndarray,
+    photographs: Sequence[str] = (),
+    seed: int = 0,
+) -> Estimate | None:
     """Spearman's rank correlation of embedding distance and noise-level distance over all pairs.
 
-    The interval resamples images; pairs of an image with itself are left out. None where levels or
-    embeddings are all equal.
+    The interval resamples photographs; pairs of an image with itself are left out. None where
+    levels or embeddings are all equal.
+
+    Args:
+      distance: [N, N].
+      levels: [N].
+      photographs: N names, what each image is a crop of; none where every image is its own.
+      seed: of the resampling.
     """
     apart = np.abs(levels[:, None] - levels)
+    of_image = statistics.numbered(photographs, len(levels))
+    crops = [np.flatnonzero(of_image == number) for number in range(of_image.max() + 1)]
 
-    def statistic(rows: np.ndarray) -> float:
+    def statistic(drawn: np.ndarray) -> float:
+        rows = np.concatenate([crops[number] for number in drawn])
         i, j = np.triu_indices(len(rows), k=1)
         i, j = rows[i], rows[j]
         different = i != j
@@ -125,10 +140,10 @@ def level_correlation(distance: np.ndarray, levels: np.ndarray, seed: int = 0) -
             return float("nan")
         return float(scipy.stats.spearmanr(x, y).statistic)
 
-    if np.isnan(statistic(np.arange(len(levels)))):
+    if np.isnan(statistic(np.arange(len(crops)))):
         return None
     each = np.vectorize(statistic, signature="(n)->()")
-    return statistics.bootstrap(each, len(levels), seed, _RESAMPLES)
+    return statistics.bootstrap(each, len(crops), seed, _RESAMPLES)
 
 
 def pca(points: np.ndarray) -> np.ndarray:
@@ -177,22 +192,25 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     embedded = embed_pairs(load_noisetransfer(model_name), found, broken)
     distance = distances(embedded.embeddings)
     answers = retrieval(distance, embedded.groups, embedded.photographs)
+    photographs = embedded.photographs
     estimates = {
-        "level_correlation": level_correlation(distance, embedded.levels, seed),
-        "retrieval": statistics.mean(answers[0].tolist(), seed=seed) if answers else None,
-        "retrieval_chance": Estimate(float(answers[1].mean()), None) if answers else None,
+        "level_correlation": level_correlation(distance, embedded.levels, photographs, seed),
+        "retrieval": None,
+        "retrieval_chance": None,
     }
+    if answers:
+        hits, chance, asked = answers
+        of_asked = [photographs[image] for image in asked]
+        estimates["retrieval"] = statistics.mean(hits.tolist(), of_asked, seed)
+        estimates["retrieval_chance"] = Estimate(float(chance.mean()), None)
     titles = {
         "level_correlation": "embedding distance and noise-level distance, Spearman's correlation",
         "retrieval": "nearest neighbour (no tile of the photograph) is of the same camera and ISO",
         "retrieval_chance": "the same by chance",
     }
     rows = [[titles[name], report.cell(value, 3)] for name, value in estimates.items()]
-    asked = {"model": model_name, "pairs": str(pairs), "seed": seed}
-    notes = [
-        report.describe(embedded.photographs, asked),
-        "Brackets: 95 % bootstrap intervals over images.",
-    ]
+    arguments = {"model": model_name, "pairs": str(pairs), "seed": seed}
+    notes = [report.describe(photographs, arguments), f"Brackets: {report.INTERVALS}"]
     if answers is None:
         notes.append(
             "No two groups of images, by camera and ISO or by folder, or no group with two"
@@ -202,7 +220,7 @@ def run(model_name: str, pairs: Path, output: Path, seed: int, skip_broken: bool
     text = report.markdown_table(["embedding", ""], rows) + "\n" + "\n\n".join(notes) + "\n"
     maps = {"PCA": pca(embedded.embeddings), "t-SNE": tsne(embedded.embeddings)}
     results = (
-        {"arguments": asked}
+        {"arguments": arguments}
         | report.as_json(estimates)
         | {
             "images": [
