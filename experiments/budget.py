@@ -387,6 +387,11 @@ _FAMILIES = {
 }
 
 
+# Two recipes each, whose models differ in what they were trained on alone: DANet and GDANet, N2G_g
+# and N2G_p.
+_SEVERAL_RECIPES = ("danet", "n2g")
+
+
 def load_generators(names: str) -> dict[str, Generator]:
     """Loads models of any family of a comma-separated list, by the name that they are asked for.
 
@@ -400,26 +405,56 @@ def load_generators(names: str) -> dict[str, Generator]:
 
 
 def titles_of(models: Mapping[str, Generator]) -> dict[str, str]:
-    """Titles models' rows: the family, and the model's name where several are of one family."""
+    """Titles models' rows: the family, and the model's name where that tells too little.
+
+    It does where several models or several recipes are of one family.
+    """
     kinds = {name: str(model.metadata["kind"]) for name, model in models.items()}
     families_of = list(kinds.values())
     titles = {}
     for name, kind in kinds.items():
         family = _FAMILIES.get(kind, kind.rpartition(".")[2])
-        titles[name] = family if families_of.count(kind) == 1 else f"{family}, {name}"
+        alone = families_of.count(kind) == 1 and kind not in _SEVERAL_RECIPES
+        titles[name] = family if alone else f"{family}, {name}"
     return titles
 
 
-def generated_rows(names: str) -> dict[str, str]:
+def digest_of(model: Generator) -> str:
+    """Sums up a model's parameters."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model.params):
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype} {array.shape}\n".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def generated_rows(names: str, runs: Path) -> dict[str, str]:
     """Titles the rows `generated:MODEL` of denoisers, one for each of a comma-separated list.
 
+    Says what a model is told of the noise: a training batch has references, but neither cameras nor
+    the references' clean images.
+
+    Args:
+      names: the list.
+      runs: folder of the denoisers; gets a note of each model that they are trained with.
+
     Raises:
-      InputError: there is none, or as `load_generators`.
+      InputError: there is none, `runs` is of another model of that name, or as `load_generators`.
     """
-    titles = titles_of(load_generators(names))
-    if not titles:
+    models = load_generators(names)
+    if not models:
         raise InputError("the row `generated` needs --model")
-    return {f"generated:{name}": title for name, title in titles.items()}
+    rows = {}
+    for name, title in titles_of(models).items():
+        row, digest = f"generated:{name}", digest_of(models[name])
+        if kept(runs / f"{folder_name(row)}.json", {}, lambda digest=digest: digest) != digest:
+            raise InputError(
+                f"{runs} holds denoisers of another model {name}; choose another --output or"
+                " --runs, or remove it"
+            )
+        told = "the reference" if "reference" in models[name].told else "nothing"
+        rows[row] = f"{title} (told {told})"
+    return rows
 
 
 def folder_name(row: str) -> str:

@@ -3,11 +3,11 @@
   python -m experiments.peers_budget --rows=srgbflow,danet,c2n,neca,naflow,noisetransfer \
     --minutes=90 --pairs=SIDD_TRAIN --photos=PHOTOS --val=SIDD_VAL --output=DIR
 
-A row is a recipe of configs/peers.py, or `noisetransfer`, the paper's own; each is trained for
---steps or for --minutes, whichever are over first, compilation and evaluations included. Writes the
-workdir DIR/runs/ROW and the model DIR/ROW of each, for the tables' --model. The same command goes
-on where it was stopped; with more --minutes or other --rows it adds to what is there. With
---size=smoke and a few steps all of it takes minutes, without data.
+A row is a recipe of configs/peers.py, or `noisetransfer`, this program's small recipe, which has
+losses that its paper has not; each is trained for --steps or for --minutes, whichever are over
+first, compilation and evaluations included. Writes the workdir DIR/runs/ROW and the model DIR/ROW
+of each, for the tables' --model. The same command resumes; with more --minutes or other --rows it
+adds to what is there. With --size=smoke and a few steps all of it takes minutes, without data.
 """
 
 import os
@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row, config in configs.items():
         config.data.pairs, config.data.photos = args.pairs, args.photos
         config.eval.pairs = args.val
+        if args.pairs and args.val and config.data.real_fraction == 1:
+            config.eval.photos = ""  # synthetic noise is not what it learns
         workdir = args.output / "runs" / row
         train(config, workdir, args.minutes)
         if not checkpoint_steps(workdir):

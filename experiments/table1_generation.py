@@ -153,7 +153,11 @@ def score(
         scored: Sequence[Sample] = samples
         references: Sequence[Sample | None] = [None] * len(samples)
         if reference == "other":
-            scored, references = other_references(samples, broken)
+            try:
+                scored, references = other_references(samples, broken)
+            except InputError:  # no image has one; `broken` names them
+                results[reference] = {"rows": {}, "images": [], "left_out": broken.skipped}
+                continue
         scored = scored[: options.budget.images]
 
         def compute(
@@ -184,18 +188,26 @@ def _estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
 
 
 def table(results: Mapping[str, Any], about: Mapping[str, About]) -> str:
-    """Writes Markdown of one set: a row a generator, and the floor."""
+    """Writes Markdown of one set: a row a generator, and the floor.
+
+    Dashes stand where no image has another one's noise for a reference.
+    """
+
+    def find(name: str, reference: str, metric: str) -> Estimate | None:
+        row = results[reference]["rows"].get(name)
+        return _estimate(row, metric) if row else None
+
     columns = generation.columns()
     titles = [f"{columns[metric].title}, {reference}" for metric, reference in COLUMNS]
     rows = []
     for name in results["self"]["rows"]:
         cells = [
-            report.cell(_estimate(results[reference]["rows"][name], metric), columns[metric].digits)
+            report.cell(find(name, reference, metric), columns[metric].digits)
             for metric, reference in COLUMNS
         ]
         rows.append([name, *about[name].cells(), *cells])
     floor = [
-        report.cell(_estimate(next(iter(results[reference]["rows"].values())), "akld_floor"), 3)
+        report.cell(find(next(iter(results["self"]["rows"])), reference, "akld_floor"), 3)
         for reference in REFERENCES
     ]
     dashes = ["–"] * (len(COLUMNS) - len(floor))
@@ -228,17 +240,18 @@ def main(argv: list[str] | None = None) -> None:
     about = about_others(args.method)
     for name, title in budget.titles_of(models).items():
         rows[title], about[title] = generation.of_model(models[name]), about_model(models[name])
-    steps = [model.metadata.get("step") for model in models.values()]
-    asked: dict[str, Any] = {"model": args.model}
-    if steps:
-        asked["step"] = steps[0] if len(steps) == 1 else steps
+    digests = [budget.digest_of(model) for model in models.values()]
+    asked: dict[str, Any] = {"model": args.model, "digests": digests}
     rows |= generation.rows_of({spec: load_method(spec) for spec in args.method}, True)
 
-    results = {}
+    results, cameras = {}, {}
     for folder, title in zip(folders, titles, strict=True):
         samples = samples_of_pairs(usable_pairs(folder, Broken(skip=False)))
         name = title.replace("/", "_")
         results[name] = score(samples, rows, options, name, {**asked, "pairs": str(folder)})
+        if any("camera" in model.told for model in models.values()):
+            scored = samples[: options.budget.images]
+            cameras[name] = sum(bool(sample.camera) for sample in scored)
     for kind in denoising.KINDS if args.photos else ():
         photos = usable_photos(args.photos, Broken(skip=False))[: options.budget.images]
         samples = synthetic_samples(kind, photos, options.output / "noisy" / kind, options.seeds[0])
@@ -255,14 +268,22 @@ def main(argv: list[str] | None = None) -> None:
         "compilation and evaluations.",
         *(
             f"{name}: {len(result['self']['images'])} images; with `other` "
-            f"{len(result['other']['images'])}, as the rest have no other image of their camera and"
-            " ISO."
+            f"{len(result['other']['images'])}, as the rest have no other photograph of their"
+            " camera and ISO."
             if result["other"]["left_out"]
             else f"{name}: {len(result['self']['images'])} images."
             for name, result in results.items()
         ),
-        "Brackets: 95 % bootstrap intervals over images; lower is better, C2ST is best at 0.5. "
-        "What is published is of other images, with the scored image as the reference.",
+        *(
+            f"{name}: camera and ISO are known of {known} images; of the others a row that is told"
+            " them draws one that its training saw."
+            for name, known in cameras.items()
+        ),
+        "Oracles and true noise drawn again are of 8 bits, as files are; other rows are not"
+        " rounded: of KS, that can be .02. NoiseTransfer's models have losses that its paper has"
+        " not, and their level is calibrated (docs/noise.md).",
+        f"Brackets: {report.INTERVALS} Lower is better, C2ST is best at 0.5. What is published is "
+        "of other images, with the scored image as the reference.",
     ]
     found = {"sets": results, "rows": {name: row._asdict() for name, row in about.items()}}
     text = budget.write(options, "Table 1: generated noise", tables, notes, found)

@@ -46,7 +46,7 @@ RECIPES = {
 METHODS: dict[str, tuple[str, Method]] = {
     "white": ("white Gaussian, reference's level", baselines.white),
     "poisson_gaussian": ("Poisson-Gaussian, fitted", baselines.poisson_gaussian),
-    "extracted": ("extracted and masked (N2G)", baselines.extracted),
+    "extracted": ("extracted and masked", baselines.extracted),
 }
 ROWS = (GENERATED, *RECIPES, *METHODS)
 # PSNR and SSIM (paper, table 2).
@@ -100,7 +100,7 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
     names += args.method
     if not names:
         raise InputError("--rows: give one or more")
-    generated = budget.generated_rows(args.model) if GENERATED in names else {}
+    generated = budget.generated_rows(args.model, options.runs) if GENERATED in names else {}
     known = RECIPES | {name: title for name, (title, _) in methods.items()}
     titles: dict[str, str] = {}
     for name in names:
@@ -232,6 +232,8 @@ def main(argv: list[str] | None = None) -> None:
         budget.describe(options, study.config),
         f"Trained on {args.pairs}; generator {args.model}; noise made beforehand: "
         f"{options.budget.draws} of each clean image.",
+        "True noise and noise made beforehand are of 8 bits, as files are; other noise is not "
+        "rounded. Generators are told what a training batch has.",
         f"Brackets: {report.INTERVALS} Gaps: over seeds, too. What is published is "
         "of other images and the paper's schedule; its gaps of NoiseTransfer to true noise are "
         f"{PUBLISHED_GAPS}.",

@@ -87,8 +87,8 @@ SIGMA, PHOTONS = (0.0, 50.0), (5.0, 50.0)
 _Scores = dict[str, list[np.ndarray]]
 
 
-def rows_of(args: Namespace) -> dict[str, Row]:
-    """Makes the rows that the flags ask for, by name.
+def rows_of(args: Namespace, runs: Path) -> dict[str, Row]:
+    """Makes the rows that the flags ask for, by name, of denoisers that are in `runs`.
 
     Raises:
       InputError: there is none, or an unknown one, or a model is missing.
@@ -97,7 +97,7 @@ def rows_of(args: Namespace) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for name in names:
         if name == GENERATED:
-            for row, title in budget.generated_rows(args.model).items():
+            for row, title in budget.generated_rows(args.model, runs).items():
                 rows[row] = Row(title, model=row.partition(":")[2])
         elif name in ROWS:
             rows[name] = ROWS[name]
@@ -270,8 +270,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     unwind_on_sigterm()
     use_compilation_cache()
-    rows = rows_of(args)
     options = budget.parse_options(args, [args.photos, args.bsds])
+    rows = rows_of(args, options.runs)
 
     workdirs, config = train_all(rows, args.photos, options)
     scores = score_all(workdirs, int(config.train.steps), args.bsds, options)

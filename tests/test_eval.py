@@ -533,6 +533,18 @@ def test_two_shots_of_a_scene_are_two_photographs(tmp_path):
     assert next_other(0, pairs, [photograph(p) for p in pairs]) == 1
 
 
+def test_a_sample_of_a_prepared_tile_knows_its_camera(tmp_path):
+    for role in ("gt", "noisy"):
+        write(
+            tmp_path / f"0001_001_S6_00800_00100_3200_N_{role}.png", np.zeros((32, 32, 3), np.uint8)
+        )
+    (pair,) = find_pairs(tmp_path)
+    tile = pair._replace(name="0_0", image="train: 0001_001_S6_00800_00100_3200_N")
+    unknown = pair._replace(group="a", iso=None)
+    found = samples.samples_of_pairs([pair, tile, unknown])
+    assert [samples.read_images(sample).camera for sample in found] == ["S6_800", "S6_800", ""]
+
+
 def test_retrieval_does_not_find_tiles_of_the_photograph():
     groups, photographs = ["a", "a", "b", "b", "a"], ["1", "1", "2", "3", "4"]
     distance = np.ones((5, 5))

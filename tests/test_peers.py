@@ -32,6 +32,7 @@ from nt_jax.families.neca import losses as neca_losses
 from nt_jax.families.neca import networks as neca
 from nt_jax.families.settings import draw_settings
 from nt_jax.families.srgbflow import flow as srgbflow
+from nt_jax.families.srgbflow.model import SRGBFlow
 from nt_jax.fields import check_config
 from nt_jax.models.parameters import Tree
 from nt_jax.models.plain import (
@@ -190,6 +191,24 @@ def test_srgbflow_is_told_camera_and_iso():
     settings = jnp.array([number, len(SETTINGS)])
     noise = srgbflow.sample(module, params, clean, settings, jax.random.key(4))
     assert 255 * noise.std((1, 2, 3)) == pytest.approx([30, 10], rel=0.05)
+
+
+def test_srgbflow_makes_noise_of_a_camera_that_training_knows_as_one_of_others():
+    """All others are one class, which training saw too; without a name one is drawn."""
+    module = srgbflow.Flow(1)
+    flow = srgbflow.init_flow(jax.random.key(0), module)
+    table = flow["layers_0"]["log_scale"]
+    flow["layers_0"]["log_scale"] = table.at[3].set(np.log(1 / 3))
+    counts = jnp.zeros(26, jnp.int32).at[jnp.array([3, 25])].set(jnp.array([1000, 1]))
+    model = SRGBFlow(module, {"flow": flow, "counts": counts}, {})
+    clean = np.full((32, 32, 3), 128, np.uint8)
+    levels = {
+        camera: 255 * float((model.transfer(clean, camera=camera) - 128 / 255).std())
+        for camera in ("", "NikonD800_6400", SETTINGS[3], SETTINGS[4])
+    }
+    assert levels == pytest.approx(
+        {"": 30, "NikonD800_6400": 10, SETTINGS[3]: 30, SETTINGS[4]: 30}, rel=0.1
+    )
 
 
 def test_srgbflow_draws_settings_as_often_as_training_saw_them():

@@ -29,9 +29,10 @@ from experiments import (
 from nt_jax.checkpointing import save_model
 from nt_jax.data.catalogue.sources import find_pairs, read_rgb
 from nt_jax.errors import DivergedError, InputError
-from nt_jax.evaluation import denoising
+from nt_jax.evaluation import denoising, generation
 from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import CEILING, ORACLES
+from nt_jax.evaluation.samples import samples_of_pairs
 from nt_jax.fields import check_config
 from nt_jax.models.biased import init_biased
 from nt_jax.models.ridnet import RIDNet
@@ -123,6 +124,36 @@ def test_table1(model, pairs, tmp_path, capsys):
     assert (output / "results.md").read_text() == text
 
 
+def test_table1_of_images_that_have_no_other_of_their_noise(tmp_path):
+    """As SIDD's validation blocks are: scored by themselves, dashes for the rest."""
+    for name in "ab":
+        for role in ("gt", "noisy"):
+            write(tmp_path / f"pairs/{name}_{role}.png", np.zeros((32, 32, 3), np.uint8))
+    samples = samples_of_pairs(find_pairs(tmp_path / "pairs"))
+    metrics = dict.fromkeys((*generation.columns(), "akld_floor"), 0.5)
+    row = {"mean": metrics, "interval": dict.fromkeys(metrics)}
+    answer = {"rows": {"toy": row}, "images": ["a", "b"]}
+    options = options_of(tmp_path / "table", "--budget=smoke")
+    stubs = mock.Mock(as_json=mock.Mock(return_value=answer))
+    with mock.patch.object(table1_generation, "generation", stubs):
+        results = table1_generation.score(samples, {}, options, "set", {})
+    assert stubs.evaluate.call_count == 1
+    assert len(results["other"]["left_out"]) == 2
+    text = table1_generation.table(results, {"toy": table1_generation.About("nothing")})
+    (line,) = (cells(line) for line in text.splitlines() if line.startswith("| toy"))
+    assert line[5:] == ["0.500", "–", "0.500", "–", "0.500", "–", *line[11:]]
+    assert "–" not in line[11:]
+
+
+def test_denoisers_of_another_model_of_a_name_are_not_taken_for_its_own(model, tmp_path):
+    rows = budget.generated_rows(str(model), tmp_path)
+    assert rows == {f"generated:{model}": "NoiseTransfer (told the reference)"}
+    assert budget.generated_rows(str(model), tmp_path) == rows
+    other = mock.patch.object(budget, "digest_of", return_value="of another")
+    with other, pytest.raises(InputError, match="holds denoisers of another model"):
+        budget.generated_rows(str(model), tmp_path)
+
+
 def test_what_stands_behind_a_row_of_table1():
     about = table1_generation.About("nothing", 6160, 5000, 5400.0)
     assert about.cells() == ["nothing", "6,160", "5,000", "1.50"]
@@ -140,6 +171,8 @@ def test_models_of_one_family_are_told_apart():
     models = {name: SimpleNamespace(metadata={"kind": kind}) for name, kind in kinds.items()}
     titles = budget.titles_of(models)
     assert list(titles.values()) == ["NoiseTransfer", "N2G, runs/a", "N2G, runs/b", "toy"]
+    # The family alone would not tell N2G_g from N2G_p.
+    assert list(budget.titles_of({"b": models["runs/b"]}).values()) == ["N2G, b"]
     assert budget.folder_name("generated:runs/a") == "generated.runs.a"
     with pytest.raises(InputError, match="once"):
         budget.load_generators("small,small")
@@ -268,9 +301,9 @@ def test_table3_scores_every_column_with_the_same_noise(photos, tmp_path):
 def test_rows_of_table3_have_the_noise_of_their_models(model, photos, tmp_path):
     """Without training: what the denoisers would be trained on."""
     args = Namespace(model=str(model), n2g_g=str(model), n2g_p=None, rows="generated,synthetic")
-    rows = table3_synthetic_denoising.rows_of(args)
-    assert list(rows) == [f"generated:{model}", "synthetic", "n2g_g"]
     options = options_of(tmp_path, "--budget=smoke")
+    rows = table3_synthetic_denoising.rows_of(args, options.runs)
+    assert list(rows) == [f"generated:{model}", "synthetic", "n2g_g"]
     with mock.patch.object(budget, "train") as train:
         table3_synthetic_denoising.train_all(rows, photos, options)
     configs = [call.args[0] for call in train.call_args_list]

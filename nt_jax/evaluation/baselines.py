@@ -218,12 +218,13 @@ def _halved(image: np.ndarray) -> np.ndarray:
 
 
 def extracted(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-    """Adds noise taken from the reference, as Noise2Grad does (Lin et al., IJCAI 2021).
+    """Adds noise taken from the reference, in the manner of Noise2Grad (Lin et al., IJCAI 2021).
 
     What a denoiser removes (here non-local means; there a network trained for it), less its mean,
     is put elsewhere on the clean image: moved by a quarter of the reference or more, so that no
     pixel gets its own noise. A Bernoulli mask, the same for all channels, breaks what it still has
-    of the scene; the kept half is scaled by sqrt(2), which keeps the level.
+    of the scene; the kept half is scaled by sqrt(2), which keeps the level. (There random signs of
+    each element do: family `n2g`.)
     """
     image = reference.astype(np.float32) / 255
     noise = image - denoise(reference)
@@ -266,7 +267,7 @@ BASELINES: dict[str, Method] = {
     "white Gaussian": white,
     "Poisson-Gaussian, fitted": poisson_gaussian,
     "camera model": camera_model,
-    "extracted and masked (N2G)": extracted,
+    "extracted and masked": extracted,
     "CycleISP-style levels, SIDD's": cycleisp_sidd,
     "CycleISP-style levels, DND's": cycleisp_dnd,
 }

@@ -25,7 +25,6 @@ from nt_jax.data.catalogue.sources import (
     Pair,
     find_pairs,
     find_photos,
-    parse_capture,
 )
 from nt_jax.errors import InputError
 from nt_jax.images import image_size, list_images, nothing_found, read_rgb
@@ -40,7 +39,7 @@ _COARSE = 64
 
 _Window = tuple[slice, slice]
 # Name, group, clean, noisy, generated, photograph.
-_Files = tuple[str, str, ImageFile, ImageFile, ImageFile | None, str]
+_Files = tuple[str, str, ImageFile, ImageFile, ImageFile | None, str, str]
 
 # A block's neighbours come from the same files.
 _read = lru_cache(maxsize=4)(read_rgb)
@@ -56,6 +55,7 @@ class Sample(NamedTuple):
       generated: file with generated noise; None where it is still to be made.
       rows, columns: the part of the image.
       photograph: what the image is a crop of, itself where it is none.
+      camera: camera and ISO such as "S6_3200"; "" where they are not known.
     """
 
     image: str
@@ -66,6 +66,7 @@ class Sample(NamedTuple):
     rows: slice
     columns: slice
     photograph: str
+    camera: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -159,7 +160,10 @@ def samples_of_pairs(pairs: Sequence[Pair]) -> list[Sample]:
     """Samples in the order of the pairs."""
     return _cut(
         [
-            (pair.image or pair.name, pair.group, pair.clean, pair.noisy, None, photograph(pair))
+            (
+                *(pair.image or pair.name, pair.group, pair.clean, pair.noisy, None),
+                *(photograph(pair), pair.group if pair.iso is not None else ""),
+            )
             for pair in pairs
         ]
     )
@@ -187,7 +191,7 @@ def samples_of_folders(clean: Path, noisy: Path, generated: Path, broken: Broken
         if other:
             broken.note(f"{other}: its size differs from that of {paths[0]}")
             continue
-        images.append((name, name, paths[0], paths[1], paths[2], name))
+        images.append((name, name, paths[0], paths[1], paths[2], name, ""))
     if not images:
         raise InputError(f"{clean}, {noisy} and {generated} have no usable image in common")
     return _cut(images)
@@ -211,7 +215,7 @@ def _by_name(folder: Path, broken: Broken) -> dict[str, Path]:
 def _cut(images: Sequence[_Files]) -> list[Sample]:
     parts = _bounded([_windows(*image_size(clean)) for _, _, clean, *_ in images])
     return [
-        Sample(*image[:-1], *window, image[-1])
+        Sample(*image[:5], *window, *image[5:])
         for image, windows in zip(images, parts, strict=True)
         for window in windows
     ]
@@ -310,5 +314,5 @@ def read_images(sample: Sample, reference: Sample | None = None) -> Images:
         reference=noisy if reference is None else part(reference.noisy, reference),
         generated=None if sample.generated is None else part(sample.generated, sample),
         reference_clean=clean if reference is None else part(reference.clean, reference),
-        camera=parse_capture(sample.image).group,
+        camera=sample.camera,
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from nt_jax import prng
 from nt_jax.arrays import as_images
-from nt_jax.data.catalogue.sources import SETTINGS, setting_number
+from nt_jax.data.catalogue.sources import setting_number
 from nt_jax.families.settings import draw_settings
 from nt_jax.families.srgbflow.flow import Flow, sample
 from nt_jax.models.parameters import Array, Tree
@@ -39,14 +39,15 @@ class SRGBFlow:
 
         Args:
           clean: uint8 or float in [0, 1].
-          camera: camera and ISO such as "S6_3200"; where training has not seen them, one is drawn
-            that it has.
+          camera: camera and ISO such as "S6_3200"; where they are "", not known, or training has
+            not seen them, one is drawn that it has.
           seed: of the noise.
         """
         image = jnp.asarray(as_images(clean, "clean"))
         setting_key, noise_key = prng.split(prng.key(seed))
-        settings = jnp.full(1, setting_number(camera), jnp.int32)
-        if settings[0] == len(SETTINGS) or not self.params["counts"][settings[0]]:
+        number = setting_number(camera)
+        settings = jnp.full(1, number, jnp.int32)
+        if not camera or not self.params["counts"][number]:
             settings = draw_settings(self.params["counts"], setting_key, 1)
         noise = self._sample(self.params["flow"], image, settings, noise_key)
         return np.asarray(jnp.clip(image + noise, 0, 1)[0])
