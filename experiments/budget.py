@@ -407,15 +407,18 @@ def load_generators(names: str) -> dict[str, Generator]:
 def titles_of(models: Mapping[str, Generator]) -> dict[str, str]:
     """Titles models' rows: the family, and the model's name where that tells too little.
 
-    It does where several models or several recipes are of one family.
+    It does where several models or several recipes are of one family. Of a folder, the last part of
+    its name is enough if it tells the models apart.
     """
+    ends = [Path(name).name for name in models]
+    distinct = len(set(ends)) == len(ends)
     kinds = {name: str(model.metadata["kind"]) for name, model in models.items()}
     families_of = list(kinds.values())
     titles = {}
     for name, kind in kinds.items():
         family = _FAMILIES.get(kind, kind.rpartition(".")[2])
         alone = families_of.count(kind) == 1 and kind not in _SEVERAL_RECIPES
-        titles[name] = family if alone else f"{family}, {name}"
+        titles[name] = family if alone else f"{family}, {Path(name).name if distinct else name}"
     return titles
 
 

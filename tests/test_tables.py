@@ -170,9 +170,11 @@ def test_models_of_one_family_are_told_apart():
     kinds = {"small": "noisetransfer", "runs/a": "n2g", "runs/b": "n2g", "toy": "mine.toy"}
     models = {name: SimpleNamespace(metadata={"kind": kind}) for name, kind in kinds.items()}
     titles = budget.titles_of(models)
-    assert list(titles.values()) == ["NoiseTransfer", "N2G, runs/a", "N2G, runs/b", "toy"]
+    assert list(titles.values()) == ["NoiseTransfer", "N2G, a", "N2G, b", "toy"]
     # The family alone would not tell N2G_g from N2G_p.
     assert list(budget.titles_of({"b": models["runs/b"]}).values()) == ["N2G, b"]
+    twins = {"one/a": models["runs/a"], "two/a": models["runs/b"]}
+    assert list(budget.titles_of(twins).values()) == ["N2G, one/a", "N2G, two/a"]
     assert budget.folder_name("generated:runs/a") == "generated.runs.a"
     with pytest.raises(InputError, match="once"):
         budget.load_generators("small,small")
