@@ -10,10 +10,10 @@ A row is a RIDNet (`configs/denoiser.py`) trained on the clean images of --pairs
   camera            the camera model's, at random levels
   gaussian          white Gaussian noise, sigma 0 to 50
   white, poisson_gaussian, extracted   the baselines of `nt_jax/evaluation/baselines.py`, made
-                    beforehand with other pairs' noisy images as references
-and --method=MODULE:FUNCTION, made likewise. All rows have the same network, patches, batch and
-steps. Budgets: smoke takes seconds a row; small is -small of the recipe, for 2 CPU cores; paper is
-the paper's schedule.
+                    beforehand with other photographs' noisy images as references
+and --method=MODULE:FUNCTION, made likewise. All rows have the same network, patches, batch, steps
+and regularisation. Budgets: smoke takes seconds a row; small is -small of the recipe, for 2 CPU
+cores; paper is the paper's schedule.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -24,9 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import denoiser
 from experiments import budget
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
+from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import find_pairs
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
 from nt_jax.evaluation import baselines, denoising, report
@@ -106,6 +108,8 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
     for name in names:
         titles |= generated if name == GENERATED else {name: known[name]}
     fields = {
+        # That of the paper's study of real noise, whatever a row's recipe has.
+        "train.l2": denoiser.get_config(TRUE).train.l2,
         "data.photos": "",
         "data.pairs": str(args.pairs),
         "eval.photos": "",
@@ -134,12 +138,13 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
 
 def _make_noise(method: Method, pairs_folder: Path, folder: Path, draws: int, seed: int) -> Path:
     pairs = find_pairs(pairs_folder)
-    if len(pairs) < 2:
-        raise InputError(f"{pairs_folder}: one pair only; a reference is another pair's")
+    photographs = np.array([photograph(pair) for pair in pairs])
+    if len(set(photographs)) < 2:
+        raise InputError(f"{pairs_folder}: one photograph only; a reference is another one's")
 
     def reference_of(index: int, rng: np.random.Generator) -> np.ndarray:
-        other = (index + 1 + int(rng.integers(len(pairs) - 1))) % len(pairs)
-        return read_rgb(pairs[other].noisy)
+        others = np.flatnonzero(photographs != photographs[index])
+        return read_rgb(pairs[rng.choice(others)].noisy)
 
     clean = [pair.clean for pair in pairs]
     return budget.make_pairs(folder, method, clean, reference_of, draws, seed)
