@@ -61,8 +61,9 @@ def _parser() -> ArgumentParser:
         command.add_argument("--pairs", type=expand, help="folder of clean/noisy pairs")
         command.add_argument("--output", required=True, type=expand, help="folder for the results")
         if command is not noise:  # where nothing is random
-            command.add_argument("--seed", type=parse_seed, help="of all that is random; default 0")
+            command.add_argument("--seed", default=0, type=parse_seed, help="of all that is random")
         command.add_argument("--skip_broken", action="store_true", help="pass over unusable images")
+    denoising.set_defaults(seed=None)  # only with --noise anything is random
     return parser
 
 
@@ -85,7 +86,7 @@ def _generation(args: argparse.Namespace) -> str:
     except ModuleNotFoundError as error:  # optax trains the classifier test
         raise InputError(f"{error.name} is not installed: pip install 'nt_jax[train]'") from error
     folders = (args.clean, args.noisy, args.generated)
-    shared = (args.output, args.seed or 0, args.skip_broken)
+    shared = (args.output, args.seed, args.skip_broken)
     generator = args.model or args.method
     if generator and args.pairs and not any(folders):
         asked = (args.model, args.pairs, args.reference or "self")
@@ -120,7 +121,7 @@ def _embedding(args: argparse.Namespace) -> str:
 
     if not (args.model and args.pairs):
         raise InputError("give --model and --pairs")
-    return embedding.run(args.model, args.pairs, args.output, args.seed or 0, args.skip_broken)
+    return embedding.run(args.model, args.pairs, args.output, args.seed, args.skip_broken)
 
 
 def _noise(args: argparse.Namespace) -> str:

@@ -65,6 +65,8 @@ def test_all_rows_have_the_same_data_and_steps(tmp_path):
             "PHOTOS",
             "VAL",
         )
+    # What learns true pairs alone is scored on nothing else.
+    assert [bool(config.eval.photos) for config in configs] == [False, True]
     assert max(configs[0].train.halve_at) < 1000, "the schedule is shortened with the steps"
     paths = [call.args for call in release.call_args_list]
     assert paths[0] == (tmp_path / "runs" / "danet", tmp_path / "danet")

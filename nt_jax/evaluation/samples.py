@@ -38,7 +38,7 @@ _MANY_SIZES = 32
 _COARSE = 64
 
 _Window = tuple[slice, slice]
-# Name, group, clean, noisy, generated, photograph.
+# Name, group, clean, noisy, generated, photograph, camera.
 _Files = tuple[str, str, ImageFile, ImageFile, ImageFile | None, str, str]
 
 # A block's neighbours come from the same files.
