@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
 from configs.common import base_config
-from experiments import budget, noise_world
+from experiments import noise_world, row_names
 from experiments.camera_noise import COLUMNS, LEVEL_BINS, statistics
 from nt_jax.data.catalogue import sources
 from nt_jax.data.sampling import pipeline
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.world is not None and not (pairs and photos):
         raise InputError("--world needs --photos to put noise on and --pairs to compare with")
     folders = [*pairs, *photos]
-    titles = dict(zip(folders, budget.titles_of_folders(folders), strict=True))
+    titles = dict(zip(folders, row_names.titles_of_folders(folders), strict=True))
     check_output(args.output, [Path(folder) for folder in folders])
     if args.world is not None:  # before anything is written
         real = {titles[folder]: noise_world.describe_pairs(folder) for folder in pairs}

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from experiments import budget, gallery
+from experiments import gallery, row_names
 from nt_jax import prng
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
@@ -116,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--output={args.output}: name a picture with one of .{', .'.join(kinds)}")
     check_output(args.output.parent, [])
     use_compilation_cache()
-    models = budget.load_generators(args.model)
+    models = row_names.load_generators(args.model)
     images = pair_of(args.pairs, args.image or 0)
     noisy = {TRUE: images.noisy}
-    for name, title in budget.titles_of(models).items():
+    for name, title in row_names.titles_of(models).items():
         generate = generation.of_model(models[name])
         noisy[title] = generation.as_file(generate(images, prng.key(SEED)))
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from experiments import budget
+from experiments import budget, parts, row_names
 from nt_jax import prng
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
@@ -111,7 +111,7 @@ def synthetic_samples(
       InputError: the folder holds what was made of other photographs or with another seed.
     """
     made_of = [[str(photo), Path(photo).stat().st_size] for photo in photos]
-    budget.claim(folder, {"kind": kind, "photos": made_of, "seed": seed})
+    parts.claim(folder, {"kind": kind, "photos": made_of, "seed": seed})
     samples = []
     settings = -(-len(photos) // 2)
     for index, photo in enumerate(photos):
@@ -172,11 +172,11 @@ def score(
         question = {**asked, "images": names, "rows": list(rows), "seed": options.seeds[0]}
         question["protocol"] = report.PROTOCOL
         seen = [sample for sample in (*scored, *references) if sample]
-        question["files"] = budget.fingerprint(
+        question["files"] = parts.fingerprint(
             file for sample in seen for file in (sample.clean, sample.noisy, sample.generated)
         )
         path = options.output / "parts" / f"{place}_{reference}.json"
-        results[reference] = budget.kept(path, question, compute) | {"left_out": broken.skipped}
+        results[reference] = parts.kept(path, question, compute) | {"left_out": broken.skipped}
     return results
 
 
@@ -229,18 +229,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     unwind_on_sigterm()
     use_compilation_cache()
-    folders = budget.split(args.pairs)
+    folders = row_names.split(args.pairs)
     if not (args.model or args.method) or not (folders or args.photos):
         raise InputError("give --model or --method, and --pairs or --photos")
     options = budget.parse_options(args, folders)
-    titles = budget.titles_of_folders(folders)
+    titles = row_names.titles_of_folders(folders)
 
-    models = budget.load_generators(args.model or "")
+    models = row_names.load_generators(args.model or "")
     rows: dict[str, Generate] = {}
     about = about_others(args.method)
-    for name, title in budget.titles_of(models).items():
+    for name, title in row_names.titles_of(models).items():
         rows[title], about[title] = generation.of_model(models[name]), about_model(models[name])
-    digests = [budget.digest_of(model) for model in models.values()]
+    digests = [row_names.digest_of(model) for model in models.values()]
     asked: dict[str, Any] = {"model": args.model, "digests": digests}
     rows |= generation.rows_of({spec: load_method(spec) for spec in args.method}, True)
 

@@ -25,7 +25,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import denoiser
-from experiments import budget
+from experiments import budget, intervals, parts, row_names
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.references import photograph
@@ -102,7 +102,7 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
     names += args.method
     if not names:
         raise InputError("--rows: give one or more")
-    generated = budget.generated_rows(args.model, options.runs) if GENERATED in names else {}
+    generated = row_names.generated_rows(args.model, options.runs) if GENERATED in names else {}
     known = RECIPES | {name: title for name, (title, _) in methods.items()}
     titles: dict[str, str] = {}
     for name in names:
@@ -117,7 +117,7 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
     }
     workdirs = {}
     for name in titles:
-        folder_name = budget.folder_name(name)
+        folder_name = row_names.folder_name(name)
         workdirs[name] = [
             options.runs / f"real-{folder_name}-{options.name}-seed{seed}" for seed in options.seeds
         ]
@@ -147,41 +147,41 @@ def _make_noise(method: Method, pairs_folder: Path, folder: Path, draws: int, se
         return read_rgb(pairs[rng.choice(others)].noisy)
 
     clean = [pair.clean for pair in pairs]
-    return budget.make_pairs(folder, method, clean, reference_of, draws, seed)
+    return parts.make_pairs(folder, method, clean, reference_of, draws, seed)
 
 
 def score_all(study: Study, val: str, options: budget.Options) -> dict[str, dict[str, Any]]:
-    """Computes scores by set and row: a list of `budget.Scores`, one a seed."""
+    """Computes scores by set and row: a list of `parts.Scores`, one a seed."""
     results: dict[str, dict[str, Any]] = {}
     steps = int(study.config.train.steps)
-    folders = budget.split(val)
-    for folder, title in zip(folders, budget.titles_of_folders(folders), strict=True):
+    folders = row_names.split(val)
+    for folder, title in zip(folders, row_names.titles_of_folders(folders), strict=True):
         scenes = denoising.scenes_of_pairs(usable_pairs(folder, Broken(skip=False)))
         scenes = scenes[: options.budget.images]
         place = title.replace("/", "_")
         workdirs = [workdir for row in study.workdirs.values() for workdir in row]
-        scores = iter(budget.scores(workdirs, steps, place, scenes))
+        scores = iter(parts.scores(workdirs, steps, place, scenes))
         results[place] = {name: [next(scores) for _ in row] for name, row in study.workdirs.items()}
     return results
 
 
-def gaps(scores: dict[str, list[budget.Scores]]) -> dict[str, Estimate]:
+def gaps(scores: dict[str, list[parts.Scores]]) -> dict[str, Estimate]:
     """Computes PSNR of each row less that of the true noise's; none without that row."""
     if TRUE not in scores:
         return {}
     true = [s.psnr for s in scores[TRUE]]
     return {
-        name: budget.gap([s.psnr for s in rows], true, rows[0].photographs)
+        name: intervals.gap([s.psnr for s in rows], true, rows[0].photographs)
         for name, rows in scores.items()
         if name != TRUE
     }
 
 
-def _mean(seeds: Sequence[budget.Scores], metric: str) -> Estimate:
-    return budget.mean([getattr(scores, metric) for scores in seeds], seeds[0].photographs)
+def _mean(seeds: Sequence[parts.Scores], metric: str) -> Estimate:
+    return intervals.mean([getattr(scores, metric) for scores in seeds], seeds[0].photographs)
 
 
-def table(titles: dict[str, str], scores: dict[str, list[budget.Scores]]) -> str:
+def table(titles: dict[str, str], scores: dict[str, list[parts.Scores]]) -> str:
     """Writes Markdown of one set."""
     found = gaps(scores)
     rows = [
@@ -212,9 +212,9 @@ def begin(
     args = parser.parse_args(argv)
     unwind_on_sigterm()
     use_compilation_cache()
-    val = budget.split(args.val)
+    val = row_names.split(args.val)
     options = budget.parse_options(args, [args.pairs, *val])
-    budget.titles_of_folders(val)  # before anything is trained
+    row_names.titles_of_folders(val)  # before anything is trained
     study = train_all(args, options)
     return args, options, study
 
@@ -246,9 +246,9 @@ def main(argv: list[str] | None = None) -> None:
     results = {
         place: {
             name: {
-                "psnr": budget.estimate_json(_mean(seeds, "psnr")),
-                "ssim": budget.estimate_json(_mean(seeds, "ssim")),
-                "gap": budget.estimate_json(gaps(rows).get(name)),
+                "psnr": intervals.as_json(_mean(seeds, "psnr")),
+                "ssim": intervals.as_json(_mean(seeds, "ssim")),
+                "gap": intervals.as_json(gaps(rows).get(name)),
                 "psnr_by_seed": [float(np.mean(s.psnr)) for s in seeds],
             }
             for name, seeds in rows.items()

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import budget
+from experiments import budget, intervals, parts, row_names
 from nt_jax import prng
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
@@ -97,7 +97,7 @@ def rows_of(args: Namespace, runs: Path) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for name in names:
         if name == GENERATED:
-            for row, title in budget.generated_rows(args.model, runs).items():
+            for row, title in row_names.generated_rows(args.model, runs).items():
                 rows[row] = Row(title, model=row.partition(":")[2])
         elif name in ROWS:
             rows[name] = ROWS[name]
@@ -118,7 +118,7 @@ def train_all(
     """Trains what is not trained yet: workdirs by row, and the last config."""
     workdirs = {}
     for name, row in rows.items():
-        folder_name = budget.folder_name(name)
+        folder_name = row_names.folder_name(name)
         workdirs[name] = [
             options.runs / f"synthetic-{folder_name}-{options.name}-seed{seed}"
             for seed in options.seeds
@@ -151,13 +151,13 @@ def _extract(kind: str, photos: Path, options: budget.Options, seed: int) -> Pat
 
     def reference_of(index: int, rng: np.random.Generator) -> np.ndarray:
         other = (index + 1 + int(rng.integers(len(files) - 1))) % len(files)
-        image = budget.crop(read_rgb(files[other]), rng)
+        image = parts.crop(read_rgb(files[other]), rng)
         key = prng.key(int(rng.integers(2**32)))
         return to_bytes(255 * denoising.add_noise(image, noise, key))
 
     folder = options.runs / f"noise-extracted_{kind}-{options.name}-seed{seed}"
     draws = options.budget.draws
-    return budget.make_pairs(folder, baselines.extracted, files, reference_of, draws, seed)
+    return parts.make_pairs(folder, baselines.extracted, files, reference_of, draws, seed)
 
 
 def score_all(
@@ -176,7 +176,7 @@ def score_all(
             place += f"_{len(photos)}_images"
         every = [workdir for row in workdirs.values() for workdir in row]
         scores = [
-            budget.scores(every, steps, f"{place}_trial{trial}", scenes, noise, trial)
+            parts.scores(every, steps, f"{place}_trial{trial}", scenes, noise, trial)
             for trial in range(trials)
         ]
         # [trials, workdirs, 4, images] -> mean over trials.
@@ -206,11 +206,11 @@ def estimates(scores: _Scores) -> dict[str, dict[str, Estimate | None]]:
     for name, seeds in scores.items():
         gap = None
         if TRUE in scores and name != TRUE:
-            gap = budget.gap([s[0] for s in seeds], [s[0] for s in scores[TRUE]])
-        psnr, ssim = (budget.mean([s[metric].tolist() for s in seeds]) for metric in (0, 1))
+            gap = intervals.gap([s[0] for s in seeds], [s[0] for s in scores[TRUE]])
+        psnr, ssim = (intervals.mean([s[metric].tolist() for s in seeds]) for metric in (0, 1))
         found[name] = {"psnr": psnr, "ssim": ssim, "gap": gap}
     first = next(iter(scores.values()))[0]
-    noisy = [budget.mean([first[metric].tolist()]) for metric in (2, 3)]
+    noisy = [intervals.mean([first[metric].tolist()]) for metric in (2, 3)]
     return found | {NOISY: {"psnr": noisy[0], "ssim": noisy[1], "gap": None}}
 
 
@@ -290,7 +290,7 @@ def main(argv: list[str] | None = None) -> None:
         results[column] = {}
         for name, row in of_rows.items():
             by_seed = [float(s[0].mean()) for s in scores[column].get(name, [])]
-            numbers = {metric: budget.estimate_json(value) for metric, value in row.items()}
+            numbers = {metric: intervals.as_json(value) for metric, value in row.items()}
             results[column][name] = {"psnr_by_seed": by_seed, **numbers}
     titles = {name: row.title for name, row in rows.items()}
     columns = {"columns": results}

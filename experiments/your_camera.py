@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import budget, zero_shot
+from experiments import parts, zero_shot
 from nt_jax import adapt
 from nt_jax.adaptation import finetune
 from nt_jax.broken import Broken
@@ -239,7 +239,7 @@ def _table(camera: Camera, rows: list[str], output: Path, minutes: float, which:
     """Writes the table of one camera."""
     folder, yours, others = camera
     scored = which.scenes(others)
-    files = budget.fingerprint(
+    files = parts.fingerprint(
         image for pair in (*yours, *others) for image in (pair.clean, pair.noisy)
     )
     asked = {"minutes": minutes, "protocol": report.PROTOCOL, "files": files} | which._asdict()
@@ -249,7 +249,7 @@ def _table(camera: Camera, rows: list[str], output: Path, minutes: float, which:
         print(f"{folder}: {row}", flush=True)
         work = output / f"{row}-{minutes:g}"  # what was trained for longer is another denoiser
         make = partial(_make_row, row, yours, scored, work, minutes)
-        made = budget.kept(output / f"{row}.json", asked, make)
+        made = parts.kept(output / f"{row}.json", asked, make)
         for title, (scores, seconds) in made.items():
             cells = (
                 report.cell(statistics.mean(scores[name], photographs), digits)

@@ -22,6 +22,9 @@ from experiments import (
     dnd_submission,
     fig5_curves,
     fig7_ablation,
+    intervals,
+    parts,
+    row_names,
     table1_generation,
     table2_real_denoising,
     table3_synthetic_denoising,
@@ -146,12 +149,12 @@ def test_table1_of_images_that_have_no_other_of_their_noise(tmp_path):
 
 
 def test_denoisers_of_another_model_of_a_name_are_not_taken_for_its_own(model, tmp_path):
-    rows = budget.generated_rows(str(model), tmp_path)
+    rows = row_names.generated_rows(str(model), tmp_path)
     assert rows == {f"generated:{model}": "NoiseTransfer (told the reference)"}
-    assert budget.generated_rows(str(model), tmp_path) == rows
-    other = mock.patch.object(budget, "digest_of", return_value="of another")
+    assert row_names.generated_rows(str(model), tmp_path) == rows
+    other = mock.patch.object(row_names, "digest_of", return_value="of another")
     with other, pytest.raises(InputError, match="holds denoisers of another model"):
-        budget.generated_rows(str(model), tmp_path)
+        row_names.generated_rows(str(model), tmp_path)
 
 
 def test_what_stands_behind_a_row_of_table1():
@@ -169,15 +172,15 @@ def test_what_stands_behind_a_row_of_table1():
 def test_models_of_one_family_are_told_apart():
     kinds = {"small": "noisetransfer", "runs/a": "n2g", "runs/b": "n2g", "toy": "mine.toy"}
     models = {name: SimpleNamespace(metadata={"kind": kind}) for name, kind in kinds.items()}
-    titles = budget.titles_of(models)
+    titles = row_names.titles_of(models)
     assert list(titles.values()) == ["NoiseTransfer", "N2G, a", "N2G, b", "toy"]
     # The family alone would not tell N2G_g from N2G_p.
-    assert list(budget.titles_of({"b": models["runs/b"]}).values()) == ["N2G, b"]
+    assert list(row_names.titles_of({"b": models["runs/b"]}).values()) == ["N2G, b"]
     twins = {"one/a": models["runs/a"], "two/a": models["runs/b"]}
-    assert list(budget.titles_of(twins).values()) == ["N2G, one/a", "N2G, two/a"]
-    assert budget.folder_name("generated:runs/a") == "generated.runs.a"
+    assert list(row_names.titles_of(twins).values()) == ["N2G, one/a", "N2G, two/a"]
+    assert row_names.folder_name("generated:runs/a") == "generated.runs.a"
     with pytest.raises(InputError, match="once"):
-        budget.load_generators("small,small")
+        row_names.load_generators("small,small")
 
 
 def test_synthetic_samples_of_table1(photos, tmp_path):
@@ -263,7 +266,7 @@ def test_made_pairs_are_the_methods(table2, pairs):
         assert 10 < noise.std() < 25
         assert not np.array_equal(read_rgb(ours.noisy), read_rgb(true.noisy))
     with pytest.raises(InputError, match="was made of other images"):
-        budget.make_pairs(output / "runs/noise-white-smoke-seed0", None, [], None, 1, 0)
+        parts.make_pairs(output / "runs/noise-white-smoke-seed0", None, [], None, 1, 0)
 
 
 def test_table3_scores_every_column_with_the_same_noise(photos, tmp_path):
@@ -388,33 +391,33 @@ def test_gap_and_its_interval():
     rng = np.random.default_rng(0)
     true = 30 + 3 * rng.normal(size=(3, 100))
     ours = true - 0.2 + 0.05 * rng.normal(size=(3, 100))
-    estimate = budget.gap(ours, true)
+    estimate = intervals.gap(ours, true)
     assert estimate.value == pytest.approx(-0.2, abs=0.01)
     low, high = estimate.interval
     assert low < estimate.value < high
     assert high - low < 0.03, "the images' spread is common to both"
     ours[0] += 0.3  # seeds that disagree
-    low, high = budget.gap(ours, true).interval
+    low, high = intervals.gap(ours, true).interval
     assert high - low > 0.15
-    assert budget.gap([[1.0]], [[2.0]]).interval is None
+    assert intervals.gap([[1.0]], [[2.0]]).interval is None
 
 
 def test_a_gap_draws_the_crops_of_a_photograph_together():
     rng = np.random.default_rng(0)
     gaps = rng.normal(size=(3, 8))
-    apart = budget.gap(gaps, np.zeros_like(gaps))
+    apart = intervals.gap(gaps, np.zeros_like(gaps))
     crops, names = np.repeat(gaps, 5, axis=1), [name for name in "hgfedcba" for _ in range(5)]
-    together = budget.gap(crops, np.zeros_like(crops), names)
+    together = intervals.gap(crops, np.zeros_like(crops), names)
     np.testing.assert_allclose(np.hstack(together), np.hstack(apart))
-    assert np.diff(budget.gap(crops, np.zeros_like(crops)).interval) < np.diff(apart.interval)
-    assert budget.gap(crops, np.zeros_like(crops), ["one"] * 40).interval is None
-    of_photographs = budget.mean(crops, names)
-    np.testing.assert_allclose(np.hstack(of_photographs), np.hstack(budget.mean(gaps)))
+    assert np.diff(intervals.gap(crops, np.zeros_like(crops)).interval) < np.diff(apart.interval)
+    assert intervals.gap(crops, np.zeros_like(crops), ["one"] * 40).interval is None
+    of_photographs = intervals.mean(crops, names)
+    np.testing.assert_allclose(np.hstack(of_photographs), np.hstack(intervals.mean(gaps)))
 
 
 def test_kept_answers_only_the_same_question(tmp_path):
     answers = iter("abc")
-    ask = lambda question: budget.kept(tmp_path / "x.json", question, lambda: next(answers))  # noqa: E731
+    ask = lambda question: parts.kept(tmp_path / "x.json", question, lambda: next(answers))  # noqa: E731
     assert [ask({"n": (1, 2)}), ask({"n": [1, 2]}), ask({"n": 3}), ask({"n": 3})] == list("aabb")
 
 
@@ -422,17 +425,17 @@ def test_titles_tell_folders_apart(tmp_path, pairs, monkeypatch):
     a, b = (tmp_path / name / "polyu/val" for name in "AB")
     for folder in (a, b):
         folder.mkdir(parents=True)
-    assert budget.titles_of_folders([a, "skimage"]) == ["polyu/val", "skimage"]
-    assert budget.titles_of_folders([a, b]) == ["A/polyu/val", "B/polyu/val"]
-    assert budget.titles_of_folders([]) == []
+    assert row_names.titles_of_folders([a, "skimage"]) == ["polyu/val", "skimage"]
+    assert row_names.titles_of_folders([a, b]) == ["A/polyu/val", "B/polyu/val"]
+    assert row_names.titles_of_folders([]) == []
     twin = tmp_path / "A_polyu/val"  # a file's name would be the same
     twin.mkdir(parents=True)
-    titles = budget.titles_of_folders([a, twin, b])
+    titles = row_names.titles_of_folders([a, twin, b])
     assert len({title.replace("/", "_") for title in titles}) == 3
     monkeypatch.chdir(tmp_path)
     for twice in ([a, a], [a, "A/polyu/val"]):
         with pytest.raises(InputError, match="name each folder once"):
-            budget.titles_of_folders(twice)
+            row_names.titles_of_folders(twice)
     flags = [f"--pairs={pairs}", f"--output={tmp_path / 'out'}"]
     with untrained(), pytest.raises(InputError, match="once"):
         table2_real_denoising.main([*flags, f"--val={a},{a}", "--rows=real", "--budget=smoke"])
@@ -452,10 +455,10 @@ def test_kept_scores_are_of_the_same_files(pairs, tmp_path):
         """Says whether anything was scored."""
         scenes = denoising.scenes_of_pairs(find_pairs(folder))
         with (
-            mock.patch.object(budget, "load_denoiser"),
+            mock.patch.object(parts, "load_denoiser"),
             mock.patch.object(denoising, "evaluate", return_value=found) as evaluate,
         ):
-            budget.scores([tmp_path], 6, "polyu_val", scenes)
+            parts.scores([tmp_path], 6, "polyu_val", scenes)
         return evaluate.called
 
     assert [score(folders[0]), score(folders[0]), score(folders[1])] == [True, False, True]
