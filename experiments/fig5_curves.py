@@ -16,6 +16,7 @@ from nt_jax.errors import run_command
 from nt_jax.evaluation import report
 
 METRIC = "eval/psnr"
+_COLOURS = 10
 
 
 def curves(study: Study) -> dict[str, tuple[list[int], list[float]]]:
@@ -30,13 +31,15 @@ def curves(study: Study) -> dict[str, tuple[list[int], list[float]]]:
 
 def draw(titles: dict[str, str], found: dict[str, tuple[list[int], list[float]]]) -> Figure:
     """Draws a line a row."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
-    for name, (steps, values) in found.items():
-        axes.plot(steps, values, marker=".", label=titles[name])
+    for number, (name, (steps, values)) in enumerate(found.items()):
+        # Matplotlib has ten colours, then begins again.
+        style = "-" if number < _COLOURS else "--"
+        axes.plot(steps, values, style, marker=".", label=titles[name])
     axes.set(xlabel="step", ylabel="PSNR on held-out pairs, dB")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
+    figure.legend(fontsize=9, loc="outside right upper")
     return figure
 
 
