@@ -16,7 +16,7 @@ from nt_jax.errors import run_command
 from nt_jax.evaluation import report
 
 METRIC = "eval/psnr"
-_COLOURS = 10
+_COLOURS = 10  # of Matplotlib's cycle, which then begins again
 
 
 def curves(study: Study) -> dict[str, tuple[list[int], list[float]]]:
@@ -34,7 +34,6 @@ def draw(titles: dict[str, str], found: dict[str, tuple[list[int], list[float]]]
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
     for number, (name, (steps, values)) in enumerate(found.items()):
-        # Matplotlib has ten colours, then begins again.
         style = "-" if number < _COLOURS else "--"
         axes.plot(steps, values, style, marker=".", label=titles[name])
     axes.set(xlabel="step", ylabel="PSNR on held-out pairs, dB")
