@@ -137,7 +137,11 @@ COMMON = {
 # rows of the data are counted in them. Every other field may differ when a run resumes.
 KEPT = ("model", "variant", "denoiser", "train.batch_size")
 # What these were before a config had them.
-ADDED = {"model.kind": "ridnet", "data.synthetic_reference": "other_image"}
+ADDED = {
+    "model.kind": "ridnet",
+    "model.reads": "readings",
+    "data.synthetic_reference": "other_image",
+}
 # These may change, but not between 0 and more.
 KEPT_IF_ZERO = ("train.ema_decay",)
 

@@ -171,7 +171,9 @@ def print_summary(summary: dict[str, Any], workdir: pathlib.Path, titles: dict[s
     print(f"\n{'held-out patches':<{width}}{'start':>9}{'end':>9}")
     for name, title in titles.items():
         # A run that resumed from copied checkpoints has no scores of its start.
-        scores = (summary.get(when, {}) for when in ("start", "end"))
+        scores = [summary.get(when, {}) for when in ("start", "end")]
+        if not any(f"eval/{name}" in found for found in scores):  # of another recipe of the family
+            continue
         start, end = (found.get(f"eval/{name}", math.nan) for found in scores)
         print(f"{title:<{width}}{start:>9.3f}{end:>9.3f}")
     print(f"\npictures: {workdir / 'samples'}    numbers: {workdir / 'metrics.jsonl'}")

@@ -4,8 +4,10 @@
     --config.data.photos=CLEAN_PHOTOS --config.data.pairs=SIDD_DIR,POLYU_DIR
 
 ARG is one of
-  small  width 32, batch 32, patch 64: two hours on one CPU core (default)
-  smoke  seconds, for tests; needs no data
+  small     width 32, batch 32, patch 64: two hours on one CPU core (default)
+  spectrum  the noise's power spectrum in place of level, correlations and the like; width 16,
+            begins with the networks of a reader: an hour on one CPU core
+  smoke     seconds, for tests; needs no data
 """
 
 from ml_collections import ConfigDict
@@ -25,6 +27,8 @@ def get_config(arg: str = "small") -> ConfigDict:
     config.model = model = ConfigDict()
     # Channels of the first scale.
     model.width = 32
+    # What it reads: numbers of `nt_jax.readings`, or the power spectrum (`nt_jax.spectra`).
+    model.reads = "readings"
     add_all_noise(config.data)
     config.data.patch_size = 64
     train = config.train
@@ -48,10 +52,19 @@ def _small(config: ConfigDict) -> None:
     del config
 
 
+def _spectrum(config: ConfigDict) -> None:
+    config.model.reads = "spectrum"
+    config.model.width = 16
+    config.train.steps = 3000
+    config.train.learning_rate = 5e-4
+    config.train.ema_decay = 0.995
+    config.eval.every = 500
+
+
 def _smoke(config: ConfigDict) -> None:
     config.model.width = 4
     make_smoke(config)
     config.data.patch_size = 24
 
 
-_RECIPES = {"small": _small, "smoke": _smoke}
+_RECIPES = {"small": _small, "spectrum": _spectrum, "smoke": _smoke}

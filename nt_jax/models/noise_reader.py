@@ -1,5 +1,7 @@
 """A network that reads numbers of the noise off a noisy patch, and says how sure it is of each.
 
+Which numbers is a matter of its training: `readings.measure`, or the spectrum's `spectra.measure`.
+
 Not in the paper. The head on the embedding (`discriminator.Reader`) sees 128 numbers made for
 telling noises apart, and takes fine texture for noise; this network is made for reading alone.
 """
@@ -18,6 +20,7 @@ from nt_jax.readings import SIZE
 # Channels of the three scales, in units of the width, and residual blocks of each.
 _SCALES = ((1, 1), (2, 2), (3, 2))
 _HIDDEN = 8
+LAST = "last"  # name of the layer that depends on what is read
 # Of the logarithm of a spread: from exact to no idea.
 _SURE, _UNSURE = -5.0, 2.0
 
@@ -26,8 +29,8 @@ class NoiseReaderOutputs(NamedTuple):
     """Numbers read off N patches.
 
     Attributes:
-      values: float32 [N, SIZE], standardised as `readings.decode` takes them.
-      spread: float32 [N, SIZE], mean absolute error that the network expects of each.
+      values: float32 [N, size], standardised as `readings.decode` or `spectra.decode` takes them.
+      spread: float32 [N, size], mean absolute error that the network expects of each.
     """
 
     values: Array
@@ -39,9 +42,11 @@ class NoiseReader(nn.Module):
 
     Attributes:
       width: channels of the first scale.
+      size: how many numbers it reads.
     """
 
     width: int = 32
+    size: int = SIZE
 
     @nn.compact
     def __call__(self, noisy: Array) -> NoiseReaderOutputs:
@@ -61,7 +66,7 @@ class NoiseReader(nn.Module):
             pooled += _pool(x, BiasedConv(_HIDDEN, 1, name=f"attend_{scale}")(_activate(x)))
         x = jnp.concatenate(pooled, axis=-1)[:, None, None]
         x = _activate(BiasedConv(_HIDDEN * self.width, 1, name="hidden")(x))
-        x = BiasedConv(2 * SIZE, 1, name="last")(x)[:, 0, 0]
+        x = BiasedConv(2 * self.size, 1, name=LAST)(x)[:, 0, 0]
         values, spread = jnp.split(x, 2, axis=-1)
         return NoiseReaderOutputs(values, jnp.exp(jnp.clip(spread, _SURE, _UNSURE)))
 

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 
 from nt_jax.errors import InputError
-from nt_jax.fields import COUNT
+from nt_jax.families.reader.quantities import QUANTITIES
+from nt_jax.fields import ADDED, COUNT, choice
 
 if TYPE_CHECKING:
     from nt_jax.families.reader.task import ReaderTask
 
-__all__ = ["FIELDS", "load", "released", "task_class"]
+__all__ = ["FIELDS", "load", "reads", "released", "task_class"]
 
-FIELDS = {"model.width": COUNT}
+FIELDS = {"model.width": COUNT, "model.reads": choice("readings", "spectrum")}
 
 
 def task_class() -> type["ReaderTask"]:
@@ -24,13 +25,19 @@ def task_class() -> type["ReaderTask"]:
     return ReaderTask
 
 
+def reads(model: Mapping[str, Any]) -> str:
+    """Tells what a reader reads, by its `config.model`; those of before the field: `readings`."""
+    return str(model.get("reads", ADDED["model.reads"]))
+
+
 def released(
     config: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Takes the parameters, their moving average where one is kept."""
     params = state["params"] if state.get("average") is None else state["average"]
     model = {"width": config["model"]["width"], "patch_size": config["data"]["patch_size"]}
-    return {"model": model}, {"noise_reader": jax.tree.map(np.asarray, params)}
+    name = QUANTITIES[reads(config["model"])].part
+    return {"model": model}, {name: jax.tree.map(np.asarray, params)}
 
 
 def load(metadata: Mapping[str, Any], variables: Mapping[str, Any], dtype: str) -> Any:

@@ -10,12 +10,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from nt_jax import readings
+from nt_jax import families, readings
+from nt_jax.checkpointing import load_state
 from nt_jax.evaluation import heldout
 from nt_jax.evaluation.heldout import Scores
+from nt_jax.families.reader import reads
+from nt_jax.families.reader.quantities import QUANTITIES
 from nt_jax.models.biased import init_biased
-from nt_jax.models.noise_reader import NoiseReader, NoiseReaderOutputs, read_noise
+from nt_jax.models.noise_reader import LAST, NoiseReader, NoiseReaderOutputs, read_noise
 from nt_jax.models.parameters import Array, Tree
+from nt_jax.training import logs
 from nt_jax.training.optimizer import JitStep, averaged, descend, make_optimizer
 from nt_jax.training.task import Batch, Metrics, Step, Task
 
@@ -45,18 +49,20 @@ class ReaderTask(Task):
     titles: ClassVar = {
         "level_error": "noise level, mean absolute log ratio",
         "lag1_error": "correlation of neighbouring pixels, mean absolute error",
+        "spectrum_error": "amplitude of luma and colour in rings of frequency, mean error in dB",
     }
-    headline = ("level_error", "lag1_error")
-    curves = ("level_error", "lag1_error")
+    headline = ("level_error", "lag1_error", "spectrum_error")
+    curves = ("level_error", "lag1_error", "spectrum_error")
     picture = "noisy"
-    shown = ("loss", "level_error")
+    shown = ("loss", "level_error", "spectrum_error")
     inherits: ClassVar = {"params": "params", "average": "params"}
     inputs = ("clean", "noisy")
 
     def __init__(self, config: Any) -> None:
         """Reads the held-out patches; raises InputError."""
         self.config = config
-        self._network = NoiseReader(config.model.width)
+        self._quantity = QUANTITIES[config.model.reads]
+        self._network = NoiseReader(config.model.width, self._quantity.size)
         self._held_out = heldout.make_heldout(config)
         self._read = jax.jit(partial(read_noise, self._network))
 
@@ -78,6 +84,23 @@ class ReaderTask(Task):
         """Compiles the step."""
         return JitStep(train_step, self.config, (self._network,), mesh)
 
+    def networks_of(self, source: str) -> tuple[int, dict[str, Any]]:
+        """Reads another run's; where that reads other numbers, the last layer begins at 0."""
+        config, step, state = load_state(source)
+        theirs, ours = reads(config["model"]), self.config.model.reads
+        if families.name_of(config) == "reader" and theirs != ours:
+            logs.say(f"{source} reads {theirs}, not {ours}: the last layer begins at 0")
+            count = 2 * self._quantity.size
+            zeros = jax.tree.map(
+                lambda leaf: np.zeros((*leaf.shape[:-1], count), leaf.dtype), state["params"][LAST]
+            )
+            state = state | {
+                name: state[name] | {LAST: zeros}
+                for name in self.inherits
+                if state.get(name) is not None
+            }
+        return step, state
+
     def evaluate(self, state: ReaderState, key: Array) -> Scores:
         """Compares what is read off held-out patches with what their noise is."""
         del key
@@ -86,17 +109,12 @@ class ReaderTask(Task):
         for start in range(0, len(held_out.noisy), _EVALUATION_BATCH):
             rows = np.arange(start, start + _EVALUATION_BATCH) % len(held_out.noisy)
             parts.append(self._read(params, held_out.noisy[rows]).values)
-        found = readings.decode(jnp.concatenate(parts)[: len(held_out.noisy)])
-        true = readings.decode(
-            readings.measure(
-                jnp.asarray(held_out.noisy - held_out.clean), jnp.asarray(held_out.clean)
-            ).values
+        found = jnp.concatenate(parts)[: len(held_out.noisy)]
+        true = self._quantity.measure(
+            jnp.asarray(held_out.noisy - held_out.clean), jnp.asarray(held_out.clean)
         )
         errors = {
-            "level_error": np.abs(np.asarray(found.log_level - true.log_level)).mean(-1),
-            "lag1_error": np.abs(
-                np.asarray(found.autocorrelation - true.autocorrelation)[:, :2]
-            ).mean(-1),
+            name: np.asarray(values) for name, values in self._quantity.errors(found, true).items()
         }
         kinds, results = np.array(held_out.kind), {}
         for name, values in errors.items():
@@ -133,22 +151,22 @@ def train_step(
       (state after the step, {name: float32 scalar}).
     """
     del key
-    measured = readings.measure(batch["noisy"] - batch["clean"], batch["clean"])
+    quantity = QUANTITIES[config.model.reads]
+    measured = quantity.measure(batch["noisy"] - batch["clean"], batch["clean"])
 
     def loss_of(params: Tree) -> tuple[Array, Array]:
         outputs = read_noise(network, params, batch["noisy"])
-        found, true = (readings.decode(values) for values in (outputs.values, measured.values))
-        return laplace(outputs, measured), jnp.abs(found.log_level - true.log_level).mean()
+        return laplace(outputs, measured), outputs.values
 
-    (loss, level_error), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, found), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     optimizer = make_optimizer(config.train)
     params, moments = descend(optimizer, gradient, state.optimizer, state.params)
     average = state.average
     if average is not None:
         average = averaged(average, params, config.train.ema_decay, state.step)
-    values = {
+    errors = quantity.errors(found, measured)
+    values = {name: error.mean() for name, error in errors.items()} | {
         "loss": loss,
-        "level_error": level_error,
         "gradient_norm": optax.tree.norm(gradient),
     }
     return ReaderState(state.step + 1, params, moments, average), values
