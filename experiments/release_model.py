@@ -10,8 +10,9 @@ the held-out figures of the run's last evaluation. --networks also writes all ne
 a small workdir, averages in place of what they are averages of, for `config.train.init_from` to go
 on from.
 
---reader joins a run of `configs/reader.py`, or the reader of another model, to a model that is
-there already: from then on the model's noise is read, and calibrated, by that network.
+--reader joins a run of `configs/reader.py`, or the readers of another model, to a model that is
+there already: from then on noise is read, and calibrated, by that network; or its spectrum is, and
+`nt_jax.adapt` brings the model's noise to it.
 """
 
 import copy
@@ -20,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ import numpy as np
 from nt_jax import families
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, load_state, read_config, save_model
 from nt_jax.errors import ArgumentParser, InputError, run_command
+from nt_jax.families.reader.quantities import QUANTITIES
 from nt_jax.inference.loading import load_noisetransfer
 from nt_jax.inference.workdir import load_workdir
 from nt_jax.training.logs import read_metrics
@@ -61,11 +63,11 @@ def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None)
 
 
 def join_reader(model: str, reader: str, output: Path) -> dict[str, Any]:
-    """Writes a NoiseTransfer model with a reader of noise as its own, and returns its metadata.
+    """Writes a NoiseTransfer model with readers of noise as its own, and returns its metadata.
 
     Args:
       model: bundled name, workdir or model folder.
-      reader: workdir of a reader, or a model (named as `model` is) that has one already.
+      reader: workdir of a reader, or a model (named as `model` is) that has some already.
       output: the model folder.
 
     Raises:
@@ -73,42 +75,60 @@ def join_reader(model: str, reader: str, output: Path) -> dict[str, Any]:
         size than the model's references are cut to.
     """
     loaded = load_noisetransfer(model)
-    width, trained_on, about, params = _reader_of(reader)
-    if trained_on != loaded.reference_crop:
-        raise InputError(
-            f"{reader} was trained on patches of {trained_on} pixels, but {model} cuts references"
-            f" to {loaded.reference_crop}; train the reader with"
-            f" --config.data.patch_size={loaded.reference_crop}"
-        )
     metadata = copy.deepcopy(dict(loaded.metadata))
-    metadata["model"] = dict(metadata["model"]) | {"noise_reader": width}
-    metadata["noise_reader"] = about
-    parts = dict(loaded.params) | {"noise_reader": params}
+    parts = dict(loaded.params)
+    for name, found in _readers_of(reader).items():
+        if found.patch_size != loaded.reference_crop:
+            raise InputError(
+                f"{reader} was trained on patches of {found.patch_size} pixels, but {model} cuts"
+                f" references to {loaded.reference_crop}; train the reader with"
+                f" --config.data.patch_size={loaded.reference_crop}"
+            )
+        metadata["model"] = dict(metadata["model"]) | {name: found.width}
+        metadata[name] = found.about
+        parts[name] = found.params
     save_model(output, metadata, _halved(jax.tree.map(np.asarray, parts)))
     return metadata
 
 
-def _reader_of(source: str) -> tuple[int, int, Mapping[str, Any], Any]:
-    """Loads (width, patch size, what `model.json` tells of it, parameters) of a reader."""
+class _Reader(NamedTuple):
+    """A reader as it joins a model; `about` is what `model.json` tells of it."""
+
+    width: int
+    patch_size: int
+    about: Mapping[str, Any]
+    params: Any
+
+
+def _readers_of(source: str) -> dict[str, _Reader]:
+    """Loads the readers of a model, or the one of a run, by the names of the networks."""
+    names = [quantity.part for quantity in QUANTITIES.values()]
     workdir = Path(source)
     if not (workdir / CONFIG_FILE).is_file():
         model = load_noisetransfer(source)
-        if "noise_reader" not in model.params:
+        found = [name for name in names if name in model.params]
+        if not found:
             raise InputError(f"{source} has no reader of its own")
-        width = model.metadata["model"]["noise_reader"]
-        params = model.params["noise_reader"]
-        return width, model.reference_crop, model.metadata["noise_reader"], params
+        widths, crop = model.metadata["model"], model.reference_crop
+        return {
+            name: _Reader(widths[name], crop, model.metadata[name], model.params[name])
+            for name in found
+        }
     _trained(workdir)
     metadata, variables = load_workdir(workdir)
-    if "noise_reader" not in variables:
-        raise InputError(f"{workdir} is of kind {metadata['kind']}, not a reader of noise")
     about = {
         "step": metadata["step"],
         "recipe": _recipe(read_config(workdir)),
         "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
     }
     settings = metadata["model"]
-    return settings["width"], settings["patch_size"], about, variables["noise_reader"]
+    found = [name for name in names if name in variables]
+    if not found:
+        raise InputError(f"{workdir} is of kind {metadata['kind']}, not a reader of noise")
+    return {
+        name: _Reader(settings["width"], settings["patch_size"], about, variables[name])
+        for name in found
+    }
 
 
 def _trained(workdir: Path) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tiny_models import save_tiny
+from tiny_models import save_tiny, save_tiny_reader
 
 import nt_jax
-from nt_jax import adapt, metrics
+from nt_jax import adapt, metrics, spectra
 from nt_jax.adaptation import finetune
-from nt_jax.adaptation.pairs import make_pairs, match_tone
+from nt_jax.adaptation.pairs import add_noise, make_pairs, match_tone
 from nt_jax.adaptation.report import look
 from nt_jax.adaptation.survey import PhotoNoise, describe, survey
 from nt_jax.checkpointing import Checkpointer
@@ -195,6 +195,26 @@ def test_a_pair_depends_on_its_number_and_not_on_where_a_run_was_cut_off(adapted
     lost.unlink()
     list(make_pairs(model, denoiser, found, [], tmp_path / "pairs", len(made) // 2, seed=0))
     assert lost.read_bytes() == content
+
+
+def test_pairs_have_the_spectrum_that_the_model_reads_off_the_photo(folder, tmp_path):
+    """With a reader that reads luma of 12 and colour of 4 grey levels off any photo."""
+    shutil.copytree(folder / "model", tmp_path / "model")
+    zero, one = (float(spectra.decode(np.float32(x))) for x in (0, 1))
+    wanted = np.repeat(np.float32([12, 4]), spectra.SIZE // 2)
+    save_tiny_reader(tmp_path / "model", "spectrum_reader", (np.log(wanted) - zero) / (one - zero))
+    model, denoiser = nt_jax.load(tmp_path / "model"), nt_jax.load_denoiser(folder / "denoiser")
+    photo = folder / "noisy" / PHOTOS[0]
+    clean = np.full((192, 192, 3), 128, np.uint8)  # nothing is clipped
+    piece = read_rgb(photo)[:192, :192]
+    noise = add_noise(model, clean, survey(model, photo), piece, 0) - clean / np.float32(255)
+    measured = spectra.measure(noise[None])
+    amplitude = np.exp(np.asarray(spectra.decode(measured.values))[0])
+    inner = np.r_[1:7, 9:15]  # the widest ring and the coarsest of few frequencies aside
+    np.testing.assert_allclose(amplitude[inner], wanted[inner], rtol=0.1)
+
+    list(make_pairs(model, denoiser, [survey(model, photo)], [photo], tmp_path / "pairs", 16, 0))
+    assert len(list((tmp_path / "pairs" / "train" / "noisy").iterdir())) == 14
 
 
 def test_a_patch_takes_the_tones_of_its_denoised_image_and_not_its_detail():

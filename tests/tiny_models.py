@@ -1,5 +1,6 @@
 """Small models with random parameters, on disk, for the tests of inference."""
 
+import json
 from types import SimpleNamespace
 
 import flax
@@ -7,8 +8,10 @@ import jax
 import numpy as np
 
 from nt_jax.checkpointing import save_model
+from nt_jax.model_folder import load_model
 from nt_jax.models.biased import init_biased
 from nt_jax.models.networks import layouts, make_networks
+from nt_jax.models.noise_reader import NoiseReader
 from nt_jax.models.unet import UNet
 
 WIDTH, EMBEDDING_SIZE, BLOCKS = 4, 8, (1, 1, 1)
@@ -44,6 +47,18 @@ def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False, reader=F
         variables["discriminator"] = draw(encoder)
     save_model(folder, {"kind": "noisetransfer", "model": model}, variables)
     return folder
+
+
+def save_tiny_reader(folder, name, numbers):
+    """Gives a model folder a reader of noise that reads the same numbers off any image."""
+    about = json.loads((folder / "model.json").read_text())
+    about["model"][name] = WIDTH
+    variables = load_model(folder)[1]
+    reader = NoiseReader(WIDTH, len(numbers))
+    params = init_biased(jax.random.key(0), reader)
+    last = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params["last"])
+    last["bias"][: len(numbers)] = numbers
+    save_model(folder, about, variables | {name: params | {"last": last}})
 
 
 def save_tiny_denoiser(folder):

@@ -11,6 +11,7 @@ from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.images import Photo, from_float, read_rgb, to_float, write_photo
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
+from nt_jax.inference.spectrum import match_spectrum
 
 # Around a patch, denoised with it: a denoiser sees less at an edge.
 _MARGIN = 32
@@ -33,7 +34,8 @@ def make_pairs(
     The clean patch is one of a photo, denoised by the denoiser for all cameras: what this camera
     takes is sharp and soft in its own way, and photographs of others lead a denoiser astray. With
     `clean` every second patch is of those; a photograph of twice a patch's side is reduced by half
-    first, which takes away most of its own noise and compression.
+    first, which takes away most of its own noise and compression. The noise gets the spectrum of
+    the photo at the patch's place, and on a patch of `clean` photographs that of a random place.
 
     Patch i depends on the arguments and i alone. One in eight goes into `held_out`, the others into
     `train`, each with folders `gt` and `noisy`; from eight images on, the two share none.
@@ -66,9 +68,10 @@ def make_pairs(
             photo = known[_choose(len(known), held_out, rng)]
             if clean and i // _ONE_IN % 2:
                 patch = _clean_patch(clean[_choose(len(clean), held_out, rng)], rng)
+                piece = _cut(photo.path, SIDE, rng)
             else:
-                patch = _denoised_patch(photo.path, denoiser, rng)
-            noisy = add_noise(model, patch, photo, int(rng.integers(2**31)))
+                patch, piece = _denoised_patch(photo.path, denoiser, rng)
+            noisy = add_noise(model, patch, photo, piece, int(rng.integers(2**31)))
             patch = match_tone(patch, np.asarray(denoiser(noisy)))
             write_photo(target.parents[1] / "gt" / name, Photo(patch))
             # Last: it says that the pair is whole.
@@ -76,13 +79,27 @@ def make_pairs(
         yield target
 
 
-def add_noise(model: Model, clean: np.ndarray, photo: PhotoNoise, seed: int) -> np.ndarray:
-    """Puts a photo's noise on a clean image [H, W, 3], uint8 or float in [0, 1]: float32."""
+def add_noise(
+    model: Model, clean: np.ndarray, photo: PhotoNoise, piece: np.ndarray, seed: int
+) -> np.ndarray:
+    """Puts a photo's noise on a clean image.
+
+    Args:
+      model: makes the noise, and reads its spectrum if it can.
+      clean: [H, W, 3], uint8 or float in [0, 1].
+      photo: what is known of its noise.
+      piece: of the photo, which the noise gets the spectrum of; as `clean`, of any size.
+      seed: of the noise.
+
+    Returns:
+      float32 [H, W, 3] in [0, 1].
+    """
     noisy = np.empty(clean.shape, np.float32)
     noise = photo.noise
     for tile in model.transfer_tiles(clean, noise.embedding, seed=seed, gain=noise.gain):
         noisy[tile.rows, tile.columns] = tile.pixels
-    return noisy
+    below = to_float(clean)
+    return np.clip(below + match_spectrum(model, noisy - below, to_float(piece)), 0, 1)
 
 
 def match_tone(patch: np.ndarray, denoised: np.ndarray) -> np.ndarray:
@@ -122,12 +139,14 @@ def _cut(source: ImageFile, side: int, rng: np.random.Generator) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def _denoised_patch(path: Path, denoiser: Denoiser, rng: np.random.Generator) -> np.ndarray:
-    """Cuts a patch and denoises it: uint8 [SIDE, SIDE, 3]."""
+def _denoised_patch(
+    path: Path, denoiser: Denoiser, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a patch and denoises it: uint8 [SIDE, SIDE, 3], and the noisy patch."""
     crop = _cut(path, SIDE + 2 * _MARGIN, rng)
     top, left = ((size - SIDE) // 2 for size in crop.shape[:2])
-    denoised = np.asarray(denoiser(crop))[top : top + SIDE, left : left + SIDE]
-    return from_float(denoised, crop.dtype, grey=False)
+    inside = slice(top, top + SIDE), slice(left, left + SIDE)
+    return from_float(np.asarray(denoiser(crop))[inside], crop.dtype, grey=False), crop[inside]
 
 
 def _clean_patch(source: ImageFile, rng: np.random.Generator) -> np.ndarray:

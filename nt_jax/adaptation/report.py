@@ -79,7 +79,7 @@ def look(
     """
     crop = middle(read_photo(photo.path), _SIDE)
     clean, adapted = np.asarray(before(crop)), np.asarray(after(crop))
-    made = add_noise(model, clean, photo, seed=0) - clean
+    made = add_noise(model, clean, photo, crop, seed=0) - clean
     return crop, clean, adapted, visible(crop - adapted), visible(made)
 
 

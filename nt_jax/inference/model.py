@@ -53,7 +53,7 @@ class Model:
     Attributes:
       networks: the modules.
       params: spectrally normalised parameters by network: `generator`, `key_encoder` and, where
-        known, `discriminator` and `noise_reader`.
+        known, `discriminator`, `noise_reader` and `spectrum_reader`.
       metadata: what the model's folder says about it.
     """
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 
+from nt_jax import spectra
 from nt_jax.compilation import Program
 from nt_jax.inference.checks import fitting_parameters
 from nt_jax.inference.tiles import full_float32, stacked_maps, unstack
 from nt_jax.models.discriminator import Discriminator
 from nt_jax.models.generator import Generator, sample_maps
 from nt_jax.models.networks import Networks, embed_and_read
+from nt_jax.models.noise_reader import NoiseReader, read_noise
 from nt_jax.models.parameters import Array, Tree
 
 
@@ -30,6 +32,17 @@ def look_at(
     See `networks.embed_and_read`.
     """
     return embed_and_read(networks, params, images)
+
+
+@Program
+@fitting_parameters()
+@full_float32
+def spectrum_gains(reader: NoiseReader, params: Tree, noisy: Array, noise: Array) -> Array:
+    """Finds the gains that bring noise to the spectrum of a photo, see `spectra.find_gains`.
+
+    Both are given by crops: noisy ones in [0, 1] and noise, [K, h, w, 3].
+    """
+    return spectra.find_gains(read_noise(reader, params, noisy).values, spectra.measure(noise))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from nt_jax import prng, readings
+from nt_jax import prng, readings, spectra
 from nt_jax.models.discriminator import Discriminator, Reader
 from nt_jax.models.generator import Generator, map_shapes
 from nt_jax.models.noise_reader import NoiseReader, read_noise
@@ -22,11 +22,13 @@ class Networks(NamedTuple):
     Attributes:
       generator, discriminator: NoiseTransfer's.
       reader: what a noise is read by, in place of the discriminator's head; None for that or none.
+      spectrum_reader: what its power spectrum is read by; None of a model that cannot.
     """
 
     generator: Generator
     discriminator: Discriminator
     reader: NoiseReader | None = None
+    spectrum_reader: NoiseReader | None = None
 
 
 class Variables(NamedTuple):
@@ -38,6 +40,14 @@ class Variables(NamedTuple):
 
 def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
     """Networks of a model config (fields as in `configs/common.py`, `config.model`)."""
+    # Readers join a model when it is released; they are no part of its training.
+    reader, spectrum_reader = (
+        NoiseReader(width, size) if width else None
+        for width, size in (
+            (getattr(model, "noise_reader", 0), readings.SIZE),
+            (getattr(model, "spectrum_reader", 0), spectra.SIZE),
+        )
+    )
     return Networks(
         Generator(model.width, tuple(model.blocks), dtype),
         Discriminator(
@@ -51,14 +61,14 @@ def make_networks(model: Any, dtype: Any = jnp.float32) -> Networks:
             readings.SIZE if getattr(model, "reader", False) else 0,
             dtype,
         ),
-        # Joined to a model when it is released; no part of its training.
-        NoiseReader(model.noise_reader) if getattr(model, "noise_reader", 0) else None,
+        reader,
+        spectrum_reader,
     )
 
 
 def layouts(networks: Networks) -> tuple[Layout, Layout]:
     """Computes the parameter layouts of the generator and the discriminator."""
-    generator, discriminator, _ = networks
+    generator, discriminator = networks.generator, networks.discriminator
     image, images = (1, _SIZE, _SIZE, 3), (1, 1, _SIZE, _SIZE, 3)
     embedding = (1, discriminator.embedding_size)
     maps = map_shapes(1, _SIZE, _SIZE, generator.blocks)

@@ -45,4 +45,6 @@ def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str)
         params["discriminator"] = variables["discriminator"]
     if networks.reader is not None:
         params["noise_reader"] = variables["noise_reader"]
+    if networks.spectrum_reader is not None:
+        params["spectrum_reader"] = variables["spectrum_reader"]
     return Model(networks, jax.device_put(params), metadata)

@@ -1,0 +1,141 @@
+"""Power spectra of noise: measured, read by a network, and what noise is filtered to."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from skimage import data
+from tiny_models import save_tiny, save_tiny_reader
+
+import nt_jax
+from nt_jax import spectra
+from nt_jax.configs.reader import get_config
+from nt_jax.inference.spectrum import match_spectrum
+from nt_jax.readings import Measured
+from nt_jax.training.loop import train_and_evaluate
+
+LUMA, COLOUR = slice(0, 8), slice(8, 16)
+
+
+def amplitude(noise):
+    """Amplitudes in grey levels of the mean power of an image's pieces of 64x64: [SIZE]."""
+    rows, columns = (size // 64 for size in noise.shape[:2])
+    pieces = noise.reshape(rows, 64, columns, 64, 3).transpose(0, 2, 1, 3, 4)
+    measured = spectra.measure(jnp.asarray(pieces.reshape(-1, 64, 64, 3), jnp.float32))
+    assert np.asarray(measured.known).all()
+    logs = np.asarray(spectra.decode(measured.values))
+    return np.sqrt(np.exp(2 * logs).mean(0))
+
+
+def test_white_noise_has_its_level_at_each_frequency():
+    noise = np.random.default_rng(0).normal(0, 7 / 255, (512, 512, 3))
+    np.testing.assert_allclose(amplitude(noise), 7, rtol=0.08)
+
+
+def test_grey_noise_has_no_colour():
+    noise = np.random.default_rng(0).normal(0, 7 / 255, (256, 256, 1)).repeat(3, axis=-1)
+    found = amplitude(noise)
+    np.testing.assert_allclose(found[LUMA], 7 * np.sqrt(3), rtol=0.15)
+    np.testing.assert_allclose(found[COLOUR], np.sqrt(0.02), rtol=1e-3)  # rounding's share
+
+
+def test_a_wave_is_in_the_ring_of_its_frequency():
+    """Of power 3 A^2 / 2 in luma, on four frequencies of a Hann window at each axis."""
+    wave = 0.02 * np.cos(2 * np.pi * 0.3125 * np.arange(64))
+    noise = np.broadcast_to(wave[:, None, None], (64, 64, 3))
+    power = np.square(amplitude(noise))
+    assert np.argmax(power[LUMA]) == 6  # .26 to .36
+    frequencies = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64))
+    inside = ((frequencies >= 0.26) & (frequencies < 0.36)).sum()
+    np.testing.assert_allclose(
+        inside * power[6], 3 * (0.02 * 255) ** 2 / 2 * 64**2, rtol=0.02, atol=0
+    )
+    assert power[[0, 1, 2, 3, 4, 7]].max() < 0.03
+    assert power[COLOUR].max() < 0.03
+
+
+def test_small_images_do_not_know_coarse_noise():
+    noise = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    measured = spectra.measure(jnp.asarray(noise))
+    known = np.asarray(measured.known)
+    np.testing.assert_array_equal(known[0], ([False] + [True] * 7) * 2)
+    assert np.isfinite(measured.values).all()
+
+
+def test_gains_by_hand():
+    """The ratio of the roots of the mean power, within 1/3 and 3, 1 where nothing is known."""
+
+    def encoded(*amplitudes):
+        vector = np.zeros(spectra.SIZE, np.float32)
+        vector[: len(amplitudes)] = np.log(amplitudes)
+        # Standardising is affine: found here from the two ends of decode's own line.
+        zero, one = (float(spectra.decode(jnp.float32(x))) for x in (0, 1))
+        return (vector - zero) / (one - zero)
+
+    read = np.stack([encoded(3, 8, 1, 2), encoded(4, 8, 1, 2)])
+    measured = np.stack([encoded(2, 1, 9, 4), encoded(2, 1, 9, 4)])
+    known = np.ones(measured.shape, bool)
+    known[:, 3] = False
+    gains = spectra.find_gains(jnp.asarray(read), Measured(jnp.asarray(measured), known))
+    expected = np.ones(spectra.SIZE)
+    expected[:3] = np.sqrt((9 + 16) / 2) / 2, 3, 1 / 3
+    np.testing.assert_allclose(gains, expected, rtol=1e-5)
+
+
+def test_a_gain_of_one_changes_nothing():
+    noise = np.random.default_rng(0).normal(0.01, 0.03, (60, 80, 3)).astype(np.float32)
+    np.testing.assert_allclose(spectra.amplify(noise, np.ones(spectra.SIZE)), noise, atol=1e-6)
+
+
+def test_gains_of_luma_leave_colour_and_the_mean():
+    noise = np.random.default_rng(0).normal(0.01, 0.03, (192, 192, 3)).astype(np.float32)
+    gains = np.repeat(np.float32([2, 1]), 8)
+    louder = spectra.amplify(noise, gains)
+    found = amplitude(louder) / amplitude(noise)
+    np.testing.assert_allclose(found, gains, rtol=0.02)
+    np.testing.assert_allclose(louder.mean((0, 1)), noise.mean((0, 1)), atol=2e-4)
+
+
+def _steady_model(folder, wanted):
+    """A model whose reader of spectra reads the same amplitudes off any image."""
+    zero, one = (float(spectra.decode(jnp.float32(x))) for x in (0, 1))
+    save_tiny(folder)
+    save_tiny_reader(folder, "spectrum_reader", (np.log(wanted) - zero) / (one - zero))
+    return nt_jax.load(folder)
+
+
+def test_noise_gets_the_spectrum_that_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    soft = gaussian_filter(rng.normal(size=(192, 192, 3)), (0.8, 0.8, 0)) * 20 / 255
+    wanted = amplitude(soft)
+    white = rng.normal(0, 9 / 255, (192, 192, 3)).astype(np.float32)
+    model = _steady_model(tmp_path / "model", wanted)
+    photo = np.float32(data.chelsea()[:192, :192]) / 255
+    found = amplitude(match_spectrum(model, white, photo))
+    before, after = (np.abs(np.log(one / wanted)) for one in (amplitude(white), found))
+    assert before.max() > 0.9
+    # The last ring is wide, and the filter between its rings no step.
+    np.testing.assert_array_less(after.reshape(2, 8)[:, :7], 0.06)
+    assert after.mean() < before.mean() / 4
+
+
+def test_a_model_that_reads_no_spectrum_leaves_noise_as_it_is(tmp_path):
+    model = nt_jax.load(save_tiny(tmp_path / "model"))
+    noise = np.random.default_rng(0).normal(size=(64, 64, 3)).astype(np.float32)
+    np.testing.assert_array_equal(match_spectrum(model, noise, noise), noise)
+
+
+def test_training_begins_with_a_reader_of_other_numbers(tmp_path, capsys):
+    train_and_evaluate(get_config("smoke"), tmp_path / "readings")
+    config = get_config("smoke")
+    config.model.reads = "spectrum"
+    config.train.init_from = str(tmp_path / "readings")
+    config.train.steps = 30
+    config.train.learning_rate = 3e-3
+    train_and_evaluate(config, tmp_path / "spectrum")
+    assert "reads readings, not spectrum: the last layer begins at 0" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "spectrum" / "summary.json").read_text())
+    before, after = (summary[when]["eval/spectrum_error"] for when in ("start", "end"))
+    assert after < 0.8 * before
+    assert "eval/level_error" not in summary["end"]
