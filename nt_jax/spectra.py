@@ -7,6 +7,8 @@ known, its spectrum can be measured, and a filter brings it to one that is read.
 Not in the paper.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,12 +70,17 @@ def measure(noise: Array) -> Measured:
     )
 
 
-def decode(vectors: Array) -> Array:
+def decode(vectors: Array | np.ndarray) -> Any:
     """Turns standardised vectors [..., SIZE] into logarithms of amplitude, 0 to 255 scale."""
     return vectors * _SPREAD + _CENTRE
 
 
-def find_gains(read: Array, measured: Measured) -> Array:
+def together(vectors: np.ndarray) -> np.ndarray:
+    """Averages the power of K crops: standardised [K, SIZE] -> logarithms of amplitude [SIZE]."""
+    return 0.5 * np.log(np.exp(2 * decode(vectors)).mean(0))
+
+
+def find_gains(read: np.ndarray, measured: Measured) -> np.ndarray:
     """Finds the gains that bring noise to a spectrum, each 1/3 to 3.
 
     Args:
@@ -83,9 +90,9 @@ def find_gains(read: Array, measured: Measured) -> Array:
     Returns:
       float32 [SIZE]; 1 where nothing is known.
     """
-    wanted, found = (_together(decode(vectors)) for vectors in (read, measured.values))
-    gains = jnp.clip(jnp.exp(wanted - found), _LEAST, _MOST)
-    return jnp.where(measured.known.all(0), gains, 1.0)
+    wanted, found = together(read), together(np.asarray(measured.values))
+    gains = np.clip(np.exp(wanted - found), _LEAST, _MOST)
+    return np.where(np.asarray(measured.known).all(0), gains, np.float32(1))
 
 
 def amplify(noise: np.ndarray, gains: np.ndarray) -> np.ndarray:
@@ -101,11 +108,6 @@ def amplify(noise: np.ndarray, gains: np.ndarray) -> np.ndarray:
     filtered = np.fft.ifft2(waves, axes=(0, 1)).real @ _AXES
     inside = filtered[_AROUND:-_AROUND, _AROUND:-_AROUND] + mean
     return inside.astype(np.float32)
-
-
-def _together(amplitude: Array) -> Array:
-    """Averages the power of K crops: logarithms of amplitude [K, SIZE] -> [SIZE]."""
-    return 0.5 * (jax.nn.logsumexp(2 * amplitude, axis=0) - jnp.log(jnp.float32(len(amplitude))))
 
 
 def _frequencies(height: int, width: int) -> np.ndarray:

@@ -77,7 +77,7 @@ def test_gains_by_hand():
     measured = np.stack([encoded(2, 1, 9, 4), encoded(2, 1, 9, 4)])
     known = np.ones(measured.shape, bool)
     known[:, 3] = False
-    gains = spectra.find_gains(jnp.asarray(read), Measured(jnp.asarray(measured), known))
+    gains = spectra.find_gains(read, Measured(measured, known))
     expected = np.ones(spectra.SIZE)
     expected[:3] = np.sqrt((9 + 16) / 2) / 2, 3, 1 / 3
     np.testing.assert_allclose(gains, expected, rtol=1e-5)

@@ -17,6 +17,7 @@ from nt_jax.errors import InputError
 from nt_jax.evaluation import report, statistics
 from nt_jax.evaluation.samples import usable_images, usable_pairs
 from nt_jax.files import progress
+from nt_jax.images import to_float
 from nt_jax.readings import NoiseReading
 
 # Columns of the table of images, and of the table of errors.
@@ -27,6 +28,7 @@ _ERRORS = {
     "lag2_error": ("lag 2", 3),
     "channel_correlation_error": ("channels", 3),
     "bias_error": ("bias, of 255", 2),
+    "spectrum_error": ("spectrum, dB", 2),  # of models that read it
     "estimate_sigma_error": ("estimate_sigma, log", 3),
 }
 _LEAST_LEVEL = 0.25
@@ -42,6 +44,8 @@ class Read(NamedTuple):
       reading: what the model reads.
       estimated: scikit-image's `estimate_sigma` of each channel, 0 to 255 scale, [3].
       true: measured on noisy minus clean; None without the clean image.
+      spectrum_error: see `inference.spectrum`; None without the clean image, too, and of a model
+        that reads no spectrum.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Read(NamedTuple):
     reading: NoiseReading
     estimated: np.ndarray
     true: NoiseReading | None
+    spectrum_error: float | None
 
 
 def true_noise(clean: np.ndarray, noisy: np.ndarray) -> NoiseReading:
@@ -73,6 +78,7 @@ def errors(read: Read) -> dict[str, float]:
         ratio = np.maximum(level, _LEAST_LEVEL) / np.maximum(true.level, _LEAST_LEVEL)
         return float(np.abs(np.log(ratio)).mean())
 
+    of_spectrum = {} if read.spectrum_error is None else {"spectrum_error": read.spectrum_error}
     between = np.abs(reading.channel_correlation - true.channel_correlation)
     return {
         "level_error": of_level(reading.level),
@@ -81,7 +87,7 @@ def errors(read: Read) -> dict[str, float]:
         "channel_correlation_error": float(between.mean()),
         "bias_error": float(np.abs(reading.bias - true.bias).mean()),
         "estimate_sigma_error": of_level(read.estimated),
-    }
+    } | of_spectrum
 
 
 def run(
@@ -107,6 +113,7 @@ def run(
     else:
         files = [(path.stem, str(path), path, None) for path in usable_images(folder, broken)]
     from nt_jax.inference.loading import load_noisetransfer
+    from nt_jax.inference.spectrum import spectrum_error
 
     model = load_noisetransfer(model_name)
     if not model.can_read:
@@ -121,7 +128,11 @@ def run(
             continue
         true = None if clean is None else true_noise(clean, noisy)
         estimated = np.asarray(estimate_sigma(noisy.astype(np.float32), channel_axis=-1))
-        found.append(Read(name, crop_of, model.read_noise(noisy), estimated, true))
+        of_spectrum = None
+        if clean is not None and model.networks.spectrum_reader:
+            of_spectrum = spectrum_error(model, to_float(noisy) - to_float(clean), to_float(noisy))
+        reading = model.read_noise(noisy)
+        found.append(Read(name, crop_of, reading, estimated, true, of_spectrum))
     if not found:
         raise InputError("no usable image is left")
     asked = {"model": model_name, "pairs" if pairs else "images": str(folder)}
@@ -138,10 +149,12 @@ def _write(found: list[Read], output: Path, asked: dict[str, Any], broken: Broke
     results: dict[str, Any] = {"arguments": asked}
     if each[0]:
         estimates = {
-            name: statistics.mean([e[name] for e in each], photographs) for name in _ERRORS
+            name: statistics.mean([e[name] for e in each], photographs)
+            for name in _ERRORS
+            if name in each[0]
         }
-        cells = [report.cell(estimates[name], digits) for name, (_, digits) in _ERRORS.items()]
-        titles = [title for title, _ in _ERRORS.values()]
+        cells = [report.cell(estimates[name], _ERRORS[name][1]) for name in estimates]
+        titles = [_ERRORS[name][0] for name in estimates]
         tables.append(report.markdown_table(["mean error", *titles], [["read", *cells]]))
         results |= report.as_json(estimates)
     results |= {

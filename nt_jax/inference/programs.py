@@ -37,12 +37,12 @@ def look_at(
 @Program
 @fitting_parameters()
 @full_float32
-def spectrum_gains(reader: NoiseReader, params: Tree, noisy: Array, noise: Array) -> Array:
-    """Finds the gains that bring noise to the spectrum of a photo, see `spectra.find_gains`.
+def read_spectrum(reader: NoiseReader, params: Tree, noisy: Array) -> Array:
+    """Reads crops [K, h, w, 3] in [0, 1]: vectors [K, SIZE] for `spectra.decode`."""
+    return read_noise(reader, params, noisy).values
 
-    Both are given by crops: noisy ones in [0, 1] and noise, [K, h, w, 3].
-    """
-    return spectra.find_gains(read_noise(reader, params, noisy).values, spectra.measure(noise))
+
+measure_spectrum = jax.jit(spectra.measure)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,6 +6,7 @@ from nt_jax import spectra
 from nt_jax.inference import programs
 from nt_jax.inference.embeddings import reference_crops
 from nt_jax.inference.model import Model
+from nt_jax.readings import Measured
 
 
 def match_spectrum(model: Model, noise: np.ndarray, noisy: np.ndarray) -> np.ndarray:
@@ -22,9 +23,38 @@ def match_spectrum(model: Model, noise: np.ndarray, noisy: np.ndarray) -> np.nda
     Returns:
       float32 [H, W, 3]; the noise itself of a model that reads no spectrum.
     """
-    reader = model.networks.spectrum_reader
-    if reader is None:
+    if model.networks.spectrum_reader is None:
         return noise
-    crops = (np.stack(reference_crops(image, model.reference_crop)) for image in (noisy, noise))
-    gains = programs.spectrum_gains(reader, model.params["spectrum_reader"], *crops)
-    return spectra.amplify(noise, np.asarray(gains))
+    gains = spectra.find_gains(_read(model, noisy), _measure(model, noise))
+    return spectra.amplify(noise, gains)
+
+
+def spectrum_error(model: Model, noise: np.ndarray, noisy: np.ndarray) -> float:
+    """Measures how far the spectrum that a model reads off a photo is off its noise's own.
+
+    Args:
+      model: one with a `spectrum_reader`.
+      noise: noisy minus clean, float32 [H, W, 3], in [0, 1] units.
+      noisy: float32 of that shape in [0, 1].
+
+    Returns:
+      The mean absolute error over the rings of luma and colour, dB.
+    """
+    measured = _measure(model, noise)
+    read = spectra.together(_read(model, noisy))
+    true = spectra.together(np.asarray(measured.values))
+    known = np.asarray(measured.known).all(0)
+    return float(spectra.DECIBELS * np.abs(read - true)[known].mean())
+
+
+def _read(model: Model, noisy: np.ndarray) -> np.ndarray:
+    reader, params = model.networks.spectrum_reader, model.params["spectrum_reader"]
+    return np.asarray(programs.read_spectrum(reader, params, _crops(model, noisy)))
+
+
+def _measure(model: Model, noise: np.ndarray) -> Measured:
+    return programs.measure_spectrum(_crops(model, noise))
+
+
+def _crops(model: Model, image: np.ndarray) -> np.ndarray:
+    return np.stack(reference_crops(image, model.reference_crop))
