@@ -4,12 +4,14 @@ import json
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage import data
 from tiny_models import save_tiny, save_tiny_reader
 
 import nt_jax
-from nt_jax import spectra
+from nt_jax import eval, spectra
 from nt_jax.configs.reader import get_config
 from nt_jax.inference.spectrum import match_spectrum
 from nt_jax.readings import Measured
@@ -26,6 +28,12 @@ def amplitude(noise):
     assert np.asarray(measured.known).all()
     logs = np.asarray(spectra.decode(measured.values))
     return np.sqrt(np.exp(2 * logs).mean(0))
+
+
+def _standardised(amplitudes):
+    """Turns amplitudes into what `decode` takes, by two points of its line."""
+    zero, one = (float(spectra.decode(np.float32(x))) for x in (0, 1))
+    return ((np.log(amplitudes) - zero) / (one - zero)).astype(np.float32)
 
 
 def test_white_noise_has_its_level_at_each_frequency():
@@ -67,11 +75,7 @@ def test_gains_by_hand():
     """The ratio of the roots of the mean power, within 1/3 and 3, 1 where nothing is known."""
 
     def encoded(*amplitudes):
-        vector = np.zeros(spectra.SIZE, np.float32)
-        vector[: len(amplitudes)] = np.log(amplitudes)
-        # Standardising is affine: found here from the two ends of decode's own line.
-        zero, one = (float(spectra.decode(jnp.float32(x))) for x in (0, 1))
-        return (vector - zero) / (one - zero)
+        return _standardised(np.append(amplitudes, np.ones(spectra.SIZE - len(amplitudes))))
 
     read = np.stack([encoded(3, 8, 1, 2), encoded(4, 8, 1, 2)])
     measured = np.stack([encoded(2, 1, 9, 4), encoded(2, 1, 9, 4)])
@@ -99,9 +103,8 @@ def test_gains_of_luma_leave_colour_and_the_mean():
 
 def _steady_model(folder, wanted):
     """A model whose reader of spectra reads the same amplitudes off any image."""
-    zero, one = (float(spectra.decode(jnp.float32(x))) for x in (0, 1))
     save_tiny(folder)
-    save_tiny_reader(folder, "spectrum_reader", (np.log(wanted) - zero) / (one - zero))
+    save_tiny_reader(folder, "spectrum_reader", _standardised(wanted))
     return nt_jax.load(folder)
 
 
@@ -118,6 +121,25 @@ def test_noise_gets_the_spectrum_that_is_read(tmp_path):
     # The last ring is wide, and the filter between its rings no step.
     np.testing.assert_array_less(after.reshape(2, 8)[:, :7], 0.06)
     assert after.mean() < before.mean() / 4
+
+
+def test_eval_noise_tells_how_far_off_the_spectrum_is(tmp_path):
+    """White noise of 12 grey levels, of which twice that is read: 6 dB."""
+    folder = save_tiny(tmp_path / "model", reader=True)
+    save_tiny_reader(folder, "spectrum_reader", _standardised(np.full(spectra.SIZE, 24.0)))
+    rng = np.random.default_rng(0)
+    clean = np.full((256, 256, 3), 128, np.uint8)
+    noisy = np.rint(clean + rng.normal(0, 12, clean.shape)).astype(np.uint8)
+    for part, pixels in (("gt", clean), ("noisy", noisy)):
+        (tmp_path / "pairs" / part).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "pairs" / part / "0.png")
+    command = ["noise", f"--model={folder}", f"--output={tmp_path / 'scores'}"]
+    eval.main([*command, f"--pairs={tmp_path / 'pairs'}"])
+    results = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert results["mean"]["spectrum_error"] == pytest.approx(20 * np.log10(2), abs=0.4)
+    eval.main([*command, f"--images={tmp_path / 'pairs' / 'noisy'}"])
+    images = json.loads((tmp_path / "scores" / "results.json").read_text())["images"]
+    assert "spectrum_error" not in images[0]
 
 
 def test_a_model_that_reads_no_spectrum_leaves_noise_as_it_is(tmp_path):
