@@ -80,19 +80,23 @@ def together(vectors: np.ndarray) -> np.ndarray:
     return 0.5 * np.log(np.exp(2 * decode(vectors)).mean(0))
 
 
-def find_gains(read: np.ndarray, measured: Measured) -> np.ndarray:
+def find_gains(read: np.ndarray, measured: Measured, gains: np.ndarray | float = 1.0) -> np.ndarray:
     """Finds the gains that bring noise to a spectrum, each 1/3 to 3.
 
     Args:
       read: off K crops of a noisy image, standardised, [K, SIZE].
       measured: on noise of K crops.
+      gains: those that the noise has had already; [] or [SIZE].
 
     Returns:
-      float32 [SIZE]; 1 where nothing is known.
+      float32 [SIZE]; no others than before where nothing is known.
     """
     wanted, found = together(read), together(np.asarray(measured.values))
-    gains = np.clip(np.exp(wanted - found), _LEAST, _MOST)
-    return np.where(np.asarray(measured.known).all(0), gains, np.float32(1))
+    ratio = np.where(np.asarray(measured.known).all(0), np.exp(wanted - found), 1)
+    # The coarsest ring holds what is not random, too: where clipping gives noise a mean, that of
+    # brighter and darker parts. It is amplified as the next.
+    ratio[::_RINGS] = ratio[1::_RINGS]
+    return np.clip(gains * ratio, _LEAST, _MOST).astype(np.float32)
 
 
 def amplify(noise: np.ndarray, gains: np.ndarray) -> np.ndarray:

@@ -85,6 +85,9 @@ def test_gains_by_hand():
     expected = np.ones(spectra.SIZE)
     expected[:3] = np.sqrt((9 + 16) / 2) / 2, 3, 1 / 3
     np.testing.assert_allclose(gains, expected, rtol=1e-5)
+    again = spectra.find_gains(read, Measured(measured, known), np.full(spectra.SIZE, 0.5))
+    expected = np.clip(0.5 * np.append([expected[0], 8, 1 / 9], expected[3:]), 1 / 3, 3)
+    np.testing.assert_allclose(again, expected, rtol=1e-5)
 
 
 def test_a_gain_of_one_changes_nothing():
@@ -115,12 +118,28 @@ def test_noise_gets_the_spectrum_that_is_read(tmp_path):
     white = rng.normal(0, 9 / 255, (192, 192, 3)).astype(np.float32)
     model = _steady_model(tmp_path / "model", wanted)
     photo = np.float32(data.chelsea()[:192, :192]) / 255
-    found = amplitude(match_spectrum(model, white, photo))
+    grey = np.full(photo.shape, 0.5, np.float32)
+    found = amplitude(match_spectrum(model, grey, white, photo))
     before, after = (np.abs(np.log(one / wanted)) for one in (amplitude(white), found))
     assert before.max() > 0.9
     # The last ring is wide, and the filter between its rings no step.
     np.testing.assert_array_less(after.reshape(2, 8)[:, :7], 0.06)
     assert after.mean() < before.mean() / 4
+
+
+def test_clipped_noise_gets_the_spectrum_that_is_read(tmp_path):
+    """On black half of the noise is lost, and what is left is still as strong as what is read."""
+    wanted = np.full(spectra.SIZE, 9.0)
+    model = _steady_model(tmp_path / "model", wanted)
+    white = np.random.default_rng(0).normal(0, 9 / 255, (192, 192, 3)).astype(np.float32)
+    black = np.full(white.shape, 2 / 255, np.float32)
+
+    def left(noise):
+        return amplitude(np.clip(black + noise, 0, 1) - black)
+
+    assert left(white)[1:].max() < 0.75 * 9
+    found = left(match_spectrum(model, black, white, black))
+    np.testing.assert_allclose(found[1:], wanted[1:], rtol=0.12)
 
 
 def test_eval_noise_tells_how_far_off_the_spectrum_is(tmp_path):
@@ -145,7 +164,7 @@ def test_eval_noise_tells_how_far_off_the_spectrum_is(tmp_path):
 def test_a_model_that_reads_no_spectrum_leaves_noise_as_it_is(tmp_path):
     model = nt_jax.load(save_tiny(tmp_path / "model"))
     noise = np.random.default_rng(0).normal(size=(64, 64, 3)).astype(np.float32)
-    np.testing.assert_array_equal(match_spectrum(model, noise, noise), noise)
+    np.testing.assert_array_equal(match_spectrum(model, noise, noise, noise), noise)
 
 
 def test_training_begins_with_a_reader_of_other_numbers(tmp_path, capsys):

@@ -96,10 +96,11 @@ def add_noise(
     """
     noisy = np.empty(clean.shape, np.float32)
     noise = photo.noise
-    for tile in model.transfer_tiles(clean, noise.embedding, seed=seed, gain=noise.gain):
+    tiles = model.transfer_tiles(clean, noise.embedding, seed=seed, gain=noise.gain, clipped=False)
+    for tile in tiles:
         noisy[tile.rows, tile.columns] = tile.pixels
     below = to_float(clean)
-    return np.clip(below + match_spectrum(model, noisy - below, to_float(piece)), 0, 1)
+    return np.clip(below + match_spectrum(model, below, noisy - below, to_float(piece)), 0, 1)
 
 
 def match_tone(patch: np.ndarray, denoised: np.ndarray) -> np.ndarray:

@@ -359,6 +359,7 @@ class Model:
         strength: float = 1.0,
         gain: ArrayLike = 1.0,
         tile: int = DEFAULT_TILE,
+        clipped: bool = True,
     ) -> Iterator[Tile]:
         """Does `transfer` piece by piece, for images too large to be held as float.
 
@@ -367,6 +368,7 @@ class Model:
             A grey image gets the noise of the green channel in all three.
           embedding, seed, strength, tile: as in `transfer`.
           gain: further factor of each channel, as `reference_noise` finds it; [] or [3].
+          clipped: whether pixels are clipped to [0, 1]; not where their noise is worked on further.
 
         Yields:
           The pieces, which cover the image once.
@@ -379,7 +381,7 @@ class Model:
         height, width = clean.shape[:2]
         windows = self.windows(height, width, tile)
         plane = checks.check_embedding(embedding, 1, self.embedding_size)
-        return self._tiles(clean, windows, plane, np.uint32(seed), factors)
+        return self._tiles(clean, windows, plane, np.uint32(seed), factors, clipped)
 
     def _tiles(
         self,
@@ -388,6 +390,7 @@ class Model:
         embedding: Array,
         seed: np.uint32,
         factors: np.ndarray,
+        clipped: bool,
     ) -> Iterator[Tile]:
         grey = clean.ndim == 2
 
@@ -406,7 +409,7 @@ class Model:
             # Averaged to grey, colour noise would lose a third of its level.
             return inputs + (made[..., 1:2] if grey else made)
 
-        return over_tiles(clean, windows, add_noise)
+        return over_tiles(clean, windows, add_noise, clipped)
 
     def windows(
         self, height: int, width: int, tile: int = DEFAULT_TILE

@@ -8,25 +8,36 @@ from nt_jax.inference.embeddings import reference_crops
 from nt_jax.inference.model import Model
 from nt_jax.readings import Measured
 
+# What clipping leaves is not linear in the gains.
+_ITERATIONS = 3
 
-def match_spectrum(model: Model, noise: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+
+def match_spectrum(
+    model: Model, clean: np.ndarray, noise: np.ndarray, noisy: np.ndarray
+) -> np.ndarray:
     """Filters noise so that luma and colour have the amplitude of a photo's, ring by ring.
 
-    A filter undoes what clipping at black and white makes of strong noise, so this is for training
-    denoisers; `transfer` leaves noise as it is.
+    That of what is left of the noise when the image with it is clipped, as the photo was. So far
+    this is for training denoisers, and `transfer` leaves noise as it is (docs/noise.md).
 
     Args:
       model: what reads the photo.
-      noise: float32 [H, W, 3], in [0, 1] units, sides of 64 pixels or more.
+      clean: what the noise is for, float32 [H, W, 3] in [0, 1].
+      noise: float32 of that shape, in [0, 1] units, not clipped; sides of 64 pixels or more.
       noisy: piece of the photo, float32 [h, w, 3] in [0, 1]: best of the noise's size and place.
 
     Returns:
-      float32 [H, W, 3]; the noise itself of a model that reads no spectrum.
+      float32 [H, W, 3], not clipped; the noise itself of a model that reads no spectrum.
     """
     if model.networks.spectrum_reader is None:
         return noise
-    gains = spectra.find_gains(_read(model, noisy), _measure(model, noise))
-    return spectra.amplify(noise, gains)
+    read = _read(model, noisy)
+    gains, filtered = np.ones(spectra.SIZE, np.float32), noise
+    for _ in range(_ITERATIONS):
+        left = np.clip(clean + filtered, 0, 1) - clean
+        gains = spectra.find_gains(read, _measure(model, left), gains)
+        filtered = spectra.amplify(noise, gains)
+    return filtered
 
 
 def spectrum_error(model: Model, noise: np.ndarray, noisy: np.ndarray) -> float:

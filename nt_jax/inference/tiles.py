@@ -40,7 +40,7 @@ class Window(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A finished piece of an image: rows, columns and its pixels, float32 [h, w, 3] in [0, 1]."""
+    """A finished piece of an image: rows, columns and its pixels, float32 [h, w, 3]."""
 
     rows: slice
     columns: slice
@@ -130,6 +130,7 @@ def over_tiles(
     image: np.ndarray,
     windows: list[tuple[Window, Window]],
     function: Callable[[np.ndarray, Window, Window], np.ndarray],
+    clipped: bool = True,
 ) -> Iterator[Tile]:
     """Works through an image window by window, so that it is never held as float.
 
@@ -138,9 +139,10 @@ def over_tiles(
       windows: (vertical, horizontal); reflection fills what they reach beyond the image.
       function: (window's content float32 [h, w, 3], vertical, horizontal) -> its result, the same
         shape.
+      clipped: whether results are clipped to [0, 1].
 
     Yields:
-      The pieces, clipped to [0, 1], which cover the image once.
+      The pieces, which cover the image once.
     """
     height, width = image.shape[:2]
     for row, column in windows:
@@ -156,7 +158,7 @@ def over_tiles(
             rows.start - row.start : rows.stop - row.start,
             columns.start - column.start : columns.stop - column.start,
         ]
-        yield Tile(rows, columns, np.clip(kept, 0, 1))
+        yield Tile(rows, columns, np.clip(kept, 0, 1) if clipped else kept)
 
 
 def _beyond(window: Window, size: int) -> tuple[int, int]:
