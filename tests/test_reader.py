@@ -79,6 +79,20 @@ def test_training_lowers_the_error(run):
     assert summary["end"]["eval/level_error"] < summary["start"]["eval/level_error"]
 
 
+def test_training_begins_with_a_reader_of_other_numbers(run, tmp_path, capsys):
+    config = get_config("smoke")
+    config.model.reads = "spectrum"
+    config.train.init_from = str(run)
+    config.train.steps = config.eval.every = config.train.checkpoint_every = 20
+    config.train.learning_rate = 3e-3
+    train_and_evaluate(config, tmp_path / "spectrum")
+    assert "reads readings, not spectrum: the last layer begins at 0" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "spectrum" / "summary.json").read_text())
+    before, after = (summary[when]["eval/spectrum_error"] for when in ("start", "end"))
+    assert after < 0.9 * before
+    assert "eval/level_error" not in summary["end"]
+
+
 def test_a_model_reads_and_calibrates_by_the_reader_it_is_given(run, blind, tmp_path):
     before = nt_jax.load(blind)
     assert not before.can_read

@@ -12,10 +12,8 @@ from tiny_models import save_tiny, save_tiny_reader
 
 import nt_jax
 from nt_jax import eval, spectra
-from nt_jax.configs.reader import get_config
 from nt_jax.inference.spectrum import match_spectrum
 from nt_jax.readings import Measured
-from nt_jax.training.loop import train_and_evaluate
 
 LUMA, COLOUR = slice(0, 8), slice(8, 16)
 
@@ -168,18 +166,3 @@ def test_a_model_that_reads_no_spectrum_leaves_noise_as_it_is(tmp_path):
     model = nt_jax.load(save_tiny(tmp_path / "model"))
     noise = np.random.default_rng(0).normal(size=(64, 64, 3)).astype(np.float32)
     np.testing.assert_array_equal(match_spectrum(model, noise, noise, noise), noise)
-
-
-def test_training_begins_with_a_reader_of_other_numbers(tmp_path, capsys):
-    train_and_evaluate(get_config("smoke"), tmp_path / "readings")
-    config = get_config("smoke")
-    config.model.reads = "spectrum"
-    config.train.init_from = str(tmp_path / "readings")
-    config.train.steps = 30
-    config.train.learning_rate = 3e-3
-    train_and_evaluate(config, tmp_path / "spectrum")
-    assert "reads readings, not spectrum: the last layer begins at 0" in capsys.readouterr().out
-    summary = json.loads((tmp_path / "spectrum" / "summary.json").read_text())
-    before, after = (summary[when]["eval/spectrum_error"] for when in ("start", "end"))
-    assert after < 0.8 * before
-    assert "eval/level_error" not in summary["end"]
