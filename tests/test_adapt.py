@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tiny_models import save_tiny, save_tiny_reader
+from tiny_models import save_tiny, save_tiny_spectrum_reader
 
 import nt_jax
 from nt_jax import adapt, metrics, spectra
@@ -200,9 +200,8 @@ def test_a_pair_depends_on_its_number_and_not_on_where_a_run_was_cut_off(adapted
 def test_pairs_have_the_spectrum_that_the_model_reads_off_the_photo(folder, tmp_path):
     """With a reader that reads luma of 12 and colour of 4 grey levels off any photo."""
     shutil.copytree(folder / "model", tmp_path / "model")
-    zero, one = (float(spectra.decode(np.float32(x))) for x in (0, 1))
     wanted = np.repeat(np.float32([12, 4]), spectra.SIZE // 2)
-    save_tiny_reader(tmp_path / "model", "spectrum_reader", (np.log(wanted) - zero) / (one - zero))
+    save_tiny_spectrum_reader(tmp_path / "model", wanted)
     model, denoiser = nt_jax.load(tmp_path / "model"), nt_jax.load_denoiser(folder / "denoiser")
     photo = folder / "noisy" / PHOTOS[0]
     clean = np.full((192, 192, 3), 128, np.uint8)  # nothing is clipped

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage import data
-from tiny_models import save_tiny, save_tiny_reader
+from tiny_models import save_tiny, save_tiny_spectrum_reader, standardised
 
 import nt_jax
 from nt_jax import eval, spectra
@@ -28,12 +28,6 @@ def amplitude(noise):
     return np.sqrt(np.exp(2 * logs).mean(0))
 
 
-def _standardised(amplitudes):
-    """Turns amplitudes into what `decode` takes, by two points of its line."""
-    zero, one = (float(spectra.decode(np.float32(x))) for x in (0, 1))
-    return ((np.log(amplitudes) - zero) / (one - zero)).astype(np.float32)
-
-
 def test_white_noise_has_its_level_at_each_frequency():
     noise = np.random.default_rng(0).normal(0, 7 / 255, (512, 512, 3))
     np.testing.assert_allclose(amplitude(noise), 7, rtol=0.08)
@@ -47,7 +41,7 @@ def test_grey_noise_has_no_colour():
 
 
 def test_a_wave_is_in_the_ring_of_its_frequency():
-    """Of power 3 A^2 / 2 in luma, on four frequencies of a Hann window at each axis."""
+    """Of power 3 A^2 / 2 in luma, all of it in that ring."""
     wave = 0.02 * np.cos(2 * np.pi * 0.3125 * np.arange(64))
     noise = np.broadcast_to(wave[:, None, None], (64, 64, 3))
     power = np.square(amplitude(noise))
@@ -76,7 +70,7 @@ def test_gains_by_hand():
     """
 
     def encoded(*amplitudes):
-        return _standardised(np.append(amplitudes, np.ones(spectra.SIZE - len(amplitudes))))
+        return standardised(np.append(amplitudes, np.ones(spectra.SIZE - len(amplitudes))))
 
     read = np.stack([encoded(9, 3, 1, 2), encoded(9, 4, 1, 2)])
     measured = np.stack([encoded(2, 2, 9, 4), encoded(2, 2, 9, 4)])
@@ -108,7 +102,7 @@ def test_gains_of_luma_leave_colour_and_the_mean():
 def _steady_model(folder, wanted):
     """A model whose reader of spectra reads the same amplitudes off any image."""
     save_tiny(folder)
-    save_tiny_reader(folder, "spectrum_reader", _standardised(wanted))
+    save_tiny_spectrum_reader(folder, wanted)
     return nt_jax.load(folder)
 
 
@@ -146,7 +140,7 @@ def test_clipped_noise_gets_the_spectrum_that_is_read(tmp_path):
 def test_eval_noise_tells_how_far_off_the_spectrum_is(tmp_path):
     """White noise of 12 grey levels, of which twice that is read: 6 dB."""
     folder = save_tiny(tmp_path / "model", reader=True)
-    save_tiny_reader(folder, "spectrum_reader", _standardised(np.full(spectra.SIZE, 24.0)))
+    save_tiny_spectrum_reader(folder, np.full(spectra.SIZE, 24.0))
     rng = np.random.default_rng(0)
     clean = np.full((256, 256, 3), 128, np.uint8)
     noisy = np.rint(clean + rng.normal(0, 12, clean.shape)).astype(np.uint8)

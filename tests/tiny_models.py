@@ -7,6 +7,7 @@ import flax
 import jax
 import numpy as np
 
+from nt_jax import spectra
 from nt_jax.checkpointing import save_model
 from nt_jax.model_folder import load_model
 from nt_jax.models.biased import init_biased
@@ -49,8 +50,15 @@ def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False, reader=F
     return folder
 
 
-def save_tiny_reader(folder, name, numbers):
-    """Gives a model folder a reader of noise that reads the same numbers off any image."""
+def standardised(amplitudes):
+    """Turns amplitudes into what `spectra.decode` takes, by two points of its line."""
+    zero, one = (float(spectra.decode(np.float32(x))) for x in (0, 1))
+    return ((np.log(amplitudes) - zero) / (one - zero)).astype(np.float32)
+
+
+def save_tiny_spectrum_reader(folder, amplitudes):
+    """Gives a model folder a reader that reads the same spectrum off any image."""
+    name, numbers = "spectrum_reader", standardised(amplitudes)
     about = json.loads((folder / "model.json").read_text())
     about["model"][name] = WIDTH
     variables = load_model(folder)[1]

@@ -1,4 +1,4 @@
-"""What readers of noise can learn to read: how it is measured, and how an error of it is told."""
+"""Lists what readers of noise can learn: how it is measured, and how an error of it is told."""
 
 from collections.abc import Callable
 from typing import NamedTuple
