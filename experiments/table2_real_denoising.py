@@ -11,9 +11,10 @@ A row is a RIDNet (`configs/denoiser.py`) trained on the clean images of --pairs
   gaussian          white Gaussian noise, sigma 0 to 50
   white, poisson_gaussian, extracted   the baselines of `nt_jax/evaluation/baselines.py`, made
                     beforehand with other photographs' noisy images as references
-and --method=MODULE:FUNCTION, made likewise. All rows have the same network, patches, batch, steps
-and regularisation. Budgets: smoke takes seconds a row; small is -small of the recipe, for 2 CPU
-cores; paper is the paper's schedule.
+and --method=MODULE:FUNCTION, made likewise; with --beforehand the models' noise, too, so that small
+denoisers need not wait for a large generator in each step. All rows have the same network, patches,
+batch, steps and regularisation. Budgets: smoke takes seconds a row; small is -small of the recipe,
+for 2 CPU cores; paper is the paper's schedule.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -21,21 +22,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import denoiser
 from experiments import budget, intervals, parts, row_names
+from nt_jax import prng
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import find_pairs
 from nt_jax.errors import InputError, run_command, unwind_on_sigterm
-from nt_jax.evaluation import baselines, denoising, report
+from nt_jax.evaluation import baselines, denoising, generation, report
 from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import usable_pairs
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.images import read_rgb
+from nt_jax.inference.loading import load
 
 GENERATED, TRUE = "generated", "real"
 # Rows whose noise the training step makes, by name of the recipe; generated noise is the models'.
@@ -85,6 +89,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--pairs", required=True, type=Path, help="folder of pairs to train on")
     parser.add_argument("--val", required=True, help="folders of other pairs, comma-separated")
     parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated, in this order")
+    parser.add_argument("--beforehand", action="store_true", help="make the models' noise, too")
     parser.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
 
 
@@ -103,6 +108,8 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
     if not names:
         raise InputError("--rows: give one or more")
     generated = row_names.generated_rows(args.model, options.runs) if GENERATED in names else {}
+    if args.beforehand:
+        methods |= {row: (title, _method_of(row)) for row, title in generated.items()}
     known = RECIPES | {name: title for name, (title, _) in methods.items()}
     titles: dict[str, str] = {}
     for name in names:
@@ -134,6 +141,24 @@ def train_all(args: Namespace, options: budget.Options) -> Study:
             config = budget.denoiser_config(recipe, options, seed, changes)
             budget.train(config, workdir)
     return Study(titles, workdirs, config)
+
+
+def _method_of(row: str) -> Method:
+    """Makes a method of a row `generated:MODEL`.
+
+    Raises:
+      InputError: the model asks for more than the reference.
+    """
+    _, _, name = row.partition(":")
+    model = load(name)
+    if model.told != ("reference",):
+        raise InputError(f"--beforehand: {name} is told {generation.told_by(model)}")
+
+    def transfer(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
+        made: np.ndarray = model.transfer(clean, reference=reference, seed=int(prng.bits(key)))
+        return made
+
+    return transfer
 
 
 def _make_noise(method: Method, pairs_folder: Path, folder: Path, draws: int, seed: int) -> Path:

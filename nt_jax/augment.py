@@ -127,7 +127,7 @@ def _plan(clean: Path, output: Path, count: int, seed: int) -> list[_Pair]:
 def _record(bank: NoiseBank, pairs: Sequence[_Pair], options: dict[str, Any]) -> dict[str, Any]:
     """Records what the pairs are made of, for the reader and to know an earlier start again."""
     digest = hashlib.sha256()
-    for array in (bank.embeddings, bank.gains, bank.weights):
+    for array in (bank.embeddings, bank.gains, bank.ring_gains, bank.weights):
         digest.update(array.tobytes())
     made = {
         pair.name: {

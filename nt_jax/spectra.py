@@ -7,11 +7,12 @@ known, its spectrum can be measured, and a filter brings it to one that is read.
 Not in the paper.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.signal import fftconvolve
 
 from nt_jax.readings import Measured
 
@@ -31,7 +32,8 @@ _ROUNDING = 0.02  # power that rounding to 8 bits leaves, about, in squared grey
 _CENTRE, _SPREAD = np.float32(1.0), np.float32(1.2)
 # Bounds of a gain: beyond, the reading or the generator is wrong.
 _LEAST, _MOST = 1 / 3, 3.0
-_AROUND = 24  # reflected pixels around filtered noise
+# A pixel of filtered noise depends on those so far away.
+RADIUS = 24
 
 SIZE = 2 * _RINGS
 # What a difference of two logarithms of amplitude is in decibels.
@@ -75,43 +77,63 @@ def decode(vectors: Array | np.ndarray) -> Any:
     return vectors * _SPREAD + _CENTRE
 
 
-def together(vectors: np.ndarray) -> np.ndarray:
-    """Averages the power of K crops: standardised [K, SIZE] -> logarithms of amplitude [SIZE]."""
-    return 0.5 * np.log(np.exp(2 * decode(vectors)).mean(0))
+def together(vectors: Array | np.ndarray) -> Array:
+    """Averages the power of K crops: standardised [K, ..., SIZE] -> logarithms of amplitude."""
+    return 0.5 * jnp.log(jnp.exp(2 * decode(jnp.asarray(vectors))).mean(0))
 
 
-def find_gains(read: np.ndarray, measured: Measured, gains: np.ndarray | float = 1.0) -> np.ndarray:
+def find_gains(read: Array, measured: Measured, gains: Array | float = 1.0) -> Array:
     """Finds the gains that bring noise to a spectrum, each 1/3 to 3.
 
     Args:
-      read: off K crops of a noisy image, standardised, [K, SIZE].
+      read: off K crops of a noisy image, standardised, [K, ..., SIZE].
       measured: on noise of K crops.
-      gains: those that the noise has had already; [] or [SIZE].
+      gains: those that the noise has had already; [] or [..., SIZE].
 
     Returns:
-      float32 [SIZE]; no others than before where nothing is known.
+      float32 [..., SIZE]; no others than before where nothing is known.
     """
-    wanted, found = together(read), together(np.asarray(measured.values))
-    ratio = np.where(np.asarray(measured.known).all(0), np.exp(wanted - found), 1)
+    wanted, found = together(read), together(measured.values)
+    ratio = jnp.where(measured.known.all(0), jnp.exp(wanted - found), 1)
     # The coarsest ring holds what is not random, too: where clipping gives noise a mean, that of
     # brighter and darker parts. It is amplified as the next.
-    ratio[::_RINGS] = ratio[1::_RINGS]
-    return np.clip(gains * ratio, _LEAST, _MOST).astype(np.float32)
+    rings = ratio.reshape(*ratio.shape[:-1], 2, _RINGS)
+    ratio = jnp.concatenate([rings[..., 1:2], rings[..., 1:]], axis=-1).reshape(ratio.shape)
+    return jnp.clip(gains * ratio, _LEAST, _MOST)
 
 
-def amplify(noise: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Filters noise [H, W, 3] by `find_gains`' gains: float32 of that shape, its mean kept."""
-    mean = noise.mean((0, 1))
-    around = ((_AROUND, _AROUND), (_AROUND, _AROUND), (0, 0))
-    turned = np.pad(noise - mean, around, mode="reflect") @ _AXES.T
-    frequency = _frequencies(*turned.shape[:2])
-    luma, colour = (
-        np.exp(np.interp(frequency, _CENTRES, np.log(part))) for part in np.split(gains, 2)
-    )
-    waves = np.fft.fft2(turned, axes=(0, 1)) * np.stack([luma, colour, colour], axis=-1)
-    filtered = np.fft.ifft2(waves, axes=(0, 1)).real @ _AXES
-    inside = filtered[_AROUND:-_AROUND, _AROUND:-_AROUND] + mean
-    return inside.astype(np.float32)
+def amplify(mode: Literal["same", "valid"], noise: Array, gains: Array) -> Array:
+    """Filters noise by `find_gains`' gains.
+
+    Args:
+      mode: `same`, reflected around its edges, or `valid`, without `RADIUS` pixels at each edge.
+      noise: float32 [N, H, W, 3].
+      gains: float32 [N, SIZE].
+
+    Returns:
+      float32 [N, H, W, 3], or less in `valid`. What noise is around a pixel on average stays.
+    """
+    if mode == "same":
+        around = ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0))
+        noise = jnp.pad(noise, around, mode="reflect")
+    turned = jnp.einsum("nhwc,kc->nhwk", noise, _AXES, precision=jax.lax.Precision.HIGHEST)
+    kernels = _kernels(gains)[..., np.array([0, 1, 1])]
+    filtered = fftconvolve(turned, kernels, mode="valid", axes=(1, 2))
+    return jnp.einsum("nhwk,kc->nhwc", filtered, _AXES, precision=jax.lax.Precision.HIGHEST)
+
+
+def _kernels(gains: Array) -> Array:
+    """Computes convolutions of luma and colour by gains [N, SIZE]: [N, side, side, 2], sum 1."""
+    side = 2 * RADIUS + 1
+    frequency = _frequencies(side, side)
+    parts = np.stack([np.interp(frequency, _CENTRES, ring) for ring in np.eye(_RINGS)], axis=-1)
+    logs = jnp.log(gains).reshape(-1, 2, _RINGS)
+    logs = jnp.einsum("npr,hwr->nhwp", logs, parts.astype(np.float32), precision="highest")
+    kernels = jnp.fft.fftshift(jnp.fft.ifft2(jnp.exp(logs), axes=(1, 2)).real, axes=(1, 2))
+    slope = np.hanning(side + 2)[1:-1].astype(np.float32)
+    window = (slope[:, None] * slope)[..., None]
+    kernels *= window
+    return kernels + (1 - kernels.sum((1, 2), keepdims=True)) * window / window.sum()
 
 
 def _frequencies(height: int, width: int) -> np.ndarray:

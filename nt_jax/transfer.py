@@ -99,6 +99,12 @@ def describe(noise: "ReferenceNoise") -> Iterator[str]:
     gains = " ".join(f"{value:.2f}" for value in noise.gain)
     if (noise.gain != 1).any():
         yield f"calibrated: generated noise times {gains}"
+    if (noise.ring_gain != 1).any():
+        luma, colour = noise.ring_gain.reshape(2, -1)
+        yield (
+            f"calibrated: luma times {luma[0]:.2f} (coarse) to {luma[-1]:.2f} (fine), colour times "
+            f"{colour[0]:.2f} to {colour[-1]:.2f}"
+        )
     if noise.out_of_bounds:
         wanted = " ".join(f"{value:.2f}" for value in noise.wanted)
         yield (
@@ -156,7 +162,8 @@ def main(argv: list[str] | None = None) -> None:
         done = len(tiles) - len(jobs)
         print(f"shard: {len(tiles)} of {len(pairs)} images, {done} of them finished already")
     make_folders([job.target for job in jobs] + ([report] if report else []), args.output)
-    options = {"strength": args.strength, "gain": noise.gain, "tile": args.tile}
+    options = {"strength": args.strength, "tile": args.tile}
+    options |= {"gain": noise.gain, "ring_gain": noise.ring_gain}
     levels: dict[Job, float] = {}
 
     def work(job: Job, pixels: np.ndarray) -> Iterator["Tile"]:

@@ -133,13 +133,15 @@ def test_blend_and_level_change_the_noise(folder, model):
         for name in ("noisy.png", "clean photo.png")
     ]
     for level, blend, same in ((0, 0, 0), (0, 1, 1), (0, 0.5, None), (20, 0, None)):
-        embedding, gain = transfer.mix(noises, level, blend)
+        mixed = transfer.mix(noises, level, blend)
         for number, noise in enumerate(noises):
-            is_same = np.allclose(embedding, noise.embedding, atol=1e-6)
+            is_same = np.allclose(mixed["embedding"], noise.embedding, atol=1e-6)
             assert is_same == (number == same)
         if same is not None:
-            np.testing.assert_array_equal(gain, noises[same].gain)
-    np.testing.assert_array_equal(transfer.mix(noises[:1], 0, 1)[0], noises[0].embedding)
+            for name in ("gain", "ring_gain"):
+                np.testing.assert_array_equal(mixed[name], getattr(noises[same], name))
+    alone = transfer.mix(noises[:1], 0, 1)
+    np.testing.assert_array_equal(alone["embedding"], noises[0].embedding)
     for level, blend in ((0, 2), (0, "x"), (float("inf"), 0), (None, 3)):
         with pytest.raises(nt_jax.InputError):
             transfer.mix(noises, level, blend)

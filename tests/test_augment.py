@@ -14,7 +14,7 @@ from skimage import data
 from tiny_models import save_tiny
 
 import nt_jax
-from nt_jax import augment
+from nt_jax import augment, spectra
 from nt_jax.__main__ import main as nt_jax_main
 
 SIDE = 64
@@ -116,6 +116,17 @@ def test_a_damaged_camera_file_is_one_line(tmp_path, place, harm):
     with pytest.raises(nt_jax.InputError, match=re.escape(str(path))) as error:
         nt_jax.NoiseBank.load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_camera_file_of_before_has_no_gains_of_rings(tmp_path, place, bank, clean):
+    with np.load(place / "camera.npz") as content:
+        arrays = dict(content)
+    about = json.loads(str(arrays["about"]))
+    del arrays["ring_gains"]
+    np.savez(tmp_path / "old.npz", **arrays | {"about": json.dumps(about | {"version": 1})})
+    old = nt_jax.NoiseBank.load(tmp_path / "old.npz")
+    np.testing.assert_array_equal(old.ring_gains, np.ones((2, spectra.SIZE)))
+    np.testing.assert_array_equal(old(clean, 0), bank(clean, 0))  # this model reads no spectrum
 
 
 def test_another_model_is_refused(tmp_path, place, clean):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tiny_models import save_tiny
+from tiny_models import save_tiny, save_tiny_spectrum_reader
 
 import nt_jax
-from nt_jax import calibration, eval, readings, transfer
+from nt_jax import calibration, eval, readings, spectra, transfer
 from nt_jax.filters import wiener
 from nt_jax.models.generator import sample_maps
 from nt_jax.models.networks import embed, generate_noise, read
@@ -46,7 +46,7 @@ def test_gain_brings_the_level_to_what_is_read(model):
     embedding, key = each.mean(0), jax.random.key(1)
     vectors = jax.jit(partial(read, networks))(encoder, each)
     calibrate = jax.jit(partial(calibration.calibrate, networks))
-    found = calibrate(generator, patches, vectors, embedding, key)
+    found = calibrate(params, patches, vectors, embedding, key)
     level = np.exp(readings.decode(vectors).log_level)
     aimed = np.sqrt(np.square(level).mean((0, 1)))
     pseudo_clean = wiener(patches[:, 0], level[:, 0])
@@ -73,9 +73,11 @@ def test_bounds(model):
     def calibrate(generator, key):
         each = embed(networks, encoder, patches[0])[None]
         vectors = read(networks, encoder, each)
-        return calibration.calibrate(networks, generator, patches, vectors, each[0], key)
+        params = {"generator": generator}
+        return calibration.calibrate(networks, params, patches, vectors, each[0], key)
 
     found = calibrate(weak, jax.random.key(0))
+    assert found.ring_gain is None
     np.testing.assert_allclose(found.gain, calibration.MOST)
     assert np.all(found.wanted > calibration.MOST)
 
@@ -94,6 +96,35 @@ def test_transfer_scales_each_channel_and_tells_tiles_and_seeds_nothing(model):
     tiled = model.transfer(CLEAN, reference=REFERENCE, seed=2, tile=16)
     np.testing.assert_allclose(tiled, calibrated, atol=1e-5)
     np.testing.assert_array_equal(model.reference_noise(REFERENCE).gain, noise.gain)
+
+
+def _amplitude(noise):
+    """Of an image's rings, grey levels: [SIZE]."""
+    measured = spectra.measure(jnp.asarray(noise)[None])
+    assert np.asarray(measured.known).all()
+    return np.exp(np.asarray(spectra.decode(measured.values))[0])
+
+
+def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
+    """Made by `transfer`, in one tile or more, and inside a step that trains a denoiser."""
+    folder = save_tiny(tmp_path / "model", reader=True)
+    grey = np.full((128, 128, 3), 0.5, np.float32)
+    photo = np.clip(grey + np.random.default_rng(0).normal(0, 0.05, grey.shape), 0, 1)
+    options = {"reference": photo.astype(np.float32), "seed": 2}
+    scaled = nt_jax.load(folder).transfer(grey, **options) - grey
+    wanted = _amplitude(scaled) * np.repeat([2.0, 1.5, 0.5, 0.7], 4)
+    save_tiny_spectrum_reader(folder, wanted)
+    model = nt_jax.load(folder)
+
+    made = model.transfer(grey, **options)
+    batch = {"clean": grey[None], "reference": options["reference"][None]}
+    in_step = np.asarray(jax.jit(model.noise)(model.params, batch, jax.random.key(0)))[0]
+    for noise in (made - grey, in_step):
+        off = np.abs(np.log(_amplitude(noise) / wanted)).reshape(2, 8)
+        # The first is filtered as the second.
+        assert off[:, 1:].mean() < 0.1
+    tiled = model.transfer(grey, **options, tile=48)
+    np.testing.assert_allclose(tiled, made, atol=1e-5)
 
 
 def test_readings_are_those_of_the_head(model):

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import save_tiny, save_tiny_spectrum_reader
 
-from nt_jax import compilation
+from nt_jax import compilation, spectra
 from nt_jax.compilation import Program
 
 HEAVY = {"orbax", "tensorflow", "tensorflow_datasets", "clu", "matplotlib", "scipy", "skimage"}
@@ -93,10 +94,13 @@ def test_transformations_take_the_function_itself(folder):
     "work",
     [
         "nt_jax.load_denoiser()(image)",
-        "nt_jax.load().transfer(image, reference=image)",
+        # To compile the bundled model takes long, and a tiny one is loaded and run the same way.
+        "nt_jax.load(); nt_jax.load('tiny').transfer(image, reference=image)",
     ],
 )
 def test_bundled_models_need_no_heavy_library(work, tmp_path):
+    save_tiny(tmp_path / "tiny", reader=True)
+    save_tiny_spectrum_reader(tmp_path / "tiny", np.ones(spectra.SIZE))
     code = (
         "import json, sys; import numpy as np, nt_jax;"
         "import nt_jax.transfer, nt_jax.denoise;"

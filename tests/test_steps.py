@@ -322,6 +322,7 @@ TERMS = ["noise_d", "gan_d", "noise_g", "gan_g", "noise_fm", "gan_fm", "recon"]
 TERMS += ["noise_level", "wasserstein"]  # not in the paper
 
 
+@functools.cache
 def terms_with(**weights: float) -> set[str]:
     """Names of the terms that the joint losses compute, by tracing alone."""
     config = make_config()

@@ -29,6 +29,7 @@ from experiments import (
     table2_real_denoising,
     table3_synthetic_denoising,
 )
+from nt_jax import prng
 from nt_jax.checkpointing import save_model
 from nt_jax.data.catalogue.sources import find_pairs, read_rgb
 from nt_jax.errors import DivergedError, InputError
@@ -267,6 +268,38 @@ def test_made_pairs_are_the_methods(table2, pairs):
         assert not np.array_equal(read_rgb(ours.noisy), read_rgb(true.noisy))
     with pytest.raises(InputError, match="was made of other images"):
         parts.make_pairs(output / "runs/noise-white-smoke-seed0", None, [], None, 1, 0)
+
+
+_TOLD_MORE = SimpleNamespace(
+    told=("reference", "camera"), metadata={"kind": "toy"}, params={"a": np.zeros(1)}
+)
+
+
+def test_noise_of_a_model_made_beforehand(pairs, tmp_path):
+    """Of one pair's photograph with another's as a reference: rounded, as the true noise is."""
+    model = save_tiny(tmp_path / "model")
+    parser = budget.make_parser("table2_real_denoising", "")
+    table2_real_denoising.add_arguments(parser)
+    flags = ["--budget=smoke", f"--pairs={pairs}", f"--val={pairs}", f"--output={tmp_path}"]
+    flags += ["--rows=generated", "--beforehand"]
+    args = parser.parse_args([*flags, f"--model={model}"])
+    with mock.patch.object(budget, "train"):
+        study = table2_real_denoising.train_all(args, budget.parse_options(args))
+    made, references = find_pairs(study.config.data.pairs), find_pairs(pairs)
+    assert study.config.data.pairs.startswith(str(tmp_path))
+    transfer = nt_jax.load(model).transfer
+    seed = int(prng.bits(prng.fold_in(prng.key(0), 0)))
+    clean, noisy = read_rgb(made[0].clean), read_rgb(made[0].noisy)
+    found = [transfer(clean, reference=read_rgb(pair.noisy), seed=seed) for pair in references[1:]]
+    assert min(np.abs(255 * image - noisy).max() for image in found) <= 0.5 + 1e-3
+    args = parser.parse_args([*flags, f"--model={tmp_path / 'told'}"])
+    options = budget.parse_options(args)
+    with (
+        mock.patch.object(row_names, "load", return_value=_TOLD_MORE),
+        mock.patch.object(table2_real_denoising, "load", return_value=_TOLD_MORE),
+        pytest.raises(InputError, match="told the reference and camera and ISO"),
+    ):
+        table2_real_denoising.train_all(args, options)
 
 
 def test_table3_scores_every_column_with_the_same_noise(photos, tmp_path):

@@ -66,7 +66,8 @@ mark("load")
 noise = noise_of_photos(model, [photo])
 mark("reference")
 def work():
-    for tile in model.transfer_tiles(photo.pixels, noise.embedding, gain=noise.gain):
+    gains = {"gain": noise.gain, "ring_gain": noise.ring_gain}
+    for tile in model.transfer_tiles(photo.pixels, noise.embedding, **gains):
         pass
 work()
 mark("transfer")

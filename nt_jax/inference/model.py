@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nt_jax import prng
+from nt_jax import prng, spectra
 from nt_jax.arrays import as_images, as_integer, refuse_traced
 from nt_jax.calibration import calibrate as calibrate_noise
 from nt_jax.errors import InputError
 from nt_jax.inference import checks, programs
 from nt_jax.inference import embeddings as embeddings_of
 from nt_jax.inference.processes import check_process
-from nt_jax.inference.reference import ReferenceNoise, read_crops, read_reference
+from nt_jax.inference.reference import ReferenceNoise, raw_noise, read_crops, read_reference
 from nt_jax.inference.tiles import (
     ALIGNMENT,
     DEFAULT_TILE,
@@ -290,7 +290,7 @@ class Model:
         looks = [self._look_at_each(of_image) for of_image in crops]  # [K, 1, E], [K, 1, SIZE]
         embedding = self.average([np.asarray(self.average(each))[0] for each, _ in looks])
         if not self.can_read:
-            return ReferenceNoise(embedding, np.ones(3, np.float32), np.ones(3, np.float32), None)
+            return raw_noise(embedding, None)
         vectors = np.concatenate([np.asarray(vectors) for _, vectors in looks])
         patches = (
             [crop for of_image in crops for crop in of_image] if calibrate in (None, True) else []
@@ -308,7 +308,7 @@ class Model:
         calibrate: bool | None = None,
         tile: int = DEFAULT_TILE,
     ) -> np.ndarray:
-        """Puts the noise of the reference on a clean image: clip(clean + strength * gain * noise).
+        """Puts the noise of the reference on a clean image: clip(clean + strength * noise).
 
         The result does not depend on `tile`, up to 1e-5. The image is reflected around its edges
         while noise is generated, so that the noise has no frame.
@@ -319,9 +319,9 @@ class Model:
           embedding: [E], as `embed` gives it. Exactly one of the two.
           seed: of the random maps, 0 to 2**32 - 1.
           strength: factor of the noise, 0 or more.
-          calibrate: whether a gain of each channel brings the noise to the level that is read off
+          calibrate: whether the noise is brought to the level and the spectrum that are read off
             the reference (calibration.py); by default where there is a reference and the model can
-            read. An embedding alone has none: see `reference_noise`.
+            read. An embedding alone has no gains: see `reference_noise`.
           tile: pixels a side processed at a time, a multiple of 4; sets the memory needed.
 
         Returns:
@@ -336,17 +336,17 @@ class Model:
         images = as_images(clean, "clean")
         if images.shape[0] != 1:
             raise InputError(f"clean: expected one image [H, W, 3]; got {list(images.shape)}")
-        gain = np.ones(3, np.float32)
+        options: dict[str, Any] = {"seed": seed, "strength": strength, "tile": tile}
         if embedding is None:
             assert reference is not None
             noise = self.reference_noise(reference, calibrate=calibrate)
-            embedding, gain = noise.embedding, noise.gain
+            embedding = noise.embedding
+            options |= {"gain": noise.gain, "ring_gain": noise.ring_gain}
         elif calibrate:
             raise InputError("calibrate: needs reference=, which the noise is measured on")
         pixels = np.asarray(images[0])
         output = np.empty_like(pixels)
-        options: dict[str, Any] = {"seed": seed, "strength": strength, "tile": tile}
-        for part in self.transfer_tiles(pixels, embedding, gain=gain, **options):
+        for part in self.transfer_tiles(pixels, embedding, **options):
             output[part.rows, part.columns] = part.pixels
         return output
 
@@ -358,6 +358,7 @@ class Model:
         seed: int = 0,
         strength: float = 1.0,
         gain: ArrayLike = 1.0,
+        ring_gain: ArrayLike = 1.0,
         tile: int = DEFAULT_TILE,
         clipped: bool = True,
     ) -> Iterator[Tile]:
@@ -368,6 +369,8 @@ class Model:
             A grey image gets the noise of the green channel in all three.
           embedding, seed, strength, tile: as in `transfer`.
           gain: further factor of each channel, as `reference_noise` finds it; [] or [3].
+          ring_gain: as well, of each ring of frequency; [] or [spectra.SIZE]. Only a model with a
+            `spectrum_reader` has room for the filter around its tiles.
           clipped: whether pixels are clipped to [0, 1]; not where their noise is worked on further.
 
         Yields:
@@ -377,11 +380,12 @@ class Model:
         check_process()
         checks.check_options(seed, strength)
         factors = np.float32(strength) * np.broadcast_to(np.asarray(gain, np.float32), (3,))
+        rings = np.broadcast_to(np.asarray(ring_gain, np.float32), (spectra.SIZE,))
         checks.check_large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
         windows = self.windows(height, width, tile)
         plane = checks.check_embedding(embedding, 1, self.embedding_size)
-        return self._tiles(clean, windows, plane, np.uint32(seed), factors, clipped)
+        return self._tiles(clean, windows, plane, np.uint32(seed), factors, rings, clipped)
 
     def _tiles(
         self,
@@ -390,6 +394,7 @@ class Model:
         embedding: Array,
         seed: np.uint32,
         factors: np.ndarray,
+        ring_gain: np.ndarray,
         clipped: bool,
     ) -> Iterator[Tile]:
         grey = clean.ndim == 2
@@ -405,7 +410,12 @@ class Model:
                 embedding,
                 programs.tile_maps((height, width, self.blocks), seed, origin),
             )
-            made = factors * np.asarray(noise)[0]
+            made = factors * np.asarray(noise)
+            if (ring_gain != 1).any():
+                inside = programs.amplify("valid", made, ring_gain[None])
+                around = (spectra.RADIUS, spectra.RADIUS)
+                made = np.pad(inside, ((0, 0), around, around, (0, 0)))
+            made = made[0]
             # Averaged to grey, colour noise would lose a third of its level.
             return inputs + (made[..., 1:2] if grey else made)
 
@@ -423,7 +433,8 @@ class Model:
 
     @property
     def _halo(self) -> int:
-        return round_up(receptive_radius(self.blocks))
+        filtered = 0 if self.networks.spectrum_reader is None else spectra.RADIUS
+        return round_up(receptive_radius(self.blocks)) + filtered
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -434,7 +445,7 @@ class Model:
         """Makes noise inside `jit`: G(X, Dk(Yr), z), [B, H, W, 3], unclipped (section 4.3).
 
         Noise of a model that can read is calibrated (calibration.py). Patches are reflected around
-        their edges while noise is generated, so that it has no frame.
+        their edges while noise is generated and filtered, so that it has no frame.
 
         Args:
           params: `self.params`.
@@ -444,7 +455,6 @@ class Model:
         around = ((0, 0), (_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0))
         clean = jnp.pad(batch["clean"], around, mode="reflect")
         count, height, width, _ = clean.shape
-        generator = params["generator"]
         patches = embeddings_of.stacked_crops(batch["reference"], self.reference_crop)
         each, vectors = embed_and_read(
             self.networks, params, patches.reshape(-1, *patches.shape[2:])
@@ -452,13 +462,15 @@ class Model:
         embedding = self.average(each.reshape(*patches.shape[:2], -1))
         map_key, calibration_key = prng.split(key)
         maps = sample_maps(map_key, count, height, width, self.blocks)
-        noise = generate_noise(self.networks, generator, clean, embedding, maps)
+        noise = generate_noise(self.networks, params["generator"], clean, embedding, maps)
         if vectors is not None:
             vectors = vectors.reshape(*patches.shape[:2], -1)
-            gain = calibrate_noise(
-                self.networks, generator, patches, vectors, embedding, calibration_key
-            ).gain
-            noise *= gain[:, None, None]
+            found = calibrate_noise(
+                self.networks, params, patches, vectors, embedding, calibration_key
+            )
+            noise *= found.gain[:, None, None]
+            if found.ring_gain is not None:
+                noise = spectra.amplify("same", noise, found.ring_gain)
         return noise[:, _FRAME:-_FRAME, _FRAME:-_FRAME]
 
     def sample_maps(self, key: Array, shape: tuple[int, int, int]) -> tuple[Array, ...]:

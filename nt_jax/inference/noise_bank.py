@@ -1,6 +1,6 @@
 """The noises of a camera, as augmentation for anybody's training: NumPy in, NumPy out.
 
-A bank keeps of each noisy photo what a model knows of its noise (embedding, gain, reading), in a
+A bank keeps of each noisy photo what a model knows of its noise (embedding, gains, reading), in a
 small `.npz`: a camera file. It travels to other processes as these arrays and the model's name; the
 model is loaded where noise is first made, so `spawn` works, and `fork` while no model is loaded.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nt_jax import spectra
 from nt_jax.arrays import as_images, as_integer
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
@@ -27,9 +28,11 @@ from nt_jax.readings import NoiseReading
 if TYPE_CHECKING:
     from nt_jax.inference.model import Model
 
-_VERSION = 1
+_VERSION = 2
+# Files of it have no `ring_gains`.
+_WITHOUT_RINGS = 1
 _ABOUT = "about"
-_ARRAYS = ("embeddings", "gains", "weights")
+_ARRAYS = ("embeddings", "gains", "ring_gains", "weights")
 # Reading's shape of one photo, behind N.
 _READINGS = {"level": (3,), "lag1": (), "lag2": (), "channel_correlation": (3,), "bias": (3,)}
 # Two machines normalise the same weights alike to 1e-6; another step of training is further off.
@@ -58,6 +61,8 @@ class NoiseBank:
       embeddings: float32 [N, E].
       gains: float32 [N, 3], what each channel's noise is multiplied with; 1 where the model
         cannot read.
+      ring_gains: float32 [N, spectra.SIZE], factors of the rings of frequency; 1 where the model
+        reads no spectrum.
       readings: what the noises are like, each number [N, ...]; None where the model cannot read.
       model: name or path of the model that embedded them and makes the noise.
       weights: float32 [L], one number of each of its parameter arrays, by which it is known again.
@@ -68,12 +73,14 @@ class NoiseBank:
         names: Sequence[str],
         embeddings: np.ndarray,
         gains: np.ndarray,
+        ring_gains: np.ndarray,
         readings: NoiseReading | None,
         model: str,
         weights: np.ndarray,
     ):
         self.names = tuple(names)
-        self.embeddings, self.gains, self.readings = embeddings, gains, readings
+        self.embeddings, self.gains, self.ring_gains = embeddings, gains, ring_gains
+        self.readings = readings
         self.model, self.weights = model, weights
         self._loaded: Model | None = None
 
@@ -109,6 +116,7 @@ class NoiseBank:
             [path.relative_to(root).as_posix() for path in paths],
             np.stack([np.asarray(noise.embedding, np.float32) for noise in noises]),
             np.stack([np.asarray(noise.gain, np.float32) for noise in noises]),
+            np.stack([np.asarray(noise.ring_gain, np.float32) for noise in noises]),
             readings,
             os.fspath(model),
             _weights(loaded),
@@ -149,7 +157,11 @@ class NoiseBank:
         as_images(clean, "image")
         noisy = np.empty_like(clean)
         for part in self._loaded_model().transfer_tiles(
-            clean, self.embeddings[reference], seed=of_maps, gain=self.gains[reference]
+            clean,
+            self.embeddings[reference],
+            seed=of_maps,
+            gain=self.gains[reference],
+            ring_gain=self.ring_gains[reference],
         ):
             pixels = part.pixels
             if clean.dtype == np.uint8:
@@ -175,7 +187,7 @@ class NoiseBank:
     def save(self, path: str | os.PathLike) -> Path:
         """Writes a camera file; it appears whole or not at all.
 
-        It holds no pixels: of each photo its name, E + 3 numbers and 9 more of a reading.
+        It holds no pixels: of each photo its name, E + 19 numbers and 9 more of a reading.
 
         Raises:
           InputError: it cannot be written.
@@ -205,7 +217,9 @@ class NoiseBank:
         try:
             arrays = _read_npz(source)
             about = json.loads(str(arrays.pop(_ABOUT)))
-            if about["version"] != _VERSION:
+            if about["version"] == _WITHOUT_RINGS:
+                arrays["ring_gains"] = np.ones((len(about["names"]), spectra.SIZE), np.float32)
+            elif about["version"] != _VERSION:
                 raise InputError(
                     f"{source} is a camera file of version {about['version']}, not {_VERSION}; "
                     "make it again by NoiseBank.from_photos"
@@ -225,8 +239,8 @@ class NoiseBank:
                 "NoiseBank.from_photos"
             ) from error
         name = about["model"] if model is None else os.fspath(model)
-        embeddings, gains, weights = (arrays[key] for key in _ARRAYS)
-        return cls(about["names"], embeddings, gains, readings, name, weights)
+        embeddings, gains, ring_gains, weights = (arrays[key] for key in _ARRAYS)
+        return cls(about["names"], embeddings, gains, ring_gains, readings, name, weights)
 
     def _loaded_model(self) -> "Model":
         with _LOADING:
@@ -291,6 +305,7 @@ def _checked(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Nois
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings": (count, arrays["embeddings"].shape[-1]),
         "gains": (count, 3),
+        "ring_gains": (count, spectra.SIZE),
         "weights": (arrays["weights"].size,),
     }
     if has_readings:

@@ -43,6 +43,7 @@ def read_spectrum(reader: NoiseReader, params: Tree, noisy: Array) -> Array:
 
 
 measure_spectrum = jax.jit(spectra.measure)
+amplify = Program(spectra.amplify)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from nt_jax import prng
+from nt_jax import prng, spectra
 from nt_jax.calibration import calibrate as calibrate_noise
 from nt_jax.compilation import Program
 from nt_jax.inference.tiles import full_float32
@@ -16,6 +16,8 @@ from nt_jax.readings import NoiseReading, decode, summarize
 
 # Crops of a reference that its calibration generates noise on.
 _CALIBRATED_ON = (1, 4, 16)
+# Names of the networks that it needs.
+_CALIBRATING = ("generator", "spectrum_reader")
 
 
 class ReferenceNoise(NamedTuple):
@@ -25,12 +27,15 @@ class ReferenceNoise(NamedTuple):
       embedding: float32 [E].
       gain: float32 [3], what each channel's generated noise is multiplied with.
       wanted: float32 [3], the gain without its bounds.
+      ring_gain: float32 [spectra.SIZE], what each ring of frequency of the scaled noise is
+        multiplied with; 1 where the model reads no spectrum.
       reading: what the noise is like; None where the model cannot read.
     """
 
     embedding: Array
     gain: np.ndarray
     wanted: np.ndarray
+    ring_gain: np.ndarray
     reading: NoiseReading | None
 
     @property
@@ -61,18 +66,25 @@ def read_reference(
       embedding: average of their embeddings, [E].
     """
     reading = NoiseReading(*(x[0] for x in read_crops(vectors)))
-    gain = wanted = np.ones(3, np.float32)
+    noise = raw_noise(embedding, reading)
     if patches:
         chosen = _spread(patches)
         found = _calibrate(
             networks,
-            params["generator"],
+            {name: params[name] for name in _CALIBRATING if name in params},
             np.stack([np.asarray(patches[i]) for i in chosen]),
             vectors[chosen],
             np.asarray(embedding)[None],
         )
-        gain, wanted = (np.asarray(x)[0] for x in found)
-    return ReferenceNoise(embedding, gain, wanted, reading)
+        gains = {name: np.asarray(x)[0] for name, x in found.items()}
+        noise = noise._replace(**gains)
+    return noise
+
+
+def raw_noise(embedding: Array, reading: NoiseReading | None) -> ReferenceNoise:
+    """Describes noise that is not calibrated."""
+    gain, ring_gain = np.ones(3, np.float32), np.ones(spectra.SIZE, np.float32)
+    return ReferenceNoise(embedding, gain, gain, ring_gain, reading)
 
 
 def _spread(crops: Sequence[ArrayLike]) -> list[int]:
@@ -87,12 +99,12 @@ def _spread(crops: Sequence[ArrayLike]) -> list[int]:
 @full_float32
 def _calibrate(
     networks: Networks,
-    generator: Tree,
+    params: Mapping[str, Tree],
     patches: Array,
     vectors: Array,
     embedding: Array,
-) -> tuple[Array, Array]:
-    # The same key for every reference: the gain is a function of the reference.
+) -> dict[str, Array]:
+    # The same key for every reference: the gains are a function of the reference.
     key = prng.key(0)
-    found = calibrate_noise(networks, generator, patches, vectors, embedding, key)
-    return found.gain, found.wanted
+    found = calibrate_noise(networks, params, patches, vectors, embedding, key)
+    return {name: value for name, value in found._asdict().items() if value is not None}

@@ -1,11 +1,13 @@
 """Brings noise that a model has generated to the power spectrum that it reads off a photo."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import spectra
 from nt_jax.inference import programs
 from nt_jax.inference.embeddings import reference_crops
 from nt_jax.inference.model import Model
+from nt_jax.models.parameters import Array
 from nt_jax.readings import Measured
 
 # What clipping leaves is not linear in the gains.
@@ -17,8 +19,9 @@ def match_spectrum(
 ) -> np.ndarray:
     """Filters noise so that luma and colour have the amplitude of a photo's, ring by ring.
 
-    That of what is left of the noise when the image with it is clipped, as the photo was. So far
-    this is for training denoisers, and `transfer` leaves noise as it is (docs/noise.md).
+    That of what is left of the noise when the image with it is clipped, as the photo was. It is
+    found for this one image and this piece of the photo, while the gains of `reference_noise` are
+    the same for all images.
 
     Args:
       model: what reads the photo.
@@ -32,11 +35,12 @@ def match_spectrum(
     if model.networks.spectrum_reader is None:
         return noise
     read = _read(model, noisy)
-    gains, filtered = np.ones(spectra.SIZE, np.float32), noise
+    gains: Array = jnp.ones(spectra.SIZE, jnp.float32)
+    filtered = noise
     for _ in range(_ITERATIONS):
         left = np.clip(clean + filtered, 0, 1) - clean
         gains = spectra.find_gains(read, _measure(model, left), gains)
-        filtered = spectra.amplify(noise, gains)
+        filtered = np.asarray(programs.amplify("same", noise[None], gains[None]))[0]
     return filtered
 
 
@@ -53,14 +57,15 @@ def spectrum_error(model: Model, noise: np.ndarray, noisy: np.ndarray) -> float:
     """
     measured = _measure(model, noise)
     read = spectra.together(_read(model, noisy))
-    true = spectra.together(np.asarray(measured.values))
-    known = np.asarray(measured.known).all(0)
-    return float(spectra.DECIBELS * np.abs(read - true)[known].mean())
+    true = spectra.together(measured.values)
+    known = measured.known.all(0)
+    return float(spectra.DECIBELS * jnp.abs(read - true)[known].mean())
 
 
-def _read(model: Model, noisy: np.ndarray) -> np.ndarray:
+def _read(model: Model, noisy: np.ndarray) -> Array:
     reader, params = model.networks.spectrum_reader, model.params["spectrum_reader"]
-    return np.asarray(programs.read_spectrum(reader, params, _crops(model, noisy)))
+    read: Array = programs.read_spectrum(reader, params, _crops(model, noisy))
+    return read
 
 
 def _measure(model: Model, noise: np.ndarray) -> Measured:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -68,13 +69,11 @@ class Transfer:
         progress((0, 3), desc="reading the noise")
         photos = [read_photo(path) for path in references]
         noises = [noise_of_photos(model, [photo]) for photo in photos]
-        embedding, gain = self.mix(noises, level, blend)
+        mixed = self.mix(noises, level, blend)
         total = len(model.windows(*job.size))
 
         def work(job: Job, pixels: np.ndarray) -> Iterable[Tile]:
-            tiles = model.transfer_tiles(
-                pixels, embedding, seed=job.seed, strength=strength, gain=gain
-            )
+            tiles = model.transfer_tiles(pixels, seed=job.seed, strength=strength, **mixed)
             return progress.tqdm(tiles, desc="making noise", total=total, unit="tiles")
 
         run_jobs([job], work, total=total)
@@ -98,25 +97,29 @@ class Transfer:
             comparison,
         )
 
-    def mix(
-        self, noises: Sequence[ReferenceNoise], level: float, blend: float
-    ) -> tuple[Array, np.ndarray]:
-        """Mixes embedding [E] and gain [3] of one or two noises, moved along the level direction.
+    def mix(self, noises: Sequence[ReferenceNoise], level: float, blend: float) -> dict[str, Any]:
+        """Mixes embedding and gains of one or two noises, moved along the level direction.
 
         Args:
           noises: of the references.
           level, blend: see above; `blend` counts where there are two.
 
+        Returns:
+          Arguments of `Model.transfer_tiles`.
+
         Raises:
           InputError: `level` is no finite number, or `blend` not from 0 to 1.
         """
-        embedding, gain = noises[0].embedding, noises[0].gain
+        embedding = noises[0].embedding
+        gains = [(noise.gain, noise.ring_gain) for noise in noises]
+        gain, ring_gain = gains[0]
         if len(noises) > 1:
             embedding = self.model.interpolate(embedding, noises[1].embedding, blend)
-            gain = (1 - np.float32(blend)) * gain + np.float32(blend) * noises[1].gain
+            share = np.float32(blend)
+            gain, ring_gain = ((1 - share) * a + share * b for a, b in zip(*gains[:2], strict=True))
         if level:
             embedding = self.model.shift(embedding, self._direction, level)
-        return embedding, gain
+        return {"embedding": embedding, "gain": gain, "ring_gain": ring_gain}
 
     @cached_property
     def _direction(self) -> Array:
