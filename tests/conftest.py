@@ -33,7 +33,7 @@ if _WORKER and hasattr(os, "sched_setaffinity"):
 
 # Tracing makes hundreds of thousands of objects that all stay: looking for garbage among them each
 # 700 is an eighth of its time.
-gc.set_threshold(100_000, 50, 50)
+gc.set_threshold(1_000_000, 50, 50)
 
 # Files with few tests that take minutes. They come first, or one worker would be busy with them
 # long after the others are done; the first ones compile what the next find compiled.
