@@ -110,14 +110,15 @@ def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
     folder = save_tiny(tmp_path / "model", reader=True)
     grey = np.full((128, 128, 3), 0.5, np.float32)
     photo = np.clip(grey + np.random.default_rng(0).normal(0, 0.05, grey.shape), 0, 1)
-    options = {"reference": photo.astype(np.float32), "seed": 2}
+    photo = photo.astype(np.float32)
+    options = {"reference": photo, "seed": 2}
     scaled = nt_jax.load(folder).transfer(grey, **options) - grey
     wanted = _amplitude(scaled) * np.repeat([2.0, 1.5, 0.5, 0.7], 4)
     save_tiny_spectrum_reader(folder, wanted)
     model = nt_jax.load(folder)
 
     made = model.transfer(grey, **options)
-    batch = {"clean": grey[None], "reference": options["reference"][None]}
+    batch = {"clean": grey[None], "reference": photo[None]}
     in_step = np.asarray(jax.jit(model.noise)(model.params, batch, jax.random.key(0)))[0]
     for noise in (made - grey, in_step):
         off = np.abs(np.log(_amplitude(noise) / wanted)).reshape(2, 8)
@@ -125,6 +126,13 @@ def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
         assert off[:, 1:].mean() < 0.1
     tiled = model.transfer(grey, **options, tile=48)
     np.testing.assert_allclose(tiled, made, atol=1e-5)
+    told = "\n".join(transfer.describe(model.reference_noise(photo)))
+    assert "calibrated: luma times" in told
+
+
+def test_a_model_that_reads_no_spectrum_refuses_gains_of_rings(model):
+    with pytest.raises(nt_jax.InputError, match="reads no spectrum"):
+        model.transfer_tiles(CLEAN, model.embed(REFERENCE), ring_gain=np.full(spectra.SIZE, 2))
 
 
 def test_readings_are_those_of_the_head(model):

@@ -139,7 +139,7 @@ def test_train(execute, tmp_path):
 
 
 def test_denoise(execute, tmp_path):
-    outputs = execute("denoise.ipynb")
+    outputs = execute("denoise.ipynb", save_tiny(tmp_path / "model"))  # starts sooner
     folder = tmp_path / "runs/colab/denoise"
     for name in ("0000.png", "0001.png"):
         clean, noisy = (

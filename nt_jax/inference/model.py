@@ -369,18 +369,23 @@ class Model:
             A grey image gets the noise of the green channel in all three.
           embedding, seed, strength, tile: as in `transfer`.
           gain: further factor of each channel, as `reference_noise` finds it; [] or [3].
-          ring_gain: as well, of each ring of frequency; [] or [spectra.SIZE]. Only a model with a
-            `spectrum_reader` has room for the filter around its tiles.
+          ring_gain: as well, of each ring of frequency; [] or [spectra.SIZE].
           clipped: whether pixels are clipped to [0, 1]; not where their noise is worked on further.
 
         Yields:
           The pieces, which cover the image once.
+
+        Raises:
+          InputError: an argument is none of the above, or `ring_gain` is not 1 and the model reads
+            no spectrum: only one that does makes tiles with room for the filter.
         """
         refuse_traced("transfer", clean, embedding)
         check_process()
         checks.check_options(seed, strength)
         factors = np.float32(strength) * np.broadcast_to(np.asarray(gain, np.float32), (3,))
         rings = np.broadcast_to(np.asarray(ring_gain, np.float32), (spectra.SIZE,))
+        if self.networks.spectrum_reader is None and (rings != 1).any():
+            raise InputError("ring_gain: this model reads no spectrum; its noise is not filtered")
         checks.check_large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
         windows = self.windows(height, width, tile)
