@@ -126,7 +126,16 @@ def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
         assert off[:, 1:].mean() < 0.1
     tiled = model.transfer(grey, **options, tile=48)
     np.testing.assert_allclose(tiled, made, atol=1e-5)
-    told = "\n".join(transfer.describe(model.reference_noise(photo)))
+    # The same random numbers: raw noise is what the filtered one is made of.
+    noise = model.reference_noise(photo)
+    [raw] = model.transfer_tiles(grey, noise.embedding, seed=2, clipped=False)
+    filtered = spectra.amplify(
+        "valid", jnp.asarray(noise.gain * (raw.pixels - grey))[None], noise.ring_gain[None]
+    )
+    inside = slice(spectra.RADIUS, -spectra.RADIUS)
+    expected = np.clip(grey[inside, inside] + np.asarray(filtered)[0], 0, 1)
+    np.testing.assert_allclose(made[inside, inside], expected, atol=1e-5)
+    told = "\n".join(transfer.describe(noise))
     assert "calibrated: luma times" in told
 
 

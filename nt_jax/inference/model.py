@@ -388,7 +388,7 @@ class Model:
             raise InputError("ring_gain: this model reads no spectrum; its noise is not filtered")
         checks.check_large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
-        windows = self.windows(height, width, tile)
+        windows = self.windows(height, width, tile, filtered=bool((rings != 1).any()))
         plane = checks.check_embedding(embedding, 1, self.embedding_size)
         return self._tiles(clean, windows, plane, np.uint32(seed), factors, rings, clipped)
 
@@ -403,11 +403,14 @@ class Model:
         clipped: bool,
     ) -> Iterator[Tile]:
         grey = clean.ndim == 2
+        filtered = bool((ring_gain != 1).any())
 
         def add_noise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             height, width, _ = inputs.shape
-            # Windows begin before the image; positions of random numbers do not.
-            origin = np.uint32(row.start + self._halo), np.uint32(column.start + self._halo)
+            # Windows begin before the image; positions of random numbers do not. They are the same
+            # whether noise is filtered or not.
+            before = self._halo(self.networks.spectrum_reader is not None)
+            origin = np.uint32(row.start + before), np.uint32(column.start + before)
             noise = programs.tile_function()(
                 self.networks.generator,
                 self.params["generator"],
@@ -416,7 +419,7 @@ class Model:
                 programs.tile_maps((height, width, self.blocks), seed, origin),
             )
             made = factors * np.asarray(noise)
-            if (ring_gain != 1).any():
+            if filtered:
                 inside = programs.amplify("valid", made, ring_gain[None])
                 around = (spectra.RADIUS, spectra.RADIUS)
                 made = np.pad(inside, ((0, 0), around, around, (0, 0)))
@@ -427,19 +430,21 @@ class Model:
         return over_tiles(clean, windows, add_noise, clipped)
 
     def windows(
-        self, height: int, width: int, tile: int = DEFAULT_TILE
+        self, height: int, width: int, tile: int = DEFAULT_TILE, *, filtered: bool = False
     ) -> list[tuple[Window, Window]]:
-        """Lists the (vertical, horizontal) windows `transfer` works through."""
+        """Lists the (vertical, horizontal) windows `transfer` works through.
+
+        Their number is the same where noise is filtered, for which they are larger.
+        """
         tile = as_integer(tile, "tile")
         if tile < ALIGNMENT or tile % ALIGNMENT:
             raise InputError(f"tile: expected a positive multiple of {ALIGNMENT}; got {tile}")
-        rows, columns = (framed(round_up(size), tile, self._halo) for size in (height, width))
+        halo = self._halo(filtered)
+        rows, columns = (framed(round_up(size), tile, halo) for size in (height, width))
         return [(row, column) for row in rows for column in columns]
 
-    @property
-    def _halo(self) -> int:
-        filtered = 0 if self.networks.spectrum_reader is None else spectra.RADIUS
-        return round_up(receptive_radius(self.blocks)) + filtered
+    def _halo(self, filtered: bool) -> int:
+        return round_up(receptive_radius(self.blocks)) + filtered * spectra.RADIUS
 
     @property
     def told(self) -> tuple[str, ...]:
