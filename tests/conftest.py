@@ -63,6 +63,14 @@ def one_device():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs_kept():
+    """Traced programs are kept for the suite's other runs and processes, as commands keep them."""
+    from nt_jax.compilation import use_compilation_cache
+
+    use_compilation_cache()
+
+
 # By what a step sees.
 _STEPS = {}
 
