@@ -25,7 +25,7 @@ from nt_jax.checkpointing import Checkpointer
 from nt_jax.configs.denoiser import get_config
 from nt_jax.families.denoiser.state import init_state, make_network
 from nt_jax.images import read_rgb
-from nt_jax.inference.reference import ReferenceNoise
+from nt_jax.inference.reference import raw_noise
 from nt_jax.readings import NoiseReading
 
 ISO = 0x8827
@@ -159,7 +159,7 @@ def test_levels_that_differ_are_told_whatever_the_iso():
     def photo(iso, level):
         one = np.ones(3, np.float32)
         reading = NoiseReading(level * one, np.float32(0.1), np.float32(0.1), one, 0 * one)
-        return PhotoNoise(Path("a.jpg"), iso, ReferenceNoise(None, one, one, reading))
+        return PhotoNoise(Path("a.jpg"), iso, raw_noise(None, reading))
 
     for first, other in ((None, None), (100, 12800), (800, 800)):
         warned = describe([photo(first, 1.0), photo(other, 30.0)])[-1]
