@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -62,6 +63,13 @@ def _save_run(workdir):
     (workdir / "config.json").write_text(json.dumps(saved))
     with Checkpointer(workdir, saved, 1) as checkpointer:
         checkpointer.save(7, state)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shorter():
+    """Half of the fewest pairs and steps: a minute of a person's time is not one of the suite's."""
+    with mock.patch.multiple(adapt, _FEWEST_PAIRS=8, _FEWEST_STEPS=10):
+        yield
 
 
 @pytest.fixture(scope="module")
