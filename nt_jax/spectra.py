@@ -31,7 +31,7 @@ _ROUNDING = 0.02  # power that rounding to 8 bits leaves, about, in squared grey
 # Of the vectors that a network reads.
 _CENTRE, _SPREAD = np.float32(1.0), np.float32(1.2)
 # Bounds of a gain: beyond, the reading or the generator is wrong.
-_LEAST, _MOST = 1 / 3, 3.0
+LEAST, MOST = 1 / 3, 3.0
 # A pixel of filtered noise depends on those so far away.
 RADIUS = 24
 
@@ -99,7 +99,7 @@ def find_gains(read: Array, measured: Measured, gains: Array | float = 1.0) -> A
     # brighter and darker parts. It is amplified as the next.
     rings = ratio.reshape(*ratio.shape[:-1], 2, _RINGS)
     ratio = jnp.concatenate([rings[..., 1:2], rings[..., 1:]], axis=-1).reshape(ratio.shape)
-    return jnp.clip(gains * ratio, _LEAST, _MOST)
+    return jnp.clip(gains * ratio, LEAST, MOST)
 
 
 def amplify(mode: Literal["same", "valid"], noise: Array, gains: Array) -> Array:

@@ -111,6 +111,11 @@ def describe(noise: "ReferenceNoise") -> Iterator[str]:
             f"warning: that level asks for factors of {wanted}, out of bounds: the model hardly "
             "knows such noise"
         )
+    if noise.spectrum_out_of_bounds:
+        yield (
+            "warning: the spectrum asks for factors out of bounds: the noise will be finer or "
+            "coarser than the photo's"
+        )
 
 
 @quiet_decoders()

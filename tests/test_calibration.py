@@ -139,6 +139,14 @@ def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
     assert "calibrated: luma times" in told
 
 
+def test_a_ring_at_its_bound_is_told(model):
+    noise = model.reference_noise(REFERENCE)
+    for gain, told in ((2.9, False), (1 / 3, True), (3.0, True)):
+        rings = np.append(np.ones(spectra.SIZE - 1), gain).astype(np.float32)
+        lines = list(transfer.describe(noise._replace(ring_gain=rings)))
+        assert any("the spectrum asks for factors" in line for line in lines) == told
+
+
 def test_a_model_that_reads_no_spectrum_refuses_gains_of_rings(model):
     with pytest.raises(nt_jax.InputError, match="reads no spectrum"):
         model.transfer_tiles(CLEAN, model.embed(REFERENCE), ring_gain=np.full(spectra.SIZE, 2))

@@ -43,6 +43,12 @@ class ReferenceNoise(NamedTuple):
         """Whether the model cannot make noise of the level it reads."""
         return bool((self.gain != self.wanted).any())
 
+    @property
+    def spectrum_out_of_bounds(self) -> bool:
+        """Whether it cannot make noise of the spectrum it reads."""
+        bounds = np.array([spectra.LEAST, spectra.MOST], np.float32)
+        return bool(np.isin(self.ring_gain, bounds).any())
+
 
 def read_crops(vectors: ArrayLike) -> NoiseReading:
     """Puts together what is read off the crops of N images, [K, N, SIZE]."""
