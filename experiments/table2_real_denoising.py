@@ -28,7 +28,6 @@ from ml_collections import ConfigDict
 
 from configs import denoiser
 from experiments import budget, intervals, parts, row_names
-from nt_jax import prng
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.references import photograph
@@ -154,9 +153,10 @@ def _method_of(row: str) -> Method:
     if model.told != ("reference",):
         raise InputError(f"--beforehand: {name} is told {generation.told_by(model)}")
 
+    generate = generation.of_model(model)
+
     def transfer(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np.ndarray:
-        made: np.ndarray = model.transfer(clean, reference=reference, seed=int(prng.bits(key)))
-        return made
+        return generate(generation.Images(clean, reference, reference), key)
 
     return transfer
 

@@ -24,10 +24,9 @@ from nt_jax.models.networks import Networks, generate_noise
 from nt_jax.models.noise_reader import read_noise
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.readings import Measured, decode
+from nt_jax.spectra import LEAST, MOST
 
-# Bounds of a gain: beyond, the reading or the generator is wrong.
-LEAST, MOST = 1 / 3, 3.0
-# What clipping leaves is not linear in the gains.
+# The level after clipping is not linear in the gain.
 _ITERATIONS = 3
 
 
@@ -94,13 +93,12 @@ def calibrate(
 
 def _find_ring_gain(read: Array, clean: Array, noise: Array) -> Array:
     """Finds the gains of the rings of noise [K, N, H, W, 3]: [N, spectra.SIZE]."""
-    ring_gain = jnp.ones(read.shape[1:], jnp.float32)
-    for _ in range(_ITERATIONS):
-        repeated = jnp.broadcast_to(ring_gain, read.shape).reshape(-1, spectra.SIZE)
+
+    def measure_left(gains: Array) -> Measured:
+        repeated = jnp.broadcast_to(gains, read.shape).reshape(-1, spectra.SIZE)
         filtered = spectra.amplify("same", noise.reshape(-1, *noise.shape[2:]), repeated)
         made = jnp.clip(clean + filtered.reshape(noise.shape), 0, 1) - clean
         measured = spectra.measure(made.reshape(-1, *noise.shape[2:]))
-        ring_gain = spectra.find_gains(
-            read, Measured(*(x.reshape(read.shape) for x in measured)), ring_gain
-        )
-    return ring_gain
+        return Measured(*(x.reshape(read.shape) for x in measured))
+
+    return spectra.fit_gains(read, measure_left)

@@ -7,6 +7,7 @@ known, its spectrum can be measured, and a filter brings it to one that is read.
 Not in the paper.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -32,6 +33,8 @@ _ROUNDING = 0.02  # power that rounding to 8 bits leaves, about, in squared grey
 _CENTRE, _SPREAD = np.float32(1.0), np.float32(1.2)
 # Bounds of a gain: beyond, the reading or the generator is wrong.
 LEAST, MOST = 1 / 3, 3.0
+# What clipping leaves is not linear in the gains.
+_ITERATIONS = 3
 # A pixel of filtered noise depends on those so far away.
 RADIUS = 24
 
@@ -82,6 +85,7 @@ def together(vectors: Array | np.ndarray) -> Array:
     return 0.5 * jnp.log(jnp.exp(2 * decode(jnp.asarray(vectors))).mean(0))
 
 
+@jax.jit
 def find_gains(read: Array, measured: Measured, gains: Array | float = 1.0) -> Array:
     """Finds the gains that bring noise to a spectrum, each 1/3 to 3.
 
@@ -100,6 +104,22 @@ def find_gains(read: Array, measured: Measured, gains: Array | float = 1.0) -> A
     rings = ratio.reshape(*ratio.shape[:-1], 2, _RINGS)
     ratio = jnp.concatenate([rings[..., 1:2], rings[..., 1:]], axis=-1).reshape(ratio.shape)
     return jnp.clip(gains * ratio, LEAST, MOST)
+
+
+def fit_gains(read: Array, measure_left: Callable[[Array], Measured]) -> Array:
+    """Finds the gains that bring what clipping leaves of noise to a spectrum, in iterations.
+
+    Args:
+      read: as `find_gains` takes it.
+      measure_left: measures, on K crops, what is left of the noise amplified by gains [..., SIZE].
+
+    Returns:
+      float32 [..., SIZE].
+    """
+    gains = jnp.ones(read.shape[1:], jnp.float32)
+    for _ in range(_ITERATIONS):
+        gains = find_gains(read, measure_left(gains), gains)
+    return gains
 
 
 def amplify(mode: Literal["same", "valid"], noise: Array, gains: Array) -> Array:

@@ -167,8 +167,7 @@ def main(argv: list[str] | None = None) -> None:
         done = len(tiles) - len(jobs)
         print(f"shard: {len(tiles)} of {len(pairs)} images, {done} of them finished already")
     make_folders([job.target for job in jobs] + ([report] if report else []), args.output)
-    options = {"strength": args.strength, "tile": args.tile}
-    options |= {"gain": noise.gain, "ring_gain": noise.ring_gain}
+    options = {"strength": args.strength, "tile": args.tile} | noise.gains
     levels: dict[Job, float] = {}
 
     def work(job: Job, pixels: np.ndarray) -> Iterator["Tile"]:

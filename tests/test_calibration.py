@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from tiny_models import save_tiny, save_tiny_spectrum_reader
+from tiny_models import amplitude, save_tiny, save_tiny_spectrum_reader
 
 import nt_jax
 from nt_jax import calibration, eval, readings, spectra, transfer
@@ -98,13 +98,6 @@ def test_transfer_scales_each_channel_and_tells_tiles_and_seeds_nothing(model):
     np.testing.assert_array_equal(model.reference_noise(REFERENCE).gain, noise.gain)
 
 
-def _amplitude(noise):
-    """Of an image's rings, grey levels: [SIZE]."""
-    measured = spectra.measure(jnp.asarray(noise)[None])
-    assert np.asarray(measured.known).all()
-    return np.exp(np.asarray(spectra.decode(measured.values))[0])
-
-
 def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
     """Made by `transfer`, in one tile or more, and inside a step that trains a denoiser."""
     folder = save_tiny(tmp_path / "model", reader=True)
@@ -113,7 +106,7 @@ def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
     photo = photo.astype(np.float32)
     options = {"reference": photo, "seed": 2}
     scaled = nt_jax.load(folder).transfer(grey, **options) - grey
-    wanted = _amplitude(scaled) * np.repeat([2.0, 1.5, 0.5, 0.7], 4)
+    wanted = amplitude(scaled) * np.repeat([2.0, 1.5, 0.5, 0.7], 4)
     save_tiny_spectrum_reader(folder, wanted)
     model = nt_jax.load(folder)
 
@@ -121,7 +114,7 @@ def test_generated_noise_gets_the_spectrum_that_is_read(tmp_path):
     batch = {"clean": grey[None], "reference": photo[None]}
     in_step = np.asarray(jax.jit(model.noise)(model.params, batch, jax.random.key(0)))[0]
     for noise in (made - grey, in_step):
-        off = np.abs(np.log(_amplitude(noise) / wanted)).reshape(2, 8)
+        off = np.abs(np.log(amplitude(noise) / wanted)).reshape(2, 8)
         # The first is filtered as the second.
         assert off[:, 1:].mean() < 0.1
     tiled = model.transfer(grey, **options, tile=48)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage import data
-from tiny_models import save_tiny, save_tiny_spectrum_reader, standardised
+from tiny_models import amplitude, save_tiny, save_tiny_spectrum_reader, standardised
 
 import nt_jax
 from nt_jax import eval, spectra
@@ -16,16 +16,6 @@ from nt_jax.inference.spectrum import match_spectrum
 from nt_jax.readings import Measured
 
 LUMA, COLOUR = slice(0, 8), slice(8, 16)
-
-
-def amplitude(noise):
-    """Amplitudes in grey levels of the mean power of an image's pieces of 64x64: [SIZE]."""
-    rows, columns = (size // 64 for size in noise.shape[:2])
-    pieces = noise.reshape(rows, 64, columns, 64, 3).transpose(0, 2, 1, 3, 4)
-    measured = spectra.measure(jnp.asarray(pieces.reshape(-1, 64, 64, 3), jnp.float32))
-    assert np.asarray(measured.known).all()
-    logs = np.asarray(spectra.decode(measured.values))
-    return np.sqrt(np.exp(2 * logs).mean(0))
 
 
 def test_white_noise_has_its_level_at_each_frequency():

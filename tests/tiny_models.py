@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import spectra
@@ -48,6 +49,16 @@ def save_tiny(folder, bound="tanh", blocks=BLOCKS, discriminator=False, reader=F
         variables["discriminator"] = draw(encoder)
     save_model(folder, {"kind": "noisetransfer", "model": model}, variables)
     return folder
+
+
+def amplitude(noise):
+    """Amplitudes in grey levels of the mean power of an image's pieces of 64x64: [SIZE]."""
+    rows, columns = (size // 64 for size in noise.shape[:2])
+    pieces = noise.reshape(rows, 64, columns, 64, 3).transpose(0, 2, 1, 3, 4)
+    measured = spectra.measure(jnp.asarray(pieces.reshape(-1, 64, 64, 3), jnp.float32))
+    assert np.asarray(measured.known).all()
+    logs = np.asarray(spectra.decode(measured.values))
+    return np.sqrt(np.exp(2 * logs).mean(0))
 
 
 def standardised(amplitudes):

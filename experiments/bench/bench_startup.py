@@ -66,8 +66,7 @@ mark("load")
 noise = noise_of_photos(model, [photo])
 mark("reference")
 def work():
-    gains = {"gain": noise.gain, "ring_gain": noise.ring_gain}
-    for tile in model.transfer_tiles(photo.pixels, noise.embedding, **gains):
+    for tile in model.transfer_tiles(photo.pixels, noise.embedding, **noise.gains):
         pass
 work()
 mark("transfer")

@@ -341,7 +341,7 @@ class Model:
             assert reference is not None
             noise = self.reference_noise(reference, calibrate=calibrate)
             embedding = noise.embedding
-            options |= {"gain": noise.gain, "ring_gain": noise.ring_gain}
+            options |= noise.gains
         elif calibrate:
             raise InputError("calibrate: needs reference=, which the noise is measured on")
         pixels = np.asarray(images[0])
@@ -384,13 +384,15 @@ class Model:
         checks.check_options(seed, strength)
         factors = np.float32(strength) * np.broadcast_to(np.asarray(gain, np.float32), (3,))
         rings = np.broadcast_to(np.asarray(ring_gain, np.float32), (spectra.SIZE,))
-        if self.networks.spectrum_reader is None and (rings != 1).any():
+        filtered = bool((rings != 1).any())
+        if filtered and self.networks.spectrum_reader is None:
             raise InputError("ring_gain: this model reads no spectrum; its noise is not filtered")
         checks.check_large_enough(clean[None], "clean")
         height, width = clean.shape[:2]
-        windows = self.windows(height, width, tile, filtered=bool((rings != 1).any()))
+        windows = self.windows(height, width, tile, filtered=filtered)
         plane = checks.check_embedding(embedding, 1, self.embedding_size)
-        return self._tiles(clean, windows, plane, np.uint32(seed), factors, rings, clipped)
+        kept = rings if filtered else None
+        return self._tiles(clean, windows, plane, np.uint32(seed), factors, kept, clipped)
 
     def _tiles(
         self,
@@ -399,11 +401,10 @@ class Model:
         embedding: Array,
         seed: np.uint32,
         factors: np.ndarray,
-        ring_gain: np.ndarray,
+        ring_gain: np.ndarray | None,
         clipped: bool,
     ) -> Iterator[Tile]:
         grey = clean.ndim == 2
-        filtered = bool((ring_gain != 1).any())
 
         def add_noise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             height, width, _ = inputs.shape
@@ -419,7 +420,7 @@ class Model:
                 programs.tile_maps((height, width, self.blocks), seed, origin),
             )
             made = factors * np.asarray(noise)
-            if filtered:
+            if ring_gain is not None:
                 inside = programs.amplify("valid", made, ring_gain[None])
                 around = (spectra.RADIUS, spectra.RADIUS)
                 made = np.pad(inside, ((0, 0), around, around, (0, 0)))
@@ -434,7 +435,7 @@ class Model:
     ) -> list[tuple[Window, Window]]:
         """Lists the (vertical, horizontal) windows `transfer` works through.
 
-        Their number is the same where noise is filtered, for which they are larger.
+        Where noise is filtered they are larger, and as many.
         """
         tile = as_integer(tile, "tile")
         if tile < ALIGNMENT or tile % ALIGNMENT:

@@ -39,6 +39,11 @@ class ReferenceNoise(NamedTuple):
     reading: NoiseReading | None
 
     @property
+    def gains(self) -> dict[str, np.ndarray]:
+        """Its gains as `Model.transfer_tiles` takes them."""
+        return {"gain": self.gain, "ring_gain": self.ring_gain}
+
+    @property
     def out_of_bounds(self) -> bool:
         """Whether the model cannot make noise of the level it reads."""
         return bool((self.gain != self.wanted).any())

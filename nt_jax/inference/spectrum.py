@@ -10,9 +10,6 @@ from nt_jax.inference.model import Model
 from nt_jax.models.parameters import Array
 from nt_jax.readings import Measured
 
-# What clipping leaves is not linear in the gains.
-_ITERATIONS = 3
-
 
 def match_spectrum(
     model: Model, clean: np.ndarray, noise: np.ndarray, noisy: np.ndarray
@@ -34,14 +31,14 @@ def match_spectrum(
     """
     if model.networks.spectrum_reader is None:
         return noise
-    read = _read(model, noisy)
-    gains: Array = jnp.ones(spectra.SIZE, jnp.float32)
-    filtered = noise
-    for _ in range(_ITERATIONS):
-        left = np.clip(clean + filtered, 0, 1) - clean
-        gains = spectra.find_gains(read, _measure(model, left), gains)
-        filtered = np.asarray(programs.amplify("same", noise[None], gains[None]))[0]
-    return filtered
+
+    def amplify(gains: Array) -> np.ndarray:
+        return np.asarray(programs.amplify("same", noise[None], gains[None]))[0]
+
+    def measure_left(gains: Array) -> Measured:
+        return _measure(model, np.clip(clean + amplify(gains), 0, 1) - clean)
+
+    return amplify(spectra.fit_gains(_read(model, noisy), measure_left))
 
 
 def spectrum_error(model: Model, noise: np.ndarray, noisy: np.ndarray) -> float:

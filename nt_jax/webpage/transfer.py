@@ -110,16 +110,16 @@ class Transfer:
         Raises:
           InputError: `level` is no finite number, or `blend` not from 0 to 1.
         """
-        embedding = noises[0].embedding
-        gains = [(noise.gain, noise.ring_gain) for noise in noises]
-        gain, ring_gain = gains[0]
+        embedding, gains = noises[0].embedding, noises[0].gains
         if len(noises) > 1:
             embedding = self.model.interpolate(embedding, noises[1].embedding, blend)
-            share = np.float32(blend)
-            gain, ring_gain = ((1 - share) * a + share * b for a, b in zip(*gains[:2], strict=True))
+            share, others = np.float32(blend), noises[1].gains
+            gains = {
+                name: (1 - share) * gain + share * others[name] for name, gain in gains.items()
+            }
         if level:
             embedding = self.model.shift(embedding, self._direction, level)
-        return {"embedding": embedding, "gain": gain, "ring_gain": ring_gain}
+        return {"embedding": embedding} | gains
 
     @cached_property
     def _direction(self) -> Array:
