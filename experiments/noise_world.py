@@ -1,7 +1,7 @@
 """Is the noise of real images among what the noise world draws? A picture and a table.
 
 Each image, and each of many samples of `camera` noise with processing on photographs, is a point
-of eight numbers, measured on its middle 128x128. An image is inside the cloud if its fifth-nearest
+of nine numbers, measured on its middle 128x128. An image is inside the cloud if its fifth-nearest
 sample is no farther than those of 99 % of the samples themselves (numbers divided by the samples'
 standard deviation).
 """
@@ -18,6 +18,7 @@ from nt_jax import readings
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
+from nt_jax.filters import local_mean
 from nt_jax.noise import camera
 
 SIDE = 128
@@ -30,14 +31,16 @@ NUMBERS = (
     "slope of the level curve",
     "blotches of luma, log2",
     "blotches of colour, log2",
+    "level on detail over plain parts, log2",
 )
-_PANELS = ((0, 1), (1, 2), (0, 3), (1, 3), (0, 4), (0, 5), (1, 6), (3, 7))
+_PANELS = ((0, 1), (1, 2), (0, 3), (1, 3), (0, 4), (0, 5), (1, 6), (3, 7), (0, 8))
+_ROUNDING = 0.3  # grey levels that 8 bits leave of no noise
 _NEIGHBOUR, _QUANTILE = 5, 0.99
 
 
 @jax.jit
 def describe(clean: jax.Array, noisy: jax.Array) -> jax.Array:
-    """Measures the numbers of images [N, H, W, 3] in [0, 1]: [N, 8]; see `NUMBERS`."""
+    """Measures the numbers of images [N, H, W, 3] in [0, 1]: [N, 9]; see `NUMBERS`."""
     measured = readings.decode(readings.measure(noisy - clean, clean).values)
     brightness = clean.mean(-1, keepdims=True)
     centred = brightness - brightness.mean((1, 2), keepdims=True)
@@ -56,12 +59,25 @@ def describe(clean: jax.Array, noisy: jax.Array) -> jax.Array:
         jnp.clip(0.1 * (slope / variance)[:, 0], -1, 1),
         measured.blotches[:, 0],
         measured.blotches[:, 1],
+        _level_on_detail(brightness, squares),
     ]
     return jnp.stack(columns, axis=1)
 
 
+def _level_on_detail(brightness: jax.Array, squares: jax.Array) -> jax.Array:
+    """Compares the noise of the quarter with most detail and of that with least: log2, [N]."""
+    detail = local_mean(jnp.square(brightness)) - jnp.square(local_mean(brightness))
+    bounds = jnp.quantile(detail, jnp.array([0.25, 0.75]), axis=(1, 2), keepdims=True)
+
+    def level(part: jax.Array) -> jax.Array:
+        mean = (squares * part).sum((1, 2, 3)) / part.sum((1, 2, 3))
+        return jnp.sqrt(mean) + _ROUNDING / 255
+
+    return jnp.log2(level(detail >= bounds[1]) / level(detail <= bounds[0]))
+
+
 def describe_pairs(folder: str) -> np.ndarray:
-    """Measures the numbers of all pairs of a folder that are large enough, [N, 8].
+    """Measures the numbers of all pairs of a folder that are large enough, [N, 9].
 
     Raises:
       InputError: there is none.
@@ -78,7 +94,7 @@ def describe_pairs(folder: str) -> np.ndarray:
 
 
 def sample_world(photos: list[str], count: int, seed: int = 0) -> np.ndarray:
-    """Measures the numbers of `count` samples on random patches of photographs, [count, 8].
+    """Measures the numbers of `count` samples on random patches of photographs, [count, 9].
 
     Photographs that are smaller than a patch are left out.
 
@@ -130,13 +146,13 @@ def table(world: np.ndarray, real: dict[str, np.ndarray]) -> str:
 
 def draw(world: np.ndarray, real: dict[str, np.ndarray], path: Path) -> None:
     """Draws scatter plots of pairs of numbers: samples grey, real images coloured."""
-    figure = Figure(figsize=(16, 8.2), layout="constrained")
-    for axis, (x, y) in zip(figure.subplots(2, 4).flat, _PANELS, strict=True):
+    figure = Figure(figsize=(14, 12), layout="constrained")
+    for axis, (x, y) in zip(figure.subplots(3, 3).flat, _PANELS, strict=True):
         axis.scatter(world[:, x], world[:, y], s=4, color="0.8", label="noise world")
         for name, points in real.items():
             axis.scatter(points[:, x], points[:, y], s=12, label=name)
         axis.set(xlabel=NUMBERS[x], ylabel=NUMBERS[y])
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=8)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=80, format=path.suffix[1:])
 

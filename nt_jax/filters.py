@@ -46,14 +46,15 @@ def wiener(images: jax.Array, level: jax.Array) -> jax.Array:
     Returns:
       The same shape.
     """
-    mean = _local_mean(images)
-    variance = (_local_mean(jnp.square(images)) - jnp.square(mean)).sum(-1, keepdims=True)
+    mean = local_mean(images)
+    variance = (local_mean(jnp.square(images)) - jnp.square(mean)).sum(-1, keepdims=True)
     of_noise = jnp.square(level).sum(-1)[:, None, None, None]
     kept = jnp.maximum(variance - of_noise, 0) / jnp.maximum(variance, 1e-8)
     return mean + kept * (images - mean)
 
 
-def _local_mean(images: jax.Array) -> jax.Array:
+def local_mean(images: jax.Array) -> jax.Array:
+    """Averages windows of 7x7, borders reflected; as `wiener`."""
     margin = _WINDOW // 2
     around = ((0, 0), (margin, margin), (margin, margin), (0, 0))
     x = jnp.pad(images, around, mode="reflect")

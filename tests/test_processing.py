@@ -73,6 +73,23 @@ def test_sharpening_stretching_and_levels(white):
     assert columns < 0.9 * rows
 
 
+def test_noise_reduction_that_keeps_edges(white):
+    """Smoothed and a quarter as strong on a plain part, as it was on detail, half way between."""
+    grain = np.resize([1.0, -1.0], 96)[None, :, None] * np.ones((64, 1, 3))
+    clean = 0.5 + grain * (np.arange(96)[None, :, None] >= 48) * 40 / 255
+    reduction = plain(narrow=(1.0, 1.0), level=(0.25, 0.25), at_edges=(4.0, 4.0), detail=1.0)
+    keep = jax.jit(processing.keep_at_edges)
+    filtered = filter_noise(white, reduction)
+    kept = np.asarray(keep(filtered, white, clean.astype(np.float32), reduction))
+    np.testing.assert_allclose(kept[:, :44], filtered[:, :44], atol=1e-5)
+    np.testing.assert_allclose(kept[:, 52:], white[:, 52:], atol=1e-2)
+    half = reduction._replace(detail=jnp.float32(40))
+    mean = np.asarray(keep(filtered, white, clean.astype(np.float32), half))[:, 52:]
+    np.testing.assert_allclose(mean, (filtered + white)[:, 52:] / 2, atol=0.05)
+    smooth = np.asarray(keep(filtered, white, clean.astype(np.float32), plain()))
+    np.testing.assert_array_equal(smooth, filtered)
+
+
 def test_resizing_by_one_is_exact_and_by_half_keeps_white_noise_white(white):
     resize = jax.jit(processing.resize, static_argnums=2)
     np.testing.assert_array_equal(resize(white, jnp.float32(1), (64, 96)), white)

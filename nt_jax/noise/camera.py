@@ -30,7 +30,13 @@ import numpy as np
 from nt_jax import prng
 from nt_jax.errors import InputError
 from nt_jax.noise.jpeg import jpeg, times, to_8_bits
-from nt_jax.noise.processing import Processing, filter_noise, resize, sample_processing
+from nt_jax.noise.processing import (
+    Processing,
+    filter_noise,
+    keep_at_edges,
+    resize,
+    sample_processing,
+)
 
 # --- Published constants -------------------------------------------------------------------------
 
@@ -399,7 +405,9 @@ def add_noise(key: jax.Array, clean: jax.Array, setting: CameraSetting) -> jax.A
 
     to_linear = _inverse(setting.rgb_to_camera)
     noise = times(_processed_noise(noise_key, balanced, gains, phase, setting), to_linear)
-    noise = filter_noise(noise, setting.processing)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    filtered = filter_noise(noise, setting.processing)
+    filtered, noise = (x[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] for x in (filtered, noise))
+    noise = keep_at_edges(filtered, noise, clean, setting.processing)
     noisy = to_8_bits(_encode(times(balanced, to_linear) + noise, setting))
     quality = setting.processing.jpeg_quality
     compressed = jpeg(noisy, jnp.maximum(quality, 1.0), corner, setting.processing.subsampled)

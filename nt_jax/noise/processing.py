@@ -4,7 +4,8 @@ Each step is linear in the noise, which is in linear sRGB here, so that the tone
 they leave of it and no bias of its own is smoothed or amplified. Smoothing and sharpening are
 products with a transfer function over the frequencies, one for luma and one for chroma: cameras
 smooth colour far more. The level that smoothing takes away is given back, since the level has a
-range of its own.
+range of its own. Noise reduction that keeps edges leaves more and finer noise where the image has
+detail.
 """
 
 import math
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from nt_jax import prng
+from nt_jax.filters import local_mean
 from nt_jax.noise.jpeg import RGB_TO_YCC, YCC_TO_RGB, times
 
 # Ranges, fitted so that the real images in docs/noise_world.jpg lie inside the cloud of samples
@@ -38,6 +40,10 @@ _FINE_SHARE, _MOST_FINE = 0.5, 0.5
 _BLOTCHY_SHARE, _MOST_BLOTCHY, _BLOTCH_RANGE = 0.35, 0.6, (1.5, 8.0)
 # Share of settings with sharpening, and its greatest amount (unsharp mask of 1 pixel, luma only).
 _SHARP_SHARE, _MOST_SHARP = 0.3, 1.5
+# Share of settings whose noise reduction keeps edges. On plain parts it multiplies the amplitude by
+# e to the power of down to minus this: PolyU's log ratios of busy to plain parts are .3 to 1.7 in
+# luma, .1 to 1.8 in chroma (docs/noise.md). Range of the detail at which it does half.
+_EDGE_SHARE, _MOST_REDUCED, _DETAIL_RANGE = 0.5, 1.8, (2.0, 25.0)
 # Stretch of all filters along one axis: e to the power of +- this.
 _STRETCH = 0.3
 # Levels of luma and chroma are multiplied by e to the power of +- these, and chroma in a share of
@@ -58,6 +64,9 @@ class Processing(NamedTuple):
       blotches: float32 [2] in [0, 1], share of the smooth part that is blotches.
       fine: float32 [2] in [0, 1], share that is not smoothed.
       sharpness: float32 [], amount of the unsharp mask on luma.
+      at_edges: float32 [2], amplitude of the noise on detail over that on plain parts.
+      detail: float32 [], deviation of the image's luma in windows of 7x7, grey levels, at which the
+        noise is half of either; infinity where noise is smoothed everywhere.
       stretch: float32 [], how much wider than high every filter is.
       level: float32 [2], what the noise is multiplied with.
       jpeg_quality: float32 [], 1..100; 0 for no JPEG.
@@ -71,6 +80,8 @@ class Processing(NamedTuple):
     blotches: jax.Array
     fine: jax.Array
     sharpness: jax.Array
+    at_edges: jax.Array
+    detail: jax.Array
     stretch: jax.Array
     level: jax.Array
     jpeg_quality: jax.Array
@@ -87,6 +98,8 @@ def plain_processing(**changes: Any) -> Processing:
         "blotches": (0.0, 0.0),
         "fine": (0.0, 0.0),
         "sharpness": 0.0,
+        "at_edges": (1.0, 1.0),
+        "detail": math.inf,
         "stretch": 1.0,
         "level": (1.0, 1.0),
         "jpeg_quality": 0.0,
@@ -98,7 +111,7 @@ def plain_processing(**changes: Any) -> Processing:
 def sample_processing(key: jax.Array) -> Processing:
     """Draws what a camera does to its noise."""
     # One draw of all numbers, because each call of jax.random takes half a second to compile.
-    u = iter(prng.uniform(key, (28,)))
+    u = iter(prng.uniform(key, (32,)))
 
     def amount(share: float, most: float) -> jax.Array:
         """Draws an amount up to `most` in a share of the draws, else 0."""
@@ -123,18 +136,27 @@ def sample_processing(key: jax.Array) -> Processing:
     faint, faintness = next(u), next(u)
     is_faint = is_strong | (faint < _FAINT_CHROMA_SHARE)
     of_chroma = jnp.where(is_faint, faintness, 1.0) * spread(_CHROMA_SPREAD)
+    values = {
+        "mosaic": next(u) < _MOSAIC_SHARE,
+        "scale": 1 - amount(_REDUCED_SHARE, 1 - _LEAST_SCALE),
+        "narrow": jnp.stack([luma, chroma]),
+        "wide": wide,
+        "blotches": jnp.stack([amount(_BLOTCHY_SHARE, _MOST_BLOTCHY) for _ in range(2)]),
+        "fine": jnp.stack([amount(_FINE_SHARE, _MOST_FINE) for _ in range(2)]),
+        "sharpness": amount(_SHARP_SHARE, _MOST_SHARP),
+        "stretch": spread(_STRETCH),
+        "jpeg_quality": jnp.where(next(u) < _JPEG_SHARE, _between(next(u), *_JPEG_QUALITY), 0.0),
+        "subsampled": next(u) < _SUBSAMPLED_SHARE,
+    }
+    keeps_edges = next(u) < _EDGE_SHARE
+    low, high = (math.log(bound) for bound in _DETAIL_RANGE)
+    detail = jnp.exp(_between(next(u), low, high))
+    reduced = jnp.where(keeps_edges, _MOST_REDUCED * jnp.stack([next(u), next(u)]), 0.0)
     return Processing(
-        mosaic=next(u) < _MOSAIC_SHARE,
-        scale=1 - amount(_REDUCED_SHARE, 1 - _LEAST_SCALE),
-        narrow=jnp.stack([luma, chroma]),
-        wide=wide,
-        blotches=jnp.stack([amount(_BLOTCHY_SHARE, _MOST_BLOTCHY) for _ in range(2)]),
-        fine=jnp.stack([amount(_FINE_SHARE, _MOST_FINE) for _ in range(2)]),
-        sharpness=amount(_SHARP_SHARE, _MOST_SHARP),
-        stretch=spread(_STRETCH),
-        level=level * jnp.stack([jnp.ones_like(of_chroma), of_chroma]),
-        jpeg_quality=jnp.where(next(u) < _JPEG_SHARE, _between(next(u), *_JPEG_QUALITY), 0.0),
-        subsampled=next(u) < _SUBSAMPLED_SHARE,
+        **values,
+        level=level * jnp.stack([jnp.ones_like(of_chroma), of_chroma]) * jnp.exp(-reduced),
+        at_edges=jnp.exp(reduced),
+        detail=jnp.where(keeps_edges, detail, jnp.inf),
     )
 
 
@@ -178,6 +200,26 @@ def filter_noise(noise: jax.Array, processing: Processing) -> jax.Array:
     product = jax.lax.complex(spectrum.real * transfer, spectrum.imag * transfer)
     filtered = jnp.fft.irfft2(product, (height, width), axes=(0, 1))
     return times(filtered, YCC_TO_RGB)
+
+
+def keep_at_edges(
+    filtered: jax.Array, noise: jax.Array, clean: jax.Array, processing: Processing
+) -> jax.Array:
+    """Mixes smoothed noise with unsmoothed where the image has detail, by a Wiener filter's weight.
+
+    Args:
+      filtered: what `filter_noise` makes of `noise`.
+      noise: float32 [H, W, 3], linear.
+      clean: the image in sRGB, [H, W, 3] in [0, 1], H and W above 3.
+      processing: scalars and pairs.
+    """
+    luma = times(255 * clean, RGB_TO_YCC)[None, ..., :1]
+    variance = jnp.maximum(local_mean(jnp.square(luma)) - jnp.square(local_mean(luma)), 0)[0]
+    weight = variance / (variance + jnp.square(processing.detail))
+    luma_gain, chroma_gain = processing.level * processing.at_edges
+    gains = jnp.stack([luma_gain, chroma_gain, chroma_gain]).reshape(1, 1, 3)
+    kept = times(times(noise, RGB_TO_YCC) * gains, YCC_TO_RGB)
+    return filtered + weight * (kept - filtered)
 
 
 def _transfer(height: int, width: int, processing: Processing) -> jax.Array:
