@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from jax.test_util import check_grads
 from skimage import data
 from tiny_models import save_tiny
 
@@ -61,6 +62,19 @@ def test_loss_by_hand():
     denoised = jnp.array([[0.5, 0.25], [1.5, -0.25]])
     clean = jnp.array([[0.25, 0.5], [1.0, 0.0]])
     assert denoiser_step.l1_loss(denoised, clean) == (0.25 + 0.25 + 0.5 + 0.25) / 4
+    off = jnp.array([0.1, 0.001, 0.0]).reshape(3, 1, 1, 1)
+    images = jnp.broadcast_to(clean[..., None], (3, 2, 2, 1))
+    expected = np.mean(np.log([1e-2 + 1e-6, 2e-6, 1e-6]))
+    assert denoiser_step.psnr_loss(images + off, images) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", denoiser_step.LOSSES)
+def test_gradient_of_a_loss(name):
+    rng = np.random.default_rng(0)
+    clean, denoised = (jnp.asarray(rng.random((2, 4, 4, 3)), jnp.float32) for _ in range(2))
+    check_grads(
+        lambda x: denoiser_step.LOSSES[name](x, clean), (denoised,), 1, ["rev"], eps=1e-3, rtol=2e-2
+    )
 
 
 @pytest.mark.parametrize(

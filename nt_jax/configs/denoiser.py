@@ -70,6 +70,8 @@ def _paper(noise: str) -> ConfigDict:
     denoiser.noise = noise if noise in ("generated", "real") else "synthetic"
     # NoiseTransfer model that generates: a bundled name, a workdir or a model folder.
     denoiser.model = "small"
+    # `l1`, the mean absolute difference, or `psnr`, the mean of each patch's log square error.
+    denoiser.loss = "l1"
     # Pixels cut off on each side of a patch once it is noisy; 88 becomes 80.
     denoiser.crop = 4
 
@@ -115,6 +117,7 @@ def _blind(config: ConfigDict) -> None:
     config.model.width = 48
     config.model.blocks = 2
     config.denoiser.crop = 0
+    config.denoiser.loss = "psnr"
 
     data = config.data
     add_all_noise(data)

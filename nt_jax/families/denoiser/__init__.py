@@ -19,6 +19,7 @@ FIELDS = {
     "model.dtype": DTYPE,
     "denoiser.noise": choice("generated", "real", "synthetic"),
     "denoiser.model": TEXT,
+    "denoiser.loss": choice("l1", "psnr"),
     "denoiser.crop": integer(0),
 }
 
