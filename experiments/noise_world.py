@@ -18,7 +18,7 @@ from nt_jax import readings
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
-from nt_jax.filters import local_mean
+from nt_jax.filters import local_moments
 from nt_jax.noise import camera
 
 SIDE = 128
@@ -66,7 +66,7 @@ def describe(clean: jax.Array, noisy: jax.Array) -> jax.Array:
 
 def _level_on_detail(brightness: jax.Array, squares: jax.Array) -> jax.Array:
     """Compares the noise of the quarter with most detail and of that with least: log2, [N]."""
-    detail = local_mean(jnp.square(brightness)) - jnp.square(local_mean(brightness))
+    _, detail = local_moments(brightness)
     bounds = jnp.quantile(detail, jnp.array([0.25, 0.75]), axis=(1, 2), keepdims=True)
 
     def level(part: jax.Array) -> jax.Array:

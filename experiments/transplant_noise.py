@@ -37,6 +37,7 @@ _CONTRASTS = (0.3, 1.3)
 _OWN_BRIGHTNESS = 0.3
 
 Curve = Callable[[np.ndarray], np.ndarray]
+Statistic = Callable[[np.ndarray], np.floating]
 
 
 def detail(image: np.ndarray) -> np.ndarray:
@@ -46,37 +47,38 @@ def detail(image: np.ndarray) -> np.ndarray:
     return np.log(np.sqrt(np.maximum(square - mean**2, 0)) + _ROUNDING)
 
 
-def curves(values: np.ndarray, noise: np.ndarray) -> tuple[Curve, Curve]:
-    """Measures mean and level of a channel's noise by a value of each pixel: [H, W] each."""
+def curves(values: np.ndarray) -> Callable[[np.ndarray, Statistic], Curve]:
+    """Prepares curves of noise by a value of each pixel: (noise [H, W], statistic) -> its curve."""
     edges = np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])
     bins = np.searchsorted(edges, values, side="right")
-    found = []
-    for number in range(_BINS):
-        inside = bins == number
-        if inside.sum() > _FEWEST:
-            of_bin = noise[inside]
-            found.append((values[inside].mean(), of_bin.mean(), of_bin.std()))
-    if not found:
-        found = [(values.mean(), noise.mean(), noise.std())]
-    at, means, levels = np.array(sorted(found)).T
-    return (lambda v: np.interp(v, at, means)), (lambda v: np.interp(v, at, levels))
+    parts = [part for number in range(_BINS) if (part := bins == number).sum() > _FEWEST]
+    parts = parts or [np.ones_like(bins, bool)]
+    at = [values[part].mean() for part in parts]
+
+    def measure(noise: np.ndarray, statistic: Statistic) -> Curve:
+        found = [statistic(noise[part]) for part in parts]
+        return lambda v: np.interp(v, at, found)
+
+    return measure
 
 
 def transplant(clean: np.ndarray, noisy: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Puts the noise of a pair on `other`: float [H, W, 3] of 0 to 255 each, not clipped."""
     channels = []
     details = detail(clean), detail(other)
+    by_detail = curves(details[0])
     images = (image.transpose(2, 0, 1) for image in (clean, noisy - clean, other))
     for old, noise, new in zip(*images, strict=True):
-        mean, _ = curves(old, noise)
+        by_light = curves(old)
+        mean = by_light(noise, np.mean)
         centred = noise - mean(old)
         # The level is a product of a curve of brightness and one of detail, fitted in turn.
         old_factor, new_factor = np.ones_like(old), np.ones_like(new)
         for _ in range(_ROUNDS):
-            of_light = curves(old, centred / old_factor)[1]
-            old_level, new_level = (of_light(values) + _ROUNDING for values in (old, new))
-            of_detail = curves(details[0], centred / old_level)[1]
-            old_factor, new_factor = (np.maximum(of_detail(d), _LEAST_FACTOR) for d in details)
+            level = by_light(centred / old_factor, np.std)
+            old_level, new_level = (level(values) + _ROUNDING for values in (old, new))
+            factor = by_detail(centred / old_level, np.std)
+            old_factor, new_factor = (np.maximum(factor(d), _LEAST_FACTOR) for d in details)
         gain = new_level * new_factor / (old_level * old_factor)
         channels.append(new + mean(new) + centred * np.clip(gain, *_GAINS))
     return np.stack(channels, axis=-1)

@@ -46,15 +46,27 @@ def wiener(images: jax.Array, level: jax.Array) -> jax.Array:
     Returns:
       The same shape.
     """
-    mean = local_mean(images)
-    variance = (local_mean(jnp.square(images)) - jnp.square(mean)).sum(-1, keepdims=True)
+    mean, variance = local_moments(images)
+    variance = variance.sum(-1, keepdims=True)
     of_noise = jnp.square(level).sum(-1)[:, None, None, None]
     kept = jnp.maximum(variance - of_noise, 0) / jnp.maximum(variance, 1e-8)
     return mean + kept * (images - mean)
 
 
-def local_mean(images: jax.Array) -> jax.Array:
-    """Averages windows of 7x7, borders reflected; as `wiener`."""
+def local_moments(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Computes mean and variance in windows of 7x7 by channel, borders reflected.
+
+    Args:
+      images: float32 [N, H, W, C], H and W above 3.
+
+    Returns:
+      Two of the same shape; rounding may leave a variance just below 0.
+    """
+    mean = _local_mean(images)
+    return mean, _local_mean(jnp.square(images)) - jnp.square(mean)
+
+
+def _local_mean(images: jax.Array) -> jax.Array:
     margin = _WINDOW // 2
     around = ((0, 0), (margin, margin), (margin, margin), (0, 0))
     x = jnp.pad(images, around, mode="reflect")

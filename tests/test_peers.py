@@ -99,7 +99,7 @@ def test_a_run_makes_a_model_that_is_a_row_of_the_tables(name, tmp_path):
     assert np.abs(first - other).max() > 1e-3
     image = jnp.asarray(clean[None] / np.float32(255))
     batch = {name: image for name in ("clean", *model.told) if name in ("clean", *IN_BATCHES)}
-    noise = jax.eval_shape(model.noise, model.params, batch, jax.random.key(0))
+    noise = jax.jit(model.noise)(model.params, batch, jax.random.key(0))
     assert noise.shape == batch["clean"].shape
     images = mock.create_autospec(Images, clean=clean, reference=clean, camera="S6_3200")
     images.reference_clean = clean

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from nt_jax import prng
-from nt_jax.filters import local_mean
+from nt_jax.filters import local_moments
 from nt_jax.noise.jpeg import RGB_TO_YCC, YCC_TO_RGB, times
 
 # Ranges, fitted so that the real images in docs/noise_world.jpg lie inside the cloud of samples
@@ -111,7 +111,8 @@ def plain_processing(**changes: Any) -> Processing:
 def sample_processing(key: jax.Array) -> Processing:
     """Draws what a camera does to its noise."""
     # One draw of all numbers, because each call of jax.random takes half a second to compile.
-    u = iter(prng.uniform(key, (32,)))
+    numbers = prng.uniform(key, (32,))
+    u = iter(numbers[:28])
 
     def amount(share: float, most: float) -> jax.Array:
         """Draws an amount up to `most` in a share of the draws, else 0."""
@@ -136,27 +137,24 @@ def sample_processing(key: jax.Array) -> Processing:
     faint, faintness = next(u), next(u)
     is_faint = is_strong | (faint < _FAINT_CHROMA_SHARE)
     of_chroma = jnp.where(is_faint, faintness, 1.0) * spread(_CHROMA_SPREAD)
-    values = {
-        "mosaic": next(u) < _MOSAIC_SHARE,
-        "scale": 1 - amount(_REDUCED_SHARE, 1 - _LEAST_SCALE),
-        "narrow": jnp.stack([luma, chroma]),
-        "wide": wide,
-        "blotches": jnp.stack([amount(_BLOTCHY_SHARE, _MOST_BLOTCHY) for _ in range(2)]),
-        "fine": jnp.stack([amount(_FINE_SHARE, _MOST_FINE) for _ in range(2)]),
-        "sharpness": amount(_SHARP_SHARE, _MOST_SHARP),
-        "stretch": spread(_STRETCH),
-        "jpeg_quality": jnp.where(next(u) < _JPEG_SHARE, _between(next(u), *_JPEG_QUALITY), 0.0),
-        "subsampled": next(u) < _SUBSAMPLED_SHARE,
-    }
-    keeps_edges = next(u) < _EDGE_SHARE
+    keeps_edges = numbers[28] < _EDGE_SHARE
     low, high = (math.log(bound) for bound in _DETAIL_RANGE)
-    detail = jnp.exp(_between(next(u), low, high))
-    reduced = jnp.where(keeps_edges, _MOST_REDUCED * jnp.stack([next(u), next(u)]), 0.0)
+    detail = jnp.exp(_between(numbers[29], low, high))
+    reduced = jnp.where(keeps_edges, _MOST_REDUCED * numbers[30:], 0.0)
     return Processing(
-        **values,
-        level=level * jnp.stack([jnp.ones_like(of_chroma), of_chroma]) * jnp.exp(-reduced),
+        mosaic=next(u) < _MOSAIC_SHARE,
+        scale=1 - amount(_REDUCED_SHARE, 1 - _LEAST_SCALE),
+        narrow=jnp.stack([luma, chroma]),
+        wide=wide,
+        blotches=jnp.stack([amount(_BLOTCHY_SHARE, _MOST_BLOTCHY) for _ in range(2)]),
+        fine=jnp.stack([amount(_FINE_SHARE, _MOST_FINE) for _ in range(2)]),
+        sharpness=amount(_SHARP_SHARE, _MOST_SHARP),
         at_edges=jnp.exp(reduced),
         detail=jnp.where(keeps_edges, detail, jnp.inf),
+        stretch=spread(_STRETCH),
+        level=level * jnp.stack([jnp.ones_like(of_chroma), of_chroma]) * jnp.exp(-reduced),
+        jpeg_quality=jnp.where(next(u) < _JPEG_SHARE, _between(next(u), *_JPEG_QUALITY), 0.0),
+        subsampled=next(u) < _SUBSAMPLED_SHARE,
     )
 
 
@@ -214,7 +212,7 @@ def keep_at_edges(
       processing: scalars and pairs.
     """
     luma = times(255 * clean, RGB_TO_YCC)[None, ..., :1]
-    variance = jnp.maximum(local_mean(jnp.square(luma)) - jnp.square(local_mean(luma)), 0)[0]
+    variance = jnp.maximum(local_moments(luma)[1][0], 0)
     weight = variance / (variance + jnp.square(processing.detail))
     luma_gain, chroma_gain = processing.level * processing.at_edges
     gains = jnp.stack([luma_gain, chroma_gain, chroma_gain]).reshape(1, 1, 3)
