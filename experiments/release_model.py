@@ -3,6 +3,7 @@
 python -m experiments.release_model --workdir=runs/small --output=nt_jax/pretrained/small \
   [--networks=experiments/networks/small] [--terms="data/photos=CC0" ...]
 python -m experiments.release_model --model=small --reader=runs/reader --output=FOLDER
+python -m experiments.release_model --denoiser=runs/denoiser --reader=small --output=FOLDER
 
 A NoiseTransfer model keeps its generator (the moving average where the run has one) and its key
 encoder, which then judges in the discriminator's place. `model.json` tells the recipe, the step and
@@ -12,7 +13,8 @@ on from.
 
 --reader joins a run of `configs/reader.py`, or the readers of another model, to a model that is
 there already: from then on noise is read, and calibrated, by that network; or its spectrum is, and
-`nt_jax.adapt` brings the model's noise to it.
+`nt_jax.adapt` brings the model's noise to it. --denoiser takes a conditioned denoiser in place of
+--model, which from then on reads the noise's spectrum off each image.
 """
 
 import copy
@@ -30,7 +32,8 @@ from nt_jax import families
 from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, load_state, read_config, save_model
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.families.reader.quantities import QUANTITIES
-from nt_jax.inference.loading import load_noisetransfer
+from nt_jax.inference.denoiser import READER
+from nt_jax.inference.loading import load_denoiser, load_noisetransfer
 from nt_jax.inference.workdir import load_workdir
 from nt_jax.training.logs import read_metrics
 
@@ -88,6 +91,30 @@ def join_reader(model: str, reader: str, output: Path) -> dict[str, Any]:
         metadata[name] = found.about
         parts[name] = found.params
     save_model(output, metadata, _halved(jax.tree.map(np.asarray, parts)))
+    return metadata
+
+
+def join_denoiser(denoiser: str, reader: str, output: Path) -> dict[str, Any]:
+    """Writes a conditioned denoiser with a reader of spectra, and returns its metadata.
+
+    Args:
+      denoiser: bundled name, workdir or model folder.
+      reader: as `join_reader` takes it.
+      output: the model folder.
+
+    Raises:
+      InputError: there is no such denoiser or reader, or the denoiser is not conditioned.
+    """
+    loaded = load_denoiser(denoiser)
+    if not loaded.network.conditions:
+        raise InputError(f"{denoiser} is blind: train it with --config.model.conditioned=True")
+    found = _readers_of(reader).get(READER)
+    if found is None:
+        raise InputError(f"{reader} reads no spectrum; train it with configs/reader.py:spectrum")
+    sizes = {"width": found.width, "patch_size": found.patch_size}
+    metadata = dict(loaded.metadata) | {READER: sizes | found.about}
+    variables = loaded.variables | {READER: found.params}
+    save_model(output, metadata, _halved(jax.tree.map(np.asarray, variables)))
     return metadata
 
 
@@ -211,7 +238,8 @@ def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", type=Path, help="training run")
     parser.add_argument("--model", help="with --reader: bundled name, workdir or model folder")
-    parser.add_argument("--reader", help="run of a reader, or a model that has one, for --model")
+    parser.add_argument("--denoiser", help="with --reader: the same, of a conditioned denoiser")
+    parser.add_argument("--reader", help="run of a reader, or a model that has one, for these")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--networks", type=Path, help="folder for all networks of the run")
     parser.add_argument("--terms", action="append", default=[], help="FOLDER=TERMS; repeat it")
@@ -219,14 +247,19 @@ def main() -> None:
     if wrong := [given for given in args.terms if "=" not in given]:
         raise InputError(f"--terms={wrong[0]}: expected FOLDER=TERMS")
     terms = dict(given.split("=", 1) for given in args.terms)
-    if (args.workdir is None) == (args.model is None) or bool(args.model) != bool(args.reader):
-        raise InputError("give --workdir, or --model and --reader")
+    sources = [args.workdir, args.model, args.denoiser]
+    if sum(source is not None for source in sources) != 1 or bool(args.workdir) == bool(
+        args.reader
+    ):
+        raise InputError("give --workdir, or --reader and --model or --denoiser")
     if terms and args.reader:
-        raise InputError("--terms are of a run's own data; --reader keeps those of --model")
+        raise InputError("--terms are of a run's own data; --reader keeps those that are there")
     run = args.workdir or Path(args.reader)
     if args.workdir or args.networks:
         _trained(run)
-    if args.reader:
+    if args.denoiser:
+        metadata = join_denoiser(args.denoiser, args.reader, args.output)
+    elif args.reader:
         metadata = join_reader(args.model, args.reader, args.output)
     else:
         metadata = release(run, args.output, terms)

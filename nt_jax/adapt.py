@@ -139,6 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.devices import check_devices
     from nt_jax.files import progress
+    from nt_jax.inference.denoiser import READER
     from nt_jax.inference.loading import load_denoiser, load_noisetransfer
     from nt_jax.inference.workdir import load_workdir
 
@@ -161,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
     _note(args.output, asked)
     if not is_folder(kept):
         # Training would go on from a run's weights, not from their average, which was loaded.
-        save_model(kept, dict(start.metadata), {"denoiser": start.params})
+        save_model(kept, dict(start.metadata), start.variables)
 
     count = max(_FEWEST_PAIRS, round(_PAIRS_A_MINUTE * args.minutes))
     made = make_pairs(model, start, found, clean, folder, count, args.seed)
@@ -193,7 +194,9 @@ def main(argv: list[str] | None = None) -> None:
         "base": {"name": args.denoiser} | base,
     }
     metadata |= {"adapted": adapted}
-    save_model(args.output, metadata, {"denoiser": after.params}, beside=_BESIDE)
+    if start.reader is not None:
+        metadata[READER] = start.metadata[READER]
+    save_model(args.output, metadata, after.variables, beside=_BESIDE)
     command = use_of(args.output, args.noisy)
     write_report(args.output / _REPORT, found, lines, said, model, start, after, command)
     _note(args.output, asked | {"done": True})

@@ -23,6 +23,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--ensemble", action="store_true", help="average all eight orientations: better, 8x slower"
     )
+    parser.add_argument(
+        "--strength",
+        default=1.0,
+        type=float,
+        help="factor on the level of the noise that is read off a photo, 1/4 to 4",
+    )
     parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
     parser.add_argument(
         "--skip_broken", action="store_true", help="go on without a folder's broken images"
@@ -50,7 +56,9 @@ def main(argv: list[str] | None = None) -> None:
     make_folders([job.target for job in jobs], args.output)
     run_jobs(
         jobs,
-        lambda _, pixels: denoiser.denoise_tiles(pixels, tile=args.tile, ensemble=args.ensemble),
+        lambda _, pixels: denoiser.denoise_tiles(
+            pixels, tile=args.tile, ensemble=args.ensemble, strength=args.strength
+        ),
         total=tiles,
     )
 

@@ -39,6 +39,8 @@ _ITERATIONS = 3
 RADIUS = 24
 
 SIZE = 2 * _RINGS
+# Of a denoiser's condition: a spectrum, and 1 where it is known.
+CONDITIONS = SIZE + 1
 # What a difference of two logarithms of amplitude is in decibels.
 DECIBELS = 20 / np.log(10)
 
@@ -70,14 +72,23 @@ def measure(noise: Array) -> Measured:
     )
     amplitude = 0.5 * jnp.log(means + np.float32(_ROUNDING)).reshape(-1, SIZE)
     known = np.tile(inside.any((1, 2)), 2)
-    return Measured(
-        (amplitude - _CENTRE) / _SPREAD, jnp.broadcast_to(jnp.asarray(known), amplitude.shape)
-    )
+    return Measured(encode(amplitude), jnp.broadcast_to(jnp.asarray(known), amplitude.shape))
+
+
+def condition(vectors: Array, known: Array | bool = True) -> Array:
+    """Makes a denoiser's condition of standardised vectors: [N, SIZE] -> [N, CONDITIONS]."""
+    values = jnp.where(known, vectors, 0)
+    return jnp.concatenate([values, jnp.ones_like(values[:, :1])], axis=1)
 
 
 def decode(vectors: Array | np.ndarray) -> Any:
     """Turns standardised vectors [..., SIZE] into logarithms of amplitude, 0 to 255 scale."""
     return vectors * _SPREAD + _CENTRE
+
+
+def encode(logs: Array) -> Array:
+    """Turns logarithms of amplitude into standardised vectors: the other way of `decode`."""
+    return (logs - _CENTRE) / _SPREAD
 
 
 def together(vectors: Array | np.ndarray) -> Array:

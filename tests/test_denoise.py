@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from skimage import data
 
 import nt_jax
-from nt_jax import denoise
+from nt_jax import denoise, spectra
 from nt_jax.checkpointing import save_model
 from nt_jax.errors import InputError
 from nt_jax.images import Photo, read_photo, write_photo
@@ -18,6 +19,7 @@ from nt_jax.inference import denoiser as inference
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.models.biased import init_biased
 from nt_jax.models.dncnn import DnCNN, FFDNet
+from nt_jax.models.noise_reader import NoiseReader, read_noise
 from nt_jax.models.ridnet import RIDNet, attention_means
 from nt_jax.models.unet import UNet
 
@@ -203,6 +205,106 @@ def test_tiles_of_an_ensemble_give_the_whole_image(network):
     tiles = list(denoiser.denoise_tiles(ODD, tile=64, ensemble=True))
     assert len(tiles) > 1
     np.testing.assert_allclose(joined(tiles, ODD.shape), whole, atol=1e-5)
+
+
+# --- Conditioned on the noise --------------------------------------------------------------------
+
+
+CONDITIONED = UNet(16, 1, conditions=spectra.CONDITIONS)
+
+
+@pytest.fixture(scope="module")
+def conditioned():
+    """A denoiser with random parameters that reads 64x64 patches."""
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+
+    def shaken(path, leaf):
+        if path[-1].key == "condition":
+            return 0.05 * jax.random.normal(next(keys), leaf.shape)
+        return 1.5 * leaf
+
+    params = init_biased(jax.random.key(0), CONDITIONED)
+    params = jax.tree_util.tree_map_with_path(shaken, params)
+    reader = NoiseReader(8, spectra.SIZE)
+    read = init_biased(jax.random.key(2), reader)
+    return Denoiser(CONDITIONED, params, {}, inference.SpectrumReader(reader, read, 64))
+
+
+def test_under_one_condition_it_is_a_blind_one_with_other_biases(conditioned):
+    images = np.stack([ODD[:64, :64], ODD[64:128, :64]]) / np.float32(255)
+    condition = np.random.default_rng(0).normal(size=(2, spectra.CONDITIONS)).astype(np.float32)
+    apply = jax.jit(CONDITIONED.apply)
+    results = apply({"params": conditioned.params}, images, condition)
+
+    def plain(row):
+        return {
+            name: {
+                "kernel": layer["kernel"],
+                "bias": layer["bias"] + condition[row] @ np.asarray(layer["condition"]),
+            }
+            for name, layer in conditioned.params.items()
+        }
+
+    blind = jax.jit(OTHERS["unet"].apply)
+    for row, result in enumerate(results):
+        expected = blind({"params": plain(row)}, images[row : row + 1])[0]
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+    unknown = apply({"params": conditioned.params}, images, np.zeros_like(condition))
+    none = apply({"params": conditioned.params}, images)
+    np.testing.assert_allclose(unknown, none, atol=1e-6)
+    assert np.abs(np.asarray(results - none)).max() > 1e-3
+
+
+def test_the_condition_is_what_is_read_off_the_whole_image(conditioned):
+    images = ODD[None, :128, :192] / np.float32(255)
+    crops = [images[0, y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64, 128)]
+    reader, params, _ = conditioned.reader
+    vectors = jax.jit(lambda x: read_noise(reader, params, x).values)(np.stack(crops))
+    amplitude = np.exp(spectra.decode(np.asarray(vectors)))
+    read = np.sqrt(np.square(amplitude).mean(0))
+    for strength in (1.0, 2.0):
+        condition = conditioned._condition(images, strength)
+        np.testing.assert_allclose(condition[0, -1], 1)
+        decoded = spectra.decode(np.asarray(condition[0, :-1]))
+        np.testing.assert_allclose(np.exp(decoded), strength * read, rtol=1e-3)
+        expected = CONDITIONED.apply({"params": conditioned.params}, images, condition)[0]
+        result = conditioned(images[0], strength=strength)
+        np.testing.assert_allclose(result, np.clip(expected, 0, 1), atol=1e-5)
+
+
+def test_tiles_of_a_conditioned_one_give_the_whole_image(conditioned):
+    grey = ODD[..., 0]
+    three = np.stack([grey] * 3, axis=-1)
+    for ensemble in (False, True):
+        whole = np.asarray(conditioned(three, ensemble=ensemble, strength=1.5))
+        for image in (three, grey):
+            tiles = conditioned.denoise_tiles(image, tile=64, ensemble=ensemble, strength=1.5)
+            np.testing.assert_allclose(joined(tiles, three.shape), whole, atol=1e-5)
+
+
+def test_images_of_a_batch_have_a_condition_each(conditioned):
+    batch = np.stack([ODD[:80, :80], ODD[100:180, 100:180] // 2])
+    results = conditioned(batch)
+    for image, result in zip(batch, results, strict=True):
+        np.testing.assert_allclose(conditioned(image), result, atol=1e-5)
+    traced = jax.jit(lambda images: conditioned(images))(batch / np.float32(255))
+    np.testing.assert_allclose(traced, results, atol=1e-5)
+
+
+def test_nothing_is_read_off_what_is_smaller_than_a_patch(conditioned):
+    small = ODD[:63, :90]
+    blind = np.asarray(replace(conditioned, reader=None)(small))
+    np.testing.assert_array_equal(conditioned(small), blind)
+    np.testing.assert_array_equal(joined(conditioned.denoise_tiles(small), small.shape), blind)
+    larger = ODD[:64, :90]
+    assert np.abs(conditioned(larger) - replace(conditioned, reader=None)(larger)).max() > 1e-3
+
+
+@pytest.mark.parametrize("strength", [0, 0.2, 5, -1, np.nan, "1"])
+def test_wrong_strengths(conditioned, strength):
+    for denoise_it in (conditioned, conditioned.denoise_tiles):
+        with pytest.raises(InputError, match="strength: expected"):
+            list(denoise_it(ODD, strength=strength))
 
 
 # --- Files ---------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Training of the denoiser: loss, schedule, step, generated noise, and runs end to end."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -19,6 +20,8 @@ from tiny_models import save_tiny
 import nt_jax
 from configs import noisetransfer
 from configs.denoiser import get_config
+from experiments.release_model import join_denoiser, release
+from nt_jax import prng, spectra
 from nt_jax.checkpointing import load_state
 from nt_jax.data.sampling.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
@@ -331,8 +334,52 @@ def test_the_workdir_loads_as_a_denoiser(finished):
     assert np.mean(scores) == pytest.approx(summary["end"]["eval/psnr"], abs=1e-3)
 
 
-def test_a_blind_run_resumes_exactly_and_loads(tmp_path):
+def test_what_a_denoiser_is_conditioned_on():
+    """The noise's spectrum with errors as the reader's, or nothing."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.05, (1, 64, 64, 3)).astype(np.float32)
+    true = spectra.measure(noise).values[0]
+    count = 400
+    found = np.asarray(
+        denoiser_step.condition_of(np.broadcast_to(noise, (count, 64, 64, 3)), prng.key(0))
+    )
+    assert found.shape == (count, spectra.CONDITIONS)
+    known = found[:, -1] == 1
+    assert (found[~known] == 0).all()
+    assert known.mean() == pytest.approx(0.75, abs=0.08)
+    errors = found[known, :-1] - true
+    assert errors.mean(1).std() == pytest.approx(0.085, rel=0.2)  # of all rings, and 1/4 of each's
+    assert (errors - errors.mean(1, keepdims=True)).std() == pytest.approx(0.107, rel=0.1)
+    assert np.abs(errors.mean(0)).max() < 0.03
+
+
+def test_a_ring_that_a_patch_has_not_is_told_as_the_middle_of_all():
+    noise = np.random.default_rng(0).normal(0, 0.05, (8, 16, 16, 3)).astype(np.float32)
+    known = np.asarray(spectra.measure(noise).known)
+    found = np.asarray(denoiser_step.condition_of(noise, prng.key(0)))
+    assert not known.all()
+    assert (found[:, :-1][~known] == 0).all()
+
+
+def test_conditioning_begins_as_the_blind_denoiser(tmp_path):
     config = get_config("blind-smoke")
+    config.train.steps, config.train.ema_decay = 1, 0.0
+    train_and_evaluate(config, tmp_path / "blind")
+    release(tmp_path / "blind", tmp_path / "folder")
+    config.model.conditioned, config.train.learning_rate = True, 1e-9
+    noisy = data.chelsea()[:64, :64]
+    for source in ("blind", "folder"):
+        config.train.init_from = str(tmp_path / source)
+        train_and_evaluate(config, tmp_path / f"from_{source}")
+        loaded = nt_jax.load_denoiser(tmp_path / f"from_{source}")
+        assert loaded.network == UNet(16, 1, conditions=spectra.CONDITIONS)
+        expected = nt_jax.load_denoiser(tmp_path / source)(noisy)
+        np.testing.assert_allclose(loaded(noisy), expected, atol=1e-4)
+
+
+def test_a_conditioned_run_resumes_exactly_and_loads(tmp_path):
+    config = get_config("blind-smoke")
+    config.model.conditioned = True
     config.train.keep_checkpoints = 3
     whole = train_and_evaluate(config, tmp_path)["end"]
     state, written = load_state(tmp_path)[2], lines(tmp_path)
@@ -342,8 +389,32 @@ def test_a_blind_run_resumes_exactly_and_loads(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state, load_state(tmp_path)[2])
     assert lines(tmp_path) == written
     loaded = nt_jax.load_denoiser(tmp_path)
-    assert loaded.network == UNet(16, 1)
+    assert loaded.network == UNet(16, 1, conditions=spectra.CONDITIONS)
+    assert np.abs(loaded.params["head"]["condition"]).max() > 0
     assert loaded.metadata["kind"] == "unet"
+    with pytest.raises(InputError, match="blind, its only strength is 1"):
+        loaded(data.chelsea()[:64, :64], strength=2)
+
+    metadata = join_denoiser(str(tmp_path), "small", tmp_path / "joined")
+    assert metadata["step"] == 6
+    joined = nt_jax.load_denoiser(tmp_path / "joined")
+    assert joined.reader.patch_size == nt_jax.load("small").reference_crop
+    photo = data.chelsea()[:128, :128]
+    results = [joined(photo, strength=strength) for strength in (0.5, 1, 2)]
+    for one, other in itertools.pairwise([loaded(photo), *results]):
+        assert np.abs(one - other).max() > 1e-6
+
+
+def test_what_cannot_be_joined_to_a_denoiser(tmp_path):
+    with pytest.raises(InputError, match="small-ridnet is blind: train it with"):
+        join_denoiser("small-ridnet", "small", tmp_path / "joined")
+    config = get_config("blind-smoke")
+    config.model.conditioned, config.train.steps = True, 1
+    train_and_evaluate(config, tmp_path / "run")
+    reads_levels = save_tiny(tmp_path / "model", reader=True)
+    with pytest.raises(InputError, match="has no reader of its own"):
+        join_denoiser(str(tmp_path / "run"), str(reads_levels), tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
 
 
 @pytest.mark.parametrize("kind", ["dncnn", "ffdnet", "ridnet"])
@@ -434,6 +505,7 @@ def test_recipes():
         ("gaussian", {"model.blocks": 0}, "blocks=0"),
         ("gaussian", {"model.kind": "vdn"}, "kind='vdn': choose from ridnet, unet"),
         ("gaussian", {"model.kind": "unet", "denoiser.crop": 2}, "20 pixels .* multiple of 8"),
+        ("gaussian", {"model.conditioned": True}, "a ridnet has no condition: choose unet"),
         ("gaussian", {"train.decay": "linear"}, "choose from halve, cosine"),
         ("gaussian", {"model.dtype": "float16"}, "dtype='float16'"),
         ("gaussian", {"train.batch_size": 0}, "batch_size=0"),

@@ -61,6 +61,9 @@ def _paper(noise: str) -> ConfigDict:
     # RIDNet's enhanced attention blocks; residual blocks of a U-Net's level, down and up; else
     # convolutions.
     model.blocks = 4
+    # Whether a U-Net is conditioned on the power spectrum of the noise, which is measured in
+    # training, and read off a photo by a network that `release_model --reader` joins to it.
+    model.conditioned = False
     # Compute type of the convolutions, the noise model's too: float32 or bfloat16.
     model.dtype = "float32"
 

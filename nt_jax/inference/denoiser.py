@@ -10,22 +10,28 @@ tiles use them. They are exact for an image of up to 512x512 pixels, the sizes t
 figures are measured on; of a larger one they are taken over 16 evenly spaced crops of 128x128,
 as many pixels as of a whole 512x512 image, in one further pass. (Training sees averages over 80x80
 patches, so neither is more faithful.)
+
+A conditioned denoiser reads the noise's power spectrum off the image first, on the same crops that
+a reference is embedded by: they too are of the whole image, whatever the tiles.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nt_jax.arrays import as_images, as_integer, is_traced
+from nt_jax import spectra
+from nt_jax.arrays import as_images, as_integer, as_number, is_traced
 from nt_jax.compilation import Program
 from nt_jax.errors import InputError
 from nt_jax.images import SMALLEST_SIDE, to_float
 from nt_jax.inference.checks import fitting_parameters
+from nt_jax.inference.embeddings import reference_mosaic, stacked_crops
 from nt_jax.inference.processes import check_process
 from nt_jax.inference.tiles import (
     DEFAULT_TILE,
@@ -38,18 +44,38 @@ from nt_jax.inference.tiles import (
     split,
 )
 from nt_jax.models.denoisers import DenoiserNetwork
+from nt_jax.models.noise_reader import NoiseReader, read_noise
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.ridnet import RIDNet, attention_means
 
 _POOLED_WHOLE = 512 * 512
 _CROP_SIDE = 128
 _CROPS = 4
+# Factor on the level that is read, or its inverse.
+_STRONGEST = 4.0
+
+# Its network's name in a denoiser's folder.
+READER = "spectrum_reader"
 
 _Images = TypeVar("_Images", Array, np.ndarray)
 
 # Whether to flip vertically, horizontally and, after that, to transpose; the first does nothing.
 Turn = tuple[bool, ...]
 _TURNS: tuple[Turn, ...] = tuple(product((False, True), repeat=3))
+
+
+class SpectrumReader(NamedTuple):
+    """Reads a noisy image's power spectrum for a denoiser that is conditioned on it.
+
+    Attributes:
+      network: the module.
+      params: its parameters.
+      patch_size: side of the patches that it was trained on, pixels.
+    """
+
+    network: NoiseReader
+    params: Tree
+    patch_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +86,21 @@ class Denoiser:
       network: the module.
       params: its parameters.
       metadata: what the denoiser's folder says about it.
+      reader: what reads the noise that the network is conditioned on; None of a blind network.
     """
 
     network: DenoiserNetwork
     params: Tree
     metadata: Mapping[str, Any]
+    reader: SpectrumReader | None = None
 
-    def __call__(self, noisy: ArrayLike, *, ensemble: bool = False) -> Array:
+    @property
+    def variables(self) -> dict[str, Tree]:
+        """Lists the parameters by network name, as the denoiser's folder has them."""
+        reader = {} if self.reader is None else {READER: self.reader.params}
+        return {"denoiser": self.params} | reader
+
+    def __call__(self, noisy: ArrayLike, *, ensemble: bool = False, strength: float = 1.0) -> Array:
         """Denoises images: [H, W, 3] or [N, H, W, 3] -> the same shape, float32 in [0, 1].
 
         Images of more than 512x512 pixels go through `denoise_tiles`, which needs actual arrays:
@@ -76,45 +110,84 @@ class Denoiser:
           noisy: uint8 or float in [0, 1].
           ensemble: average the results of the image in all eight orientations, turned back: eight
             times the work, for a better result (geometric self-ensemble, Lim et al., CVPRW 2017).
+          strength: factor on the level of the noise that is read, 1/4 to 4: above 1 more is taken
+            away, below less. 1 is the only one of a blind denoiser.
+
+        Raises:
+          InputError: an argument is none of the above.
         """
         check_process()
         images = as_images(noisy, "noisy")
+        self._check_strength(strength)
         if _is_pooled_whole(*images.shape[1:3]):
             if ensemble:
                 # So that the grid of the network's cells is the same in all orientations.
                 aligned = _aligned(images, self.network.alignment)
-                clean = self._mean_over(aligned, _TURNS, [None] * len(_TURNS))
+                condition = self._condition(images, strength)
+                clean = self._mean_over(aligned, _TURNS, [None] * len(_TURNS), condition)
                 clean = clean[:, : images.shape[1], : images.shape[2]]
             else:
-                clean = _denoise(self.network, self.params, images, None)
+                condition = self._condition(images, strength)
+                clean = _denoise(self.network, self.params, images, None, condition)
         else:
             if is_traced(images):
                 raise InputError(
                     "noisy: above 512x512 pixels a denoiser works in tiles, not inside jit, vmap "
                     "or grad: call it outside, or on smaller images"
                 )
-            clean = jnp.stack([self._by_tiles(image, ensemble) for image in np.asarray(images)])
+            clean = jnp.stack(
+                [self._by_tiles(image, ensemble, strength) for image in np.asarray(images)]
+            )
         return clean if np.ndim(noisy) == 4 else clean[0]
 
-    def _by_tiles(self, noisy: np.ndarray, ensemble: bool) -> np.ndarray:
+    def _check_strength(self, strength: float) -> None:
+        if is_traced(strength):
+            return
+        if not 1 / _STRONGEST <= as_number(strength, "strength") <= _STRONGEST:
+            raise InputError(f"strength: expected 1/4 to 4; got {strength}")
+        if strength != 1 and self.reader is None:
+            raise InputError("strength: this denoiser is blind, its only strength is 1")
+
+    def _condition(self, images: Array | np.ndarray, strength: float) -> Array | None:
+        """Reads what the network is conditioned on off images [N, H, W, 3]; None of a blind one.
+
+        Images smaller than the reader's patches are unlike all that it has seen, so nothing is read
+        off them either.
+        """
+        if self.reader is None or min(images.shape[1:3]) < self.reader.patch_size:
+            return None
+        network, params, side = self.reader
+        return _read_condition((network, side), params, images, jnp.float32(strength))
+
+    def _by_tiles(self, noisy: np.ndarray, ensemble: bool, strength: float) -> np.ndarray:
         clean = np.empty_like(noisy)
-        for part in self.denoise_tiles(noisy, ensemble=ensemble):
+        for part in self.denoise_tiles(noisy, ensemble=ensemble, strength=strength):
             clean[part.rows, part.columns] = part.pixels
         return clean
 
     def _mean_over(
-        self, images: Array, turns: Sequence[Turn], means: Sequence[tuple[Array, ...] | None]
+        self,
+        images: Array,
+        turns: Sequence[Turn],
+        means: Sequence[tuple[Array, ...] | None],
+        condition: Array | None,
     ) -> Array:
         """Averages results of aligned images over orientations, each with its `_means` or None."""
+        denoise = partial(_denoise, self.network, self.params)
         cleans = [
-            _turned_back(_denoise(self.network, self.params, _turned(images, turn), mean), turn)
+            _turned_back(denoise(_turned(images, turn), mean, condition), turn)
             for turn, mean in zip(turns, means, strict=True)
         ]
         # Of one: no operation that would have to be compiled.
         return sum(cleans[1:], cleans[0]) / len(cleans) if cleans[1:] else cleans[0]
 
     def denoise_tiles(
-        self, noisy: np.ndarray, *, tile: int = DEFAULT_TILE, ensemble: bool = False
+        self,
+        noisy: np.ndarray,
+        *,
+        tile: int = DEFAULT_TILE,
+        ensemble: bool = False,
+        strength: float = 1.0,
     ) -> Iterator[Tile]:
         """Denoises an image piece by piece, in bounded memory.
 
@@ -123,12 +196,13 @@ class Denoiser:
         Args:
           noisy: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
           tile: pixels a side processed at a time, 16 or more; sets the memory needed.
-          ensemble: as for a call.
+          ensemble, strength: as for a call.
 
         Yields:
           The pieces, which cover the image once.
         """
         check_process()
+        self._check_strength(strength)
         height, width = noisy.shape[:2]
         windows = self.windows(height, width, tile)
         whole = len(windows) == 1 and _is_pooled_whole(height, width)
@@ -136,10 +210,15 @@ class Denoiser:
         means: list[tuple[Array, ...] | None] = [None] * len(turns)
         if isinstance(self.network, RIDNet) and not whole:
             means = [self._means(_turned(noisy[None], turn)[0]) for turn in turns]
+        condition = None
+        if self.reader is not None:
+            mosaic = to_float(reference_mosaic(noisy, self.reader.patch_size))
+            condition = self._condition(mosaic[None], strength)
 
         def denoise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             del row, column
-            return np.asarray(self._mean_over(jnp.asarray(inputs[None]), turns, means))[0]
+            images = jnp.asarray(inputs[None])
+            return np.asarray(self._mean_over(images, turns, means, condition))[0]
 
         return over_tiles(noisy, windows, denoise)
 
@@ -202,13 +281,31 @@ def _crops(size: int) -> list[slice]:
 @fitting_parameters()
 @full_float32
 def _denoise(
-    network: DenoiserNetwork, params: Tree, images: Array, means: tuple[Array, ...] | None
+    network: DenoiserNetwork,
+    params: Tree,
+    images: Array,
+    means: tuple[Array, ...] | None,
+    condition: Array | None,
 ) -> Array:
     _, height, width, _ = images.shape
     images = _aligned(images, network.alignment)
-    arguments = () if means is None else (means,)
+    # No network has both.
+    arguments = [given for given in (means, condition) if given is not None]
     clean = jnp.asarray(network.apply({"params": params}, images, *arguments))
     return jnp.clip(clean[:, :height, :width], 0, 1)
+
+
+@Program
+@fitting_parameters()
+@full_float32
+def _read_condition(
+    reader: tuple[NoiseReader, int], params: Tree, images: Array, strength: Array
+) -> Array:
+    network, side = reader
+    crops = stacked_crops(images, side)  # [K, N, side, side, 3]
+    vectors = read_noise(network, params, crops.reshape(-1, *crops.shape[2:])).values
+    logs = spectra.together(vectors.reshape(*crops.shape[:2], -1))
+    return spectra.condition(spectra.encode(logs + jnp.log(strength)))
 
 
 @Program

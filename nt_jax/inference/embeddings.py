@@ -55,6 +55,23 @@ def reference_crops(images: Any, side: int) -> list[Any]:
     ]
 
 
+def reference_mosaic(image: np.ndarray, side: int) -> np.ndarray:
+    """Puts the pieces that `reference_crops` cuts an image into together: it cuts them again.
+
+    Args:
+      image: [H, W, 3] or [H, W].
+      side: of the pieces.
+
+    Returns:
+      Of its type, as many pixels as all pieces.
+    """
+    rows, columns = (
+        np.concatenate([np.arange(size)[piece] for piece in _pieces(size, side)])
+        for size in image.shape[:2]
+    )
+    return image[np.ix_(rows, columns)]
+
+
 def embed_by_crops(networks: Networks, params: Tree, images: Array, side: int) -> Array:
     """Averages of the embeddings of all crops of images [N, H, W, 3] -> [N, E].
 

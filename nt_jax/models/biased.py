@@ -14,6 +14,9 @@ class BiasedConv(nn.Module):
     """Convolution with bias; its values come from `init_biased`.
 
     Zero padding of (kernel_size - stride + 1) // 2 on each side, times the dilation.
+
+    Attributes:
+      conditions: how many numbers of an image's condition shift its bias; 0 for none.
     """
 
     features: int
@@ -21,13 +24,22 @@ class BiasedConv(nn.Module):
     dilation: int = 1
     dtype: Any = jnp.float32
     stride: int = 1
+    conditions: int = 0
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Convolves [N, H, W, C] -> [N, H / stride, W / stride, features]."""
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Convolves [N, H, W, C] -> [N, H / stride, W / stride, features].
+
+        The condition is [N, conditions]; rows of zeros, or None, shift nothing.
+        """
         size, channels = self.kernel_size, x.shape[-1]
         kernel = kernel_of(self, size, size, channels, self.features).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        if self.conditions:
+            sizes = (self.conditions, self.features)
+            shift = self.param("condition", nn.initializers.zeros, sizes, jnp.float32)
+            if condition is not None:
+                bias = bias + condition @ shift
         x = x.astype(self.dtype)
         if self.dilation == 1:
             y = convolve(x, kernel, self.stride)
@@ -41,7 +53,7 @@ class BiasedConv(nn.Module):
                 rhs_dilation=(self.dilation, self.dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
-        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return y + bias.astype(self.dtype).reshape(-1, 1, 1, self.features)
 
 
 def depth_to_space(x: Array) -> Array:

@@ -4,6 +4,8 @@ A denoiser is a module made with `features`, `blocks` and `dtype` and called wit
 [N, H, W, 3]. It has
   alignment  what height and width must be multiples of, and a tile's position too
   radius     how many pixels away the image can change the output, attention apart
+  conditions how many numbers of an image's noise it is conditioned on, 0 for a blind one; they are
+             a second argument, [N, conditions]
 and takes its parameters from `biased.init_biased`.
 """
 
@@ -27,15 +29,19 @@ KINDS: dict[str, type[DenoiserNetwork]] = {
 
 
 def make_denoiser(
-    kind: str, features: int, blocks: int, dtype: Any = jnp.float32
+    kind: str, features: int, blocks: int, dtype: Any = jnp.float32, conditions: int = 0
 ) -> DenoiserNetwork:
     """Makes the module of a kind.
 
     Raises:
-      InputError: there is no such kind.
+      InputError: there is no such kind, or it cannot be conditioned.
     """
     if kind not in KINDS:
         raise InputError(f"no kind of denoiser '{kind}'; choose from {', '.join(KINDS)}")
+    if conditions:
+        if KINDS[kind] is not UNet:
+            raise InputError(f"a {kind} has no condition: choose unet")
+        return UNet(features, blocks, dtype, conditions)
     return KINDS[kind](features=features, blocks=blocks, dtype=dtype)
 
 

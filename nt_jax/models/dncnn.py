@@ -28,6 +28,7 @@ class DnCNN(nn.Module):
     dtype: Any = jnp.float32
 
     alignment: ClassVar[int] = 1
+    conditions: ClassVar[int] = 0
 
     @property
     def radius(self) -> int:

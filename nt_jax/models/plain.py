@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from nt_jax import prng
 from nt_jax.models.layers import Array, Tree
 
+# Parameters that are not drawn.
+_CONSTANT = {"slope": 0.25, "condition": 0.0}
+
 
 class Conv(nn.Module):
     """Convolution; its values come from `init_plain`.
@@ -77,11 +80,11 @@ class Doubling(nn.Module):
 def init_plain(key: Array, module: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Tree:
     """Makes fresh parameters: kernels and biases U(-1, 1) / sqrt(fan_in), PyTorch's default.
 
-    Slopes of PReLU are 1/4.
+    Slopes of PReLU are 1/4, and a condition changes nothing yet.
 
     Args:
       key: PRNG key.
-      module: all of whose parameters are named `kernel`, `bias` or `slope`.
+      module: all of whose parameters are named `kernel`, `bias`, `slope` or `condition`.
       shapes: of the arguments it is called with.
     """
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
@@ -91,8 +94,8 @@ def init_plain(key: Array, module: nn.Module, shapes: tuple[tuple[int, ...], ...
         path[:-1]: math.prod(leaf.shape[:-1]) for path, leaf in flat.items() if path[-1] == "kernel"
     }
     params = {
-        path: jnp.full(draw.shape, 0.25, jnp.float32)
-        if path[-1] == "slope"
+        path: jnp.full(draw.shape, _CONSTANT[path[-1]], jnp.float32)
+        if path[-1] in _CONSTANT
         else draw * fan_ins[path[:-1]] ** -0.5
         for path, draw in _uniform(key, flat).items()
     }

@@ -71,6 +71,7 @@ class RIDNet(nn.Module):
     pooled_axes: tuple[int, ...] = (1, 2)
 
     alignment: ClassVar[int] = 1
+    conditions: ClassVar[int] = 0
 
     @property
     def radius(self) -> int:

@@ -1,8 +1,10 @@
 """A small U-Net that denoises: residual blocks of plain convolutions at 1/2, 1/4 and 1/8 size.
 
 In the manner of DRUNet (Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior,
-2021), but with biases, blind, and with half the image's size at its finest level, where most of the
-work is. No norm and no attention: a pixel depends on its neighbourhood only.
+2021), but with biases, and with half the image's size at its finest level, where most of the work
+is. It is blind, or conditioned on numbers of an image's noise, which shift the biases: under one
+condition it is a blind one with other biases. No norm and no attention: a pixel depends on its
+neighbourhood only.
 """
 
 from typing import Any
@@ -23,11 +25,13 @@ class UNet(nn.Module):
       features: channels at half size; twice and four times as many at a quarter and an eighth.
       blocks: residual blocks at each level, on the way down and on the way up.
       dtype: compute type; parameters are float32 and so is the output.
+      conditions: how many numbers of an image's noise it is conditioned on; 0 for a blind one.
     """
 
     features: int = 48
     blocks: int = 2
     dtype: Any = jnp.float32
+    conditions: int = 0
 
     @property
     def alignment(self) -> int:
@@ -54,27 +58,35 @@ class UNet(nn.Module):
         return radius
 
     @nn.compact
-    def __call__(self, noisy: Array) -> Array:
-        """Denoises images: [N, H, W, 3] in [0, 1] -> the same shape, float32, not clipped."""
-        x = self._conv("head", self.features)(space_to_depth(noisy))
+    def __call__(self, noisy: Array, condition: Array | None = None) -> Array:
+        """Denoises images: [N, H, W, 3] in [0, 1] -> the same shape, float32, not clipped.
+
+        Args:
+          noisy: the images.
+          condition: of each, float32 [N, conditions]; of an image that nothing is known of, zeros.
+            None is that of all.
+        """
+
+        def convolve(name: str, x: Array, features: int, size: int = 3, stride: int = 1) -> Array:
+            settings = {"dtype": self.dtype, "stride": stride, "conditions": self.conditions}
+            return BiasedConv(features, size, name=name, **settings)(x, condition)
+
+        def residual(name: str, x: Array) -> Array:
+            for block in range(1, self.blocks + 1):
+                y = nn.relu(convolve(f"{name}_block{block}_conv1", x, x.shape[-1]))
+                x = x + convolve(f"{name}_block{block}_conv2", y, x.shape[-1])
+            return x
+
+        x = convolve("head", space_to_depth(noisy), self.features)
         kept = []
         for level in range(1, LEVELS):
-            x = self._residual(f"down{level}", x)
+            x = residual(f"down{level}", x)
             kept.append(x)
-            x = self._conv(f"halve{level}", 2 * x.shape[-1], size=2, stride=2)(x)
-        x = self._residual(f"down{LEVELS}", x)
+            x = convolve(f"halve{level}", x, 2 * x.shape[-1], size=2, stride=2)
+        x = residual(f"down{LEVELS}", x)
         for level in range(LEVELS - 1, 0, -1):
             # As many channels as four pixels of half as many: a transposed convolution of 2x2.
-            x = depth_to_space(self._conv(f"double{level}", 2 * x.shape[-1], size=1)(x))
-            x = self._residual(f"up{level}", x + kept.pop())
-        noise = depth_to_space(self._conv("tail", 12)(x))
+            x = depth_to_space(convolve(f"double{level}", x, 2 * x.shape[-1], size=1))
+            x = residual(f"up{level}", x + kept.pop())
+        noise = depth_to_space(convolve("tail", x, 12))
         return noisy - noise.astype(jnp.float32)
-
-    def _conv(self, name: str, features: int, size: int = 3, stride: int = 1) -> BiasedConv:
-        return BiasedConv(features, size, dtype=self.dtype, stride=stride, name=name)
-
-    def _residual(self, name: str, x: Array) -> Array:
-        for block in range(1, self.blocks + 1):
-            y = nn.relu(self._conv(f"{name}_block{block}_conv1", x.shape[-1])(x))
-            x = x + self._conv(f"{name}_block{block}_conv2", x.shape[-1])(y)
-        return x

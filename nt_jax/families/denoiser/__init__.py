@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nt_jax.errors import InputError
 from nt_jax.families.denoiser.release import load, released
-from nt_jax.fields import COUNT, DTYPE, TEXT, choice, integer, no_references
+from nt_jax.fields import COUNT, DTYPE, FLAG, TEXT, choice, integer, no_references
 from nt_jax.models.denoisers import KINDS, layout_of, make_denoiser
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ FIELDS = {
     "model.kind": choice(*KINDS),
     "model.width": COUNT,
     "model.blocks": COUNT,
+    "model.conditioned": FLAG,
     "model.dtype": DTYPE,
     "denoiser.noise": choice("generated", "real", "synthetic"),
     "denoiser.model": TEXT,
@@ -54,8 +55,9 @@ def crop_within_patch(config: Any) -> str:
 def sizes_of_network(config: Any) -> str:
     """Says what is wrong if the network cannot have this width or see patches of this size."""
     model = config.model
-    network = make_denoiser(model.kind, model.width, model.blocks)
+    conditions = int(model.conditioned)
     try:
+        network = make_denoiser(model.kind, model.width, model.blocks, conditions=conditions)
         layout_of(network)
     except InputError as error:
         return str(error)

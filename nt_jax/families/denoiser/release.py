@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nt_jax.inference.denoiser import Denoiser
+from nt_jax import spectra
+from nt_jax.inference.denoiser import READER, Denoiser, SpectrumReader
 from nt_jax.models.denoisers import layout_of, make_denoiser
+from nt_jax.models.noise_reader import NoiseReader
 from nt_jax.models.parameters import Tree, unstack
 
 
@@ -18,6 +20,8 @@ def released(
     """Takes the parameters, their moving average where one is kept; `kind` is the network's."""
     kind = config["model"].get("kind", "ridnet")  # older runs do not say
     model = {"features": config["model"]["width"], "blocks": config["model"]["blocks"]}
+    if config["model"].get("conditioned"):
+        model["conditions"] = spectra.CONDITIONS
     params = state["params"] if state.get("average") is None else state["average"]
     tree = unstack(params, layout_of(make_denoiser(kind, **model)))
     return {"kind": kind, "model": model}, {"denoiser": jax.tree.map(np.asarray, tree)}
@@ -26,4 +30,9 @@ def released(
 def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str) -> Denoiser:
     """Builds the denoiser."""
     network = make_denoiser(metadata["kind"], **metadata["model"], dtype=jnp.dtype(dtype))
-    return Denoiser(network, jax.device_put(variables["denoiser"]), metadata)
+    reader = None
+    if network.conditions and READER in metadata:
+        about = metadata[READER]
+        module = NoiseReader(about["width"], spectra.SIZE)
+        reader = SpectrumReader(module, jax.device_put(variables[READER]), about["patch_size"])
+    return Denoiser(network, jax.device_put(variables["denoiser"]), metadata, reader)

@@ -6,6 +6,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from nt_jax import spectra
 from nt_jax.models.biased import init_biased
 from nt_jax.models.denoisers import DenoiserNetwork, layout_of, make_denoiser
 from nt_jax.models.parameters import Array, Stacks, stack
@@ -31,7 +32,8 @@ class DenoiserState(flax.struct.PyTreeNode):
 def make_network(config: Any) -> DenoiserNetwork:
     """Makes the denoiser of a training config."""
     model = config.model
-    return make_denoiser(model.kind, model.width, model.blocks, jnp.dtype(model.dtype))
+    conditions = spectra.CONDITIONS if model.conditioned else 0
+    return make_denoiser(model.kind, model.width, model.blocks, jnp.dtype(model.dtype), conditions)
 
 
 def init_state(config: Any, network: DenoiserNetwork, key: Array) -> DenoiserState:

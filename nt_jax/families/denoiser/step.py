@@ -4,9 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from nt_jax import prng, spectra
 from nt_jax.families import Generator
 from nt_jax.families.denoiser.state import DenoiserState
 from nt_jax.models.denoisers import DenoiserNetwork, layout_of
@@ -19,6 +21,12 @@ from nt_jax.training.optimizer import (
     make_optimizer,
 )
 from nt_jax.training.task import Batch, Metrics, Step
+
+# Share of a batch's rows whose condition is unknown, so that the network can do without.
+_UNKNOWN = 0.25
+# Of a standardised spectrum, as large as those of a network that reads it off a photo: of all rings
+# at once, and of each.
+_ERRORS = (0.08, 0.11)
 
 
 def generate(generator: Generator, params: Any, batch: Batch, key: Array) -> Array:
@@ -48,6 +56,25 @@ def psnr_loss(denoised: Array, clean: Array) -> Array:
     return jnp.log(jnp.square(denoised - clean).mean((1, 2, 3)) + 1e-6).mean()
 
 
+def condition_of(noise: Array, key: Array) -> Array:
+    """Measures the noise that a denoiser is conditioned on, as well as a photo could be read.
+
+    Args:
+      noise: noisy minus clean patches, [B, H, W, 3], in [0, 1] units.
+      key: PRNG key of the errors, and of which rows are unknown.
+
+    Returns:
+      float32 [B, spectra.CONDITIONS].
+    """
+    measured = spectra.measure(noise)
+    keys = prng.split(key, 3)
+    values, (rows, rings) = measured.values, measured.values.shape
+    for draw, columns, error in zip(keys, (1, rings), _ERRORS, strict=False):
+        values += np.float32(error) * prng.normal(draw, (rows, columns))
+    known = prng.uniform(keys[2], (rows, 1)) >= _UNKNOWN
+    return jnp.where(known, spectra.condition(values, measured.known), 0)
+
+
 LOSSES = {"l1": l1_loss, "psnr": psnr_loss}
 
 
@@ -70,16 +97,21 @@ def train_step(
       params: its parameters.
       batch: `clean`, and what the generator is told or, without one, `noisy`; [B, H, W, 3] in
         [0, 1].
-      key: PRNG key of the generated noise.
+      key: PRNG key of the generated noise, and of the condition's errors.
 
     Returns:
       (state after the step, {name: float32 scalar}); loss and gradient are at the state before.
     """
     noisy = generate(generator, params, batch, key) if generator else batch["noisy"]
     clean, noisy = (_crop(image, config.denoiser.crop) for image in (batch["clean"], noisy))
+    conditions: tuple[Array, ...] = ()
+    if network.conditions:
+        conditions = (condition_of(noisy - clean, prng.fold_in(key, 1)),)
 
     def loss_of(params: Stacks) -> Array:
-        denoised = network.apply({"params": unstack(params, layout_of(network))}, noisy)
+        denoised = network.apply(
+            {"params": unstack(params, layout_of(network))}, noisy, *conditions
+        )
         return LOSSES[config.denoiser.loss](jnp.asarray(denoised), clean)
 
     loss, gradient = jax.value_and_grad(loss_of)(state.params)

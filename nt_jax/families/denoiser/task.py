@@ -26,7 +26,10 @@ _SAMPLES_OF_KIND = 2
 
 
 def make_denoise(network: DenoiserNetwork) -> Callable[[DenoiserState, ArrayLike], Array]:
-    """Compiles (state, noisy [N, P, P, 3]) -> denoised in [0, 1], by the average if kept."""
+    """Compiles (state, noisy [N, P, P, 3]) -> denoised in [0, 1], by the average if kept.
+
+    Without a condition, so that it is worse than a denoiser that reads the noise.
+    """
 
     @jax.jit
     def denoise(params: Stacks, noisy: ArrayLike) -> Array:
@@ -71,10 +74,21 @@ class DenoiserTask(Task):
 
     def networks_of(self, source: str) -> tuple[int, dict[str, Any]]:
         if is_workdir(source):
-            return super().networks_of(source)
-        denoiser = load_denoiser(source)
-        params = jax.tree.map(np.asarray, stack(denoiser.params, layout_of(denoiser.network)))
-        return denoiser.metadata.get("step", 0), {"params": params, "average": params}
+            step, state = super().networks_of(source)
+        else:
+            denoiser = load_denoiser(source)
+            params = jax.tree.map(np.asarray, stack(denoiser.params, layout_of(denoiser.network)))
+            step, state = denoiser.metadata.get("step", 0), {"params": params, "average": params}
+        # Of a blind one's networks; these change nothing yet.
+        conditions = {
+            name: np.zeros((len(paths), *shape), np.float32)
+            for name, shape, paths in layout_of(self._network)
+            if paths[0][-1] == "condition"
+        }
+        return step, {
+            name: conditions | stacks if name in self.inherits.values() and stacks else stacks
+            for name, stacks in state.items()
+        }
 
     def make_step(self, mesh: Mesh) -> Step:
         return jit_train_step(self.config, self._network, self._generator, mesh)
