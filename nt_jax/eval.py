@@ -44,6 +44,7 @@ def _parser() -> ArgumentParser:
     denoising = commands.add_parser("denoising", help="PSNR and SSIM")
     denoising.add_argument("--denoiser", default="small-denoiser", help="bundled name or folder")
     denoising.add_argument("--ensemble", action="store_true", help="average all eight orientations")
+    denoising.add_argument("--strength", default=1.0, type=float, help="as of denoise, 1/4 to 4")
     denoising.add_argument("--noise", help="gaussian, poisson or poisson_gaussian, on --clean")
     for name, (default, _, scale) in _LEVELS.items():
         about = f"{scale}, NUMBER or LOW:HIGH; {default} by default"
@@ -99,7 +100,7 @@ def _generation(args: argparse.Namespace) -> str:
 def _denoising(args: argparse.Namespace) -> str:
     from nt_jax.evaluation import denoising
 
-    shared = (args.output, args.seed or 0, args.skip_broken, args.ensemble)
+    shared = (args.output, args.seed or 0, args.skip_broken, args.ensemble, args.strength)
     levels = {}
     for name, (default, part, _) in _LEVELS.items():
         given = getattr(args, name)

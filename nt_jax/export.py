@@ -11,8 +11,13 @@ darktable, `safetensors` (of a DnCNN) in what loads models with spandrel. Sizes,
 `nt_jax/inference/export.py` and docs/export.md.
 """
 
+from typing import TYPE_CHECKING
+
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
 from nt_jax.paths import expand, is_folder
+
+if TYPE_CHECKING:
+    from nt_jax.inference.denoiser import Denoiser
 
 _FORMATS = ("onnx", "stablehlo", "dtmodel", "safetensors")
 
@@ -60,11 +65,11 @@ def main(argv: list[str] | None = None) -> None:
 
     from nt_jax.inference import darktable, spandrel
     from nt_jax.inference.export import export_denoiser, export_generator
-    from nt_jax.inference.loading import load, load_denoiser
+    from nt_jax.inference.loading import load
 
     if args.format == "dtmodel":
         darktable.check_target(args.output)
-        denoiser = load_denoiser(args.denoiser)
+        denoiser = _load_denoiser(args.denoiser)
         notes = darktable.write_dtmodel(
             denoiser, args.output, author=args.author, license=args.license
         )
@@ -73,15 +78,24 @@ def main(argv: list[str] | None = None) -> None:
         written = [args.output]
     elif args.format == "safetensors":
         spandrel.check_target(args.output)
-        spandrel.write_safetensors(load_denoiser(args.denoiser), args.output)
+        spandrel.write_safetensors(_load_denoiser(args.denoiser), args.output)
         written = [args.output]
     elif args.denoiser:
-        denoiser = load_denoiser(args.denoiser)
+        denoiser = _load_denoiser(args.denoiser)
         written = [export_denoiser(denoiser, args.output, args.format, args.size)]
     else:
         written = export_generator(load(args.model), args.output, args.format, args.size)
     for path in written:
         print(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _load_denoiser(name: str) -> "Denoiser":
+    from nt_jax.inference.loading import load_denoiser
+
+    denoiser = load_denoiser(name)
+    if denoiser.reader:
+        print("note: this denoiser reads each photo's noise; the file has no reader and is blind")
+    return denoiser.blind
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +18,7 @@ from skimage import data
 from tiny_models import save_tiny, save_tiny_spectrum_reader
 
 import nt_jax
+from experiments.release_model import join_denoiser
 from nt_jax import adapt, metrics, spectra
 from nt_jax.adaptation import finetune
 from nt_jax.adaptation.pairs import add_noise, make_pairs, match_tone
@@ -56,6 +58,7 @@ def _save_run(workdir):
     """A run of a tiny U-Net whose average is another network than its newest weights."""
     config = get_config("blind-small")
     config.model.width, config.model.blocks = 16, 1
+    config.model.conditioned = True
     state = init_state(config, make_network(config), jax.random.key(0))
     state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, state.params))
     workdir.mkdir()
@@ -105,6 +108,21 @@ def test_the_output_is_a_denoiser_with_a_report(adapted, folder):
     assert "ISO 3200: 1 photo, noise of level" in page
     command = html.unescape(re.search("<pre>(.*)</pre>", page)[1])
     assert shlex.split(command)[3] == f"--denoiser={adapted}"
+
+
+def test_a_denoiser_that_reads_goes_on_reading(folder, tmp_path):
+    join_denoiser(str(folder / "denoiser"), "small", tmp_path / "reads")
+    output = tmp_path / "mine"
+    photos = _photos(folder, tmp_path / "noisy")
+    adapt.main(_flags(folder, output, noisy=photos, denoiser=tmp_path / "reads"))
+    start, adapted = (nt_jax.load_denoiser(path) for path in (tmp_path / "reads", output))
+    assert adapted.reader.patch_size == start.reader.patch_size == 64
+    same = np.testing.assert_array_equal
+    jax.tree.map(same, adapted.reader.params, start.reader.params)
+    photo = data.chelsea()[:64, :64]
+    # What a condition changes begins with 0.
+    shaken = replace(adapted, params=jax.tree.map(lambda leaf: leaf + 0.01, adapted.params))
+    assert np.abs(shaken(photo) - shaken.blind(photo)).max() > 1e-4
 
 
 def test_without_true_pairs_the_output_is_half_way(adapted, folder):

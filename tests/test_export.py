@@ -17,7 +17,8 @@ import pytest
 from tiny_models import EMBEDDING_SIZE, save_tiny
 
 import nt_jax
-from nt_jax import prng
+from experiments.release_model import join_denoiser
+from nt_jax import prng, spectra
 from nt_jax.checkpointing import save_model
 from nt_jax.errors import run_command
 from nt_jax.export import main
@@ -25,6 +26,7 @@ from nt_jax.inference import darktable, export
 from nt_jax.inference.tiles import over_tiles, receptive_radius, round_up, split
 from nt_jax.models.biased import init_biased
 from nt_jax.models.denoisers import make_denoiser
+from nt_jax.models.unet import UNet
 
 ROOT = Path(__file__).parents[1]
 SHAPES = [(2, 24, 32), (1, 36, 20)]
@@ -150,6 +152,8 @@ def denoisers(tmp_path_factory):
     root = tmp_path_factory.mktemp("denoisers")
     for kind, features in (("unet", 4), ("ridnet", 16)):
         model = {"features": features, "blocks": 1}
+        if kind == "unet":
+            model["conditions"] = spectra.CONDITIONS
         params = init_biased(prng.key(0), make_denoiser(kind, **model))
         metadata = {"kind": kind, "model": model, "step": 7, "recipe": RECIPE}
         metadata["terms"] = {"mine": "CC0"}
@@ -182,13 +186,20 @@ def test_a_denoiser_in_onnx_takes_any_size(denoisers, tmp_path, kind):
         np.testing.assert_allclose(of_one(session, image), expected, atol=1e-5)
 
 
-def test_a_denoiser_in_stablehlo(denoisers, tmp_path):
+def test_a_denoiser_that_reads_is_blind_in_stablehlo(denoisers, tmp_path, capsys):
+    join_denoiser(str(denoisers / "unet"), "small", tmp_path / "reads")
     path = tmp_path / "denoiser.stablehlo"
-    main(["--format=stablehlo", f"--denoiser={denoisers / 'unet'}", f"--output={path}"])
+    main(["--format=stablehlo", f"--denoiser={tmp_path / 'reads'}", f"--output={path}"])
+    assert "note: this denoiser reads each photo's noise" in capsys.readouterr().out
     denoise = jax.export.deserialize(bytearray(path.read_bytes()))
     image = noisy_image(24, 40)
-    expected = nt_jax.load_denoiser(denoisers / "unet")(image)
-    np.testing.assert_allclose(denoise.call(image[None])[0], expected, atol=1e-5)
+    blind = nt_jax.load_denoiser(tmp_path / "reads").blind
+    assert blind.reader is None
+    assert blind.network == UNet(4, 1)
+    assert jax.tree.structure(blind.params) == jax.tree.structure(
+        init_biased(prng.key(0), blind.network)
+    )
+    np.testing.assert_allclose(denoise.call(image[None])[0], blind(image), atol=1e-5)
 
 
 def test_darktable_takes_and_tiles_a_denoiser(denoisers, tmp_path, capsys):

@@ -200,6 +200,7 @@ def run(
     seed: int,
     skip_broken: bool,
     ensemble: bool,
+    strength: float,
 ) -> str:
     """Runs `eval denoising` on pairs, or on clean images with synthetic noise; returns the table.
 
@@ -216,11 +217,13 @@ def run(
     from nt_jax.inference.loading import load_denoiser
 
     denoiser = load_denoiser(denoiser_name)
-    denoise = partial(denoiser, ensemble=ensemble)
+    denoise = partial(denoiser, ensemble=ensemble, strength=strength)
     evaluation = evaluate({DENOISED: denoise}, scenes, broken, synthetic, seed)
     asked: dict[str, Any] = {"denoiser": denoiser_name, "images": str(folder)}
     if ensemble:
         asked["ensemble"] = "eight orientations"
+    if strength != 1:
+        asked["strength"] = strength
     if synthetic:
         asked |= _describe(synthetic) | {"seed": seed}
     notes = [

@@ -16,7 +16,7 @@ a reference is embedded by: they too are of the whole image, whatever the tiles.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple, TypeVar
@@ -99,6 +99,17 @@ class Denoiser:
         """Lists the parameters by network name, as the denoiser's folder has them."""
         reader = {} if self.reader is None else {READER: self.reader.params}
         return {"denoiser": self.params} | reader
+
+    @property
+    def blind(self) -> "Denoiser":
+        """The same without a condition, for programs that read no noise."""
+        if not self.network.conditions:
+            return self
+        params = {
+            layer: {name: leaf for name, leaf in leaves.items() if name != "condition"}
+            for layer, leaves in self.params.items()
+        }
+        return replace(self, network=self.network.clone(conditions=0), params=params, reader=None)
 
     def __call__(self, noisy: ArrayLike, *, ensemble: bool = False, strength: float = 1.0) -> Array:
         """Denoises images: [H, W, 3] or [N, H, W, 3] -> the same shape, float32 in [0, 1].

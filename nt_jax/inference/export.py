@@ -117,10 +117,10 @@ def export_generator(model: Generator, path: Path, format: str, size: Size | Non
 
 
 def export_denoiser(denoiser: Denoiser, path: Path, format: str, size: Size | None = None) -> Path:
-    """Writes a denoiser; arguments, result and errors as of `export`."""
+    """Writes a denoiser, blind; arguments, result and errors as of `export`."""
     _check(format, size, denoiser.network.alignment)
     write = {"stablehlo": _stablehlo_denoiser, "onnx": denoiser_onnx}[format]
-    content = write(denoiser, size)
+    content = write(denoiser.blind, size)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return path
