@@ -38,7 +38,7 @@ PHOTOS = ("cost $5 $9.jpg", os.fsdecode(b"r\xe9sum\xe9.png"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two noisy photos, of which one tells its ISO, a tiny model, and a tiny denoiser's run."""
+    """Two noisy photos, of which one tells its ISO, a tiny model, and a tiny denoiser."""
     root = tmp_path_factory.mktemp("adapt")
     rng = np.random.default_rng(0)
     (root / "noisy").mkdir()
@@ -50,7 +50,8 @@ def folder(tmp_path_factory):
         photo = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
         photo.save(root / "noisy" / name, exif=exif)
     save_tiny(root / "model", reader=True)
-    _save_run(root / "denoiser")
+    _save_run(root / "run")
+    join_denoiser(str(root / "run"), "small", root / "denoiser")
     return root
 
 
@@ -110,18 +111,14 @@ def test_the_output_is_a_denoiser_with_a_report(adapted, folder):
     assert shlex.split(command)[3] == f"--denoiser={adapted}"
 
 
-def test_a_denoiser_that_reads_goes_on_reading(folder, tmp_path):
-    join_denoiser(str(folder / "denoiser"), "small", tmp_path / "reads")
-    output = tmp_path / "mine"
-    photos = _photos(folder, tmp_path / "noisy")
-    adapt.main(_flags(folder, output, noisy=photos, denoiser=tmp_path / "reads"))
-    start, adapted = (nt_jax.load_denoiser(path) for path in (tmp_path / "reads", output))
-    assert adapted.reader.patch_size == start.reader.patch_size == 64
+def test_a_denoiser_that_reads_goes_on_reading(adapted, folder):
+    denoiser, start = nt_jax.load_denoiser(adapted), nt_jax.load_denoiser(folder / "denoiser")
+    assert denoiser.reader.patch_size == start.reader.patch_size == 64
     same = np.testing.assert_array_equal
-    jax.tree.map(same, adapted.reader.params, start.reader.params)
+    jax.tree.map(same, denoiser.reader.params, start.reader.params)
     photo = data.chelsea()[:64, :64]
     # What a condition changes begins with 0.
-    shaken = replace(adapted, params=jax.tree.map(lambda leaf: leaf + 0.01, adapted.params))
+    shaken = replace(denoiser, params=jax.tree.map(lambda leaf: leaf + 0.01, denoiser.params))
     assert np.abs(shaken(photo) - shaken.blind(photo)).max() > 1e-4
 
 
@@ -139,7 +136,6 @@ def test_without_true_pairs_the_output_is_half_way(adapted, folder):
 
 
 def test_training_starts_from_the_denoiser_that_was_given(adapted, folder):
-    """A run's average, by which `load_denoiser` denoises, and not its newest weights."""
     start = nt_jax.load_denoiser(folder / "denoiser")
     noisy = sorted((adapted / "pairs" / "held_out" / "noisy").iterdir())
     clean = [read_rgb(path.parents[1] / "gt" / path.name) / np.float32(255) for path in noisy]
