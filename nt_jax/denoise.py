@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 
     use_compilation_cache()
     denoiser = load_denoiser(args.denoiser)
+    denoiser.check_strength(args.strength)
     tiles = sum(len(denoiser.windows(*job.size, args.tile)) for job in jobs)
     make_folders([job.target for job in jobs], args.output)
     run_jobs(

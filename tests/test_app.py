@@ -155,11 +155,14 @@ def test_denoise_gives_the_file_that_the_command_gives(users, folder, model, by_
     list(take_denoiser(session, "own", [packed]))
     assert denoise.choices(session) == [str(folder / "denoiser"), "mine.zip"]
     for name in denoise.choices(session):
-        list(denoise(session, _Progress(), name))
+        list(denoise(session, _Progress(), name, 1))
         assert _result(session, "noisy-denoised.png") == by_command[1].read_bytes()
     for name in ("other", str(folder), None):
         with pytest.raises(nt_jax.InputError, match="choose a denoiser"):
-            next(denoise(session, _Progress(), name))
+            next(denoise(session, _Progress(), name, 1))
+    for strength, message in ((2, "this denoiser is blind"), ("x", "strength: expected")):
+        with pytest.raises(nt_jax.InputError, match=message):
+            next(denoise(session, _Progress(), "mine.zip", strength))
 
 
 def test_a_packed_denoiser_stays_in_its_folder(users, folder, tmp_path):

@@ -129,16 +129,15 @@ class Denoiser:
         """
         check_process()
         images = as_images(noisy, "noisy")
-        self._check_strength(strength)
+        self.check_strength(strength)
         if _is_pooled_whole(*images.shape[1:3]):
+            condition = self._condition(images, strength)
             if ensemble:
                 # So that the grid of the network's cells is the same in all orientations.
                 aligned = _aligned(images, self.network.alignment)
-                condition = self._condition(images, strength)
                 clean = self._mean_over(aligned, _TURNS, [None] * len(_TURNS), condition)
                 clean = clean[:, : images.shape[1], : images.shape[2]]
             else:
-                condition = self._condition(images, strength)
                 clean = _denoise(self.network, self.params, images, None, condition)
         else:
             if is_traced(images):
@@ -151,7 +150,8 @@ class Denoiser:
             )
         return clean if np.ndim(noisy) == 4 else clean[0]
 
-    def _check_strength(self, strength: float) -> None:
+    def check_strength(self, strength: float) -> None:
+        """Raises InputError if a strength is none, or none of this denoiser."""
         if is_traced(strength):
             return
         if not 1 / _STRONGEST <= as_number(strength, "strength") <= _STRONGEST:
@@ -213,7 +213,7 @@ class Denoiser:
           The pieces, which cover the image once.
         """
         check_process()
-        self._check_strength(strength)
+        self.check_strength(strength)
         height, width = noisy.shape[:2]
         windows = self.windows(height, width, tile)
         whole = len(windows) == 1 and _is_pooled_whole(height, width)

@@ -43,27 +43,31 @@ class Denoise:
         """Denoisers that the session can use: everyone's and its own."""
         return [*self.names, *session.denoisers]
 
-    def __call__(self, session: Session, progress: gr.Progress, name: str) -> Iterator[str]:
+    def __call__(
+        self, session: Session, progress: gr.Progress, name: str, strength: float
+    ) -> Iterator[str]:
         """Denoises the session's upload `photo`.
 
         Args:
           session: see above.
           progress: is told how far it is.
           name: of the denoiser.
+          strength: factor on the level that it reads, 1/4 to 4; 1 of a blind one.
 
         Yields:
           The result: numbers, pictures and a link to the file.
 
         Raises:
-          InputError: there is no photo or no such denoiser.
+          InputError: there is no photo or no such denoiser, or the strength is none of its.
         """
         source = session.file("photo", "photo")
         denoiser = self._load(session, name)
+        denoiser.check_strength(strength)
         [job] = plan(pair_up(source, session.fresh_folder("denoised")))
         total = len(denoiser.windows(*job.size))
 
         def work(job: Job, pixels: np.ndarray) -> Iterable[Tile]:
-            tiles = denoiser.denoise_tiles(pixels)
+            tiles = denoiser.denoise_tiles(pixels, strength=strength)
             return progress.tqdm(tiles, desc="denoising", total=total, unit="tiles")
 
         run_jobs([job], work, total=total)

@@ -72,6 +72,9 @@ def _denoise_tab(sessions: Sessions, uploads: Uploads, denoise: Denoise) -> gr.D
             choice = gr.Dropdown(
                 list(denoise.names), value=denoise.names[0], label="Denoiser", elem_id="denoiser"
             )
+            strength = gr.Slider(
+                *(0.25, 4, 1), step=0.05, label="Strength", elem_id="denoise-strength"
+            )
             own = _drop(
                 *(sessions, uploads, take_denoiser, "own", "Your own: its folder as a ZIP file"),
                 types=[".zip"],
@@ -79,7 +82,7 @@ def _denoise_tab(sessions: Sessions, uploads: Uploads, denoise: Denoise) -> gr.D
     _quietly(own.then, _choices(sessions, denoise), None, choice)
     button = gr.Button("Denoise", variant="primary", elem_id="denoise")
     result = gr.HTML(elem_id="denoised")
-    _quietly(button.click, _answer(sessions, denoise), choice, result)
+    _quietly(button.click, _answer(sessions, denoise), [choice, strength], result)
     return choice
 
 
