@@ -131,6 +131,20 @@ def test_a_bundled_denoiser_denoises(name):
     assert errors[1] < errors[0] / 2  # 3 dB
 
 
+def test_the_bundled_denoiser_knows_weak_noise_from_detail_by_what_it_reads():
+    """On noise of level 2 it is better than without its reading, by .5 dB at the least."""
+    denoiser = nt_jax.load_denoiser()
+    for photo in (data.chelsea(), data.astronaut()):
+        clean = photo[:256, :256] / np.float32(255)
+        noise = np.random.default_rng(0).normal(0, 2 / 255, clean.shape)
+        noisy = np.clip(clean + noise, 0, 1).astype(np.float32)
+        reading, blind = (
+            float(nt_jax.metrics.psnr(clean[None], each(noisy)[None])[0])
+            for each in (denoiser, denoiser.blind)
+        )
+        assert reading > blind + 0.5
+
+
 def test_the_open_denoiser_is_of_open_data():
     denoiser = nt_jax.load_denoiser("open-denoiser")
     assert not list(darktable.warnings(denoiser))
