@@ -366,15 +366,19 @@ def test_conditioning_begins_as_the_blind_denoiser(tmp_path):
     config.train.steps, config.train.ema_decay = 1, 0.0
     train_and_evaluate(config, tmp_path / "blind")
     release(tmp_path / "blind", tmp_path / "folder")
-    config.model.conditioned, config.train.learning_rate = True, 1e-9
-    noisy = data.chelsea()[:64, :64]
+    config.model.conditioned = True
+    task = denoiser_task.DenoiserTask(config)
+    layout = layout_of(denoiser_state.make_network(config))
     for source in ("blind", "folder"):
-        config.train.init_from = str(tmp_path / source)
-        train_and_evaluate(config, tmp_path / f"from_{source}")
-        loaded = nt_jax.load_denoiser(tmp_path / f"from_{source}")
-        assert loaded.network == UNet(16, 1, conditions=spectra.CONDITIONS)
-        expected = nt_jax.load_denoiser(tmp_path / source)(noisy)
-        np.testing.assert_allclose(loaded(noisy), expected, atol=1e-4)
+        step, networks = task.networks_of(str(tmp_path / source))
+        assert step == 1
+        begun = unstack(networks["params"], layout)
+        blind = nt_jax.load_denoiser(tmp_path / source).params
+        for name, layer in begun.items():
+            assert layer["condition"].shape == (spectra.CONDITIONS, layer["bias"].size)
+            assert not np.any(layer["condition"])
+            for part in ("kernel", "bias"):
+                np.testing.assert_allclose(layer[part], blind[name][part], atol=1e-3)
 
 
 def test_a_conditioned_run_resumes_exactly_and_loads(tmp_path):
@@ -399,22 +403,18 @@ def test_a_conditioned_run_resumes_exactly_and_loads(tmp_path):
     assert metadata["step"] == 6
     joined = nt_jax.load_denoiser(tmp_path / "joined")
     assert joined.reader.patch_size == nt_jax.load("small").reference_crop
+    with pytest.raises(InputError, match="has no reader of its own"):
+        join_denoiser(str(tmp_path), str(save_tiny(tmp_path / "model")), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
     photo = data.chelsea()[:128, :128]
     results = [joined(photo, strength=strength) for strength in (0.5, 1, 2)]
     for one, other in itertools.pairwise([loaded(photo), *results]):
         assert np.abs(one - other).max() > 1e-6
 
 
-def test_what_cannot_be_joined_to_a_denoiser(tmp_path):
+def test_no_reader_joins_a_blind_denoiser(tmp_path):
     with pytest.raises(InputError, match="small-ridnet is blind: train it with"):
         join_denoiser("small-ridnet", "small", tmp_path / "joined")
-    config = get_config("blind-smoke")
-    config.model.conditioned, config.train.steps = True, 1
-    train_and_evaluate(config, tmp_path / "run")
-    reads_levels = save_tiny(tmp_path / "model", reader=True)
-    with pytest.raises(InputError, match="has no reader of its own"):
-        join_denoiser(str(tmp_path / "run"), str(reads_levels), tmp_path / "joined")
-    assert not (tmp_path / "joined").exists()
 
 
 @pytest.mark.parametrize("kind", ["dncnn", "ffdnet", "ridnet"])
