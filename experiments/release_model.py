@@ -247,10 +247,8 @@ def main() -> None:
     if wrong := [given for given in args.terms if "=" not in given]:
         raise InputError(f"--terms={wrong[0]}: expected FOLDER=TERMS")
     terms = dict(given.split("=", 1) for given in args.terms)
-    sources = [args.workdir, args.model, args.denoiser]
-    if sum(source is not None for source in sources) != 1 or bool(args.workdir) == bool(
-        args.reader
-    ):
+    sources = [source for source in (args.workdir, args.model, args.denoiser) if source]
+    if len(sources) != 1 or bool(args.workdir) == bool(args.reader):
         raise InputError("give --workdir, or --reader and --model or --denoiser")
     if terms and args.reader:
         raise InputError("--terms are of a run's own data; --reader keeps those that are there")

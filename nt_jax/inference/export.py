@@ -120,7 +120,7 @@ def export_denoiser(denoiser: Denoiser, path: Path, format: str, size: Size | No
     """Writes a denoiser, blind; arguments, result and errors as of `export`."""
     _check(format, size, denoiser.network.alignment)
     write = {"stablehlo": _stablehlo_denoiser, "onnx": denoiser_onnx}[format]
-    content = write(denoiser.blind, size)
+    content = write(denoiser, size)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return path

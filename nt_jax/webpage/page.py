@@ -73,7 +73,7 @@ def _denoise_tab(sessions: Sessions, uploads: Uploads, denoise: Denoise) -> gr.D
                 list(denoise.names), value=denoise.names[0], label="Denoiser", elem_id="denoiser"
             )
             strength = gr.Slider(
-                *(0.25, 4, 1), step=0.05, label="Strength", elem_id="denoise-strength"
+                0.25, 4, 1, step=0.05, label="Strength", elem_id="denoise-strength"
             )
             own = _drop(
                 *(sessions, uploads, take_denoiser, "own", "Your own: its folder as a ZIP file"),

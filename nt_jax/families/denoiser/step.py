@@ -26,7 +26,7 @@ from nt_jax.training.task import Batch, Metrics, Step
 _UNKNOWN = 0.25
 # Of a standardised spectrum, as large as those of a network that reads it off a photo: of all rings
 # at once, and of each.
-_ERRORS = (0.08, 0.11)
+_ERROR_OF_ALL, _ERROR_OF_EACH = np.float32(0.08), np.float32(0.11)
 
 
 def generate(generator: Generator, params: Any, batch: Batch, key: Array) -> Array:
@@ -67,11 +67,11 @@ def condition_of(noise: Array, key: Array) -> Array:
       float32 [B, spectra.CONDITIONS].
     """
     measured = spectra.measure(noise)
-    keys = prng.split(key, 3)
-    values, (rows, rings) = measured.values, measured.values.shape
-    for draw, columns, error in zip(keys, (1, rings), _ERRORS, strict=False):
-        values += np.float32(error) * prng.normal(draw, (rows, columns))
-    known = prng.uniform(keys[2], (rows, 1)) >= _UNKNOWN
+    all_key, each_key, known_key = prng.split(key, 3)
+    rows, rings = measured.values.shape
+    values = measured.values + _ERROR_OF_ALL * prng.normal(all_key, (rows, 1))
+    values += _ERROR_OF_EACH * prng.normal(each_key, (rows, rings))
+    known = prng.uniform(known_key, (rows, 1)) >= _UNKNOWN
     return jnp.where(known, spectra.condition(values, measured.known), 0)
 
 

@@ -85,10 +85,7 @@ class DenoiserTask(Task):
             for name, shape, paths in layout_of(self._network)
             if paths[0][-1] == "condition"
         }
-        return step, {
-            name: conditions | stacks if name in self.inherits.values() and stacks else stacks
-            for name, stacks in state.items()
-        }
+        return step, state | {"params": conditions | state.get("params", {})}
 
     def make_step(self, mesh: Mesh) -> Step:
         return jit_train_step(self.config, self._network, self._generator, mesh)
