@@ -351,6 +351,7 @@ def test_what_a_denoiser_is_conditioned_on():
     assert errors.mean(1).std() == pytest.approx(0.085, rel=0.2)  # of all rings, and 1/4 of each's
     assert (errors - errors.mean(1, keepdims=True)).std() == pytest.approx(0.107, rel=0.1)
     assert np.abs(errors.mean(0)).max() < 0.03
+    np.testing.assert_array_equal(denoiser_step.condition_of(noise)[0], [*true, 1])
 
 
 def test_a_ring_that_a_patch_has_not_is_told_as_the_middle_of_all():
@@ -396,6 +397,13 @@ def test_a_conditioned_run_resumes_exactly_and_loads(tmp_path):
     assert loaded.network == UNet(16, 1, conditions=spectra.CONDITIONS)
     assert np.abs(loaded.params["head"]["condition"]).max() > 0
     assert loaded.metadata["kind"] == "unet"
+    held_out = denoiser_task.DenoiserTask(config)._held_out
+    condition = denoiser_step.condition_of(held_out.noisy - held_out.clean)
+    denoised = loaded.network.apply({"params": loaded.params}, held_out.noisy, condition)
+    scores = np.asarray(nt_jax.metrics.psnr(held_out.clean, np.clip(denoised, 0, 1)))
+    kinds = np.array(held_out.kind)
+    by_kind = [scores[kinds == kind].mean() for kind in set(kinds)]
+    assert np.mean(by_kind) == pytest.approx(whole["eval/psnr"], abs=1e-3)
     with pytest.raises(InputError, match="blind, its only strength is 1"):
         loaded(data.chelsea()[:64, :64], strength=2)
 

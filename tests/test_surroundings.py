@@ -153,7 +153,7 @@ def test_steps_of_the_denoiser():
             lambda s, p, b, k, m=model: denoiser_step.train_step(config, network, m, s, p, b, k),
             *(jax.eval_shape(start, key), trained if model else None, batch, key),
         )
-    trace(make_denoise(network), jax.eval_shape(start, key), images)
+    trace(make_denoise(network), jax.eval_shape(start, key), images, images)
 
 
 # --- The same numbers ----------------------------------------------------------------------------

@@ -56,23 +56,30 @@ def psnr_loss(denoised: Array, clean: Array) -> Array:
     return jnp.log(jnp.square(denoised - clean).mean((1, 2, 3)) + 1e-6).mean()
 
 
-def condition_of(noise: Array, key: Array) -> Array:
+def condition_of(noise: Array, key: Array | None = None) -> Array:
     """Measures the noise that a denoiser is conditioned on, as well as a photo could be read.
 
     Args:
       noise: noisy minus clean patches, [B, H, W, 3], in [0, 1] units.
-      key: PRNG key of the errors, and of which rows are unknown.
+      key: PRNG key of the errors, and of which rows are unknown; None for neither.
 
     Returns:
       float32 [B, spectra.CONDITIONS].
     """
     measured = spectra.measure(noise)
+    if key is None:
+        return spectra.condition(measured.values, measured.known)
     all_key, each_key, known_key = prng.split(key, 3)
     rows, rings = measured.values.shape
     values = measured.values + _ERROR_OF_ALL * prng.normal(all_key, (rows, 1))
     values += _ERROR_OF_EACH * prng.normal(each_key, (rows, rings))
     known = prng.uniform(known_key, (rows, 1)) >= _UNKNOWN
     return jnp.where(known, spectra.condition(values, measured.known), 0)
+
+
+def told(network: DenoiserNetwork, noise: Array, key: Array | None = None) -> tuple[Array, ...]:
+    """Lists what a denoiser is given beside noisy patches: its `condition_of` them, or nothing."""
+    return (condition_of(noise, key),) if network.conditions else ()
 
 
 LOSSES = {"l1": l1_loss, "psnr": psnr_loss}
@@ -104,9 +111,7 @@ def train_step(
     """
     noisy = generate(generator, params, batch, key) if generator else batch["noisy"]
     clean, noisy = (_crop(image, config.denoiser.crop) for image in (batch["clean"], noisy))
-    conditions: tuple[Array, ...] = ()
-    if network.conditions:
-        conditions = (condition_of(noisy - clean, prng.fold_in(key, 1)),)
+    conditions = told(network, noisy - clean, prng.fold_in(key, 1))
 
     def loss_of(params: Stacks) -> Array:
         denoised = network.apply(

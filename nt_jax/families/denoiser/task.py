@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
 from nt_jax import metrics
 from nt_jax.evaluation import heldout
 from nt_jax.evaluation.heldout import Scores
 from nt_jax.families import IN_BATCHES, Generator
 from nt_jax.families.denoiser.state import DenoiserState, init_state, make_network
-from nt_jax.families.denoiser.step import jit_train_step
+from nt_jax.families.denoiser.step import jit_train_step, told
 from nt_jax.inference.loading import load, load_denoiser
 from nt_jax.inference.workdir import is_workdir
 from nt_jax.models.denoisers import DenoiserNetwork, layout_of
@@ -25,19 +24,20 @@ _EVALUATION_BATCH = 8
 _SAMPLES_OF_KIND = 2
 
 
-def make_denoise(network: DenoiserNetwork) -> Callable[[DenoiserState, ArrayLike], Array]:
-    """Compiles (state, noisy [N, P, P, 3]) -> denoised in [0, 1], by the average if kept.
+def make_denoise(network: DenoiserNetwork) -> Callable[[DenoiserState, Array, Array], Array]:
+    """Compiles (state, noisy, clean [N, P, P, 3]) -> denoised in [0, 1], by the average if kept.
 
-    Without a condition, so that it is worse than a denoiser that reads the noise.
+    What a network is conditioned on is measured on the noise itself, which nobody knows of a photo.
     """
 
     @jax.jit
-    def denoise(params: Stacks, noisy: ArrayLike) -> Array:
+    def denoise(params: Stacks, noisy: Array, clean: Array) -> Array:
         tree = unstack(params, layout_of(network))
-        return jnp.clip(jnp.asarray(network.apply({"params": tree}, noisy)), 0, 1)
+        conditions = told(network, noisy - clean)
+        return jnp.clip(jnp.asarray(network.apply({"params": tree}, noisy, *conditions)), 0, 1)
 
-    return lambda state, noisy: denoise(
-        state.params if state.average is None else state.average, noisy
+    return lambda state, noisy, clean: denoise(
+        state.params if state.average is None else state.average, noisy, clean
     )
 
 
@@ -95,7 +95,8 @@ class DenoiserTask(Task):
         held_out, parts = self._held_out, []
         for start in range(0, len(held_out.noisy), _EVALUATION_BATCH):
             rows = np.arange(start, start + _EVALUATION_BATCH) % len(held_out.noisy)
-            parts.append(np.asarray(self._denoise(state, held_out.noisy[rows])))
+            noisy, clean = jnp.asarray(held_out.noisy[rows]), jnp.asarray(held_out.clean[rows])
+            parts.append(np.asarray(self._denoise(state, noisy, clean)))
         denoised = np.concatenate(parts)[: len(held_out.noisy)]
         rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
         pictures = {
