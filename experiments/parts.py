@@ -1,9 +1,10 @@
-"""Parts of a table that are done once: answers kept as JSON, noisy images, denoisers' scores."""
+"""Parts of experiments: answers kept as JSON, new folders, noisy images, denoisers' scores."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import InputError
 from nt_jax.evaluation import denoising, generation, report
 from nt_jax.evaluation.baselines import Method
-from nt_jax.files import progress, replacing
+from nt_jax.files import progress, replacing, scratch_beside
 from nt_jax.images import read_rgb
 from nt_jax.inference.loading import load_denoiser
 
@@ -54,6 +55,29 @@ def fingerprint(files: Iterable[ImageFile | None]) -> str:
 def noted(path: Path, fact: Any) -> bool:
     """Notes a fact of JSON's types in a file, unless it holds one; tells if it is the same."""
     return kept(path, {}, lambda: fact) == json.loads(json.dumps(fact))
+
+
+@contextlib.contextmanager
+def new_folder(output: Path, inputs: Sequence[Path]) -> Iterator[Path]:
+    """Gives a folder to write to that becomes `output` at the end, unless something fails.
+
+    What two runs write into one folder would be one data set.
+
+    Raises:
+      InputError: `output` holds something, is a file or an input folder, or cannot be written.
+    """
+    report.check_output(output, inputs)
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"--output={output} is not empty; choose another or remove it")
+    place = output.resolve()  # which a link may lead to
+    try:
+        with scratch_beside(place) as scratch:
+            made = scratch / "made"  # with the rights of any new folder
+            made.mkdir()
+            yield made
+            os.replace(made, place)
+    except OSError as error:
+        raise InputError(f"--output={output}: {error.strerror or error}; choose another") from error
 
 
 def claim(folder: Path, asked: Mapping[str, Any]) -> None:

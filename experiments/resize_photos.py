@@ -14,7 +14,7 @@ nothing.
 import numpy as np
 from PIL import Image
 
-from experiments.transplant_noise import new_folder
+from experiments import parts
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_sigterm
 from nt_jax.files import progress
@@ -65,7 +65,7 @@ def main() -> None:
         raise InputError("--side and --seed are of windows, for --factor above 1 alone")
     rng, written = np.random.default_rng(args.seed or 0), 0
     unwind_on_sigterm()
-    with new_folder(args.output, [expand(args.photos)]) as folder:
+    with parts.new_folder(args.output, [expand(args.photos)]) as folder:
         photos = sources.find_photos(args.photos)
         for number, file in progress(photos, len(photos), "photo", "resize"):
             photo = sources.read_rgb(file)

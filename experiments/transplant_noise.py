@@ -13,19 +13,17 @@ Writes OUTPUT/clean/NUMBER.png and OUTPUT/noisy/NUMBER.png into a folder that is
 or nothing; the same seed writes the same.
 """
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from experiments import parts
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_sigterm
-from nt_jax.evaluation.report import check_output
-from nt_jax.files import progress, scratch_beside
+from nt_jax.files import progress
 from nt_jax.paths import expand
 
 _BINS = 12
@@ -97,29 +95,6 @@ def _window(rng: np.random.Generator, size: int, *images: np.ndarray) -> list[np
     return [image[top : top + size, left : left + size] for image in images]
 
 
-@contextlib.contextmanager
-def new_folder(output: Path, inputs: Sequence[Path]) -> Iterator[Path]:
-    """Gives a folder to write to that becomes `output` at the end, unless something fails.
-
-    What two runs write into one folder would be one data set.
-
-    Raises:
-      InputError: `output` holds something, is a file or an input folder, or cannot be written.
-    """
-    check_output(output, inputs)
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"--output={output} is not empty; choose another or remove it")
-    place = output.resolve()  # which a link may lead to
-    try:
-        with scratch_beside(place) as scratch:
-            made = scratch / "made"  # with the rights of any new folder
-            made.mkdir()
-            yield made
-            os.replace(made, place)
-    except OSError as error:
-        raise InputError(f"--output={output}: {error.strerror or error}; choose another") from error
-
-
 def write(
     pairs: Sequence[sources.Pair],
     photos: Sequence[np.ndarray],
@@ -182,7 +157,7 @@ def main() -> None:
         raise InputError("--photos: weights mean nothing here; each photograph is as likely")
     unwind_on_sigterm()
     inputs = [expand(args.pairs), *(expand(name) for name, _ in folders)]
-    with new_folder(args.output, inputs) as folder:
+    with parts.new_folder(args.output, inputs) as folder:
         photos = [
             sources.read_rgb(photo) for name, _ in folders for photo in sources.find_photos(name)
         ]
