@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nt_jax.adaptation.inputs import SIDE, check_places, check_sizes, find_noisy
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
@@ -156,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     config.seed = args.seed
     check_sizes(true, config.data.patch_size)
     # Before anything is written: a photo may be broken.
-    found = [survey(model, path) for _, path in progress(noisy, len(noisy), "photo")]
+    found = [survey(model, start, path) for _, path in progress(noisy, len(noisy), "photo")]
     lines = describe(found)
     print(*lines, sep="\n", flush=True)
     _note(args.output, asked)
@@ -193,6 +195,10 @@ def main(argv: list[str] | None = None) -> None:
         "held_out_psnr": scores._asdict(),
         "base": {"name": args.denoiser} | base,
     }
+    conditions = [photo.condition for photo in found if photo.condition is not None]
+    if conditions:
+        # For programs that read no noise: see `Denoiser.condition`.
+        adapted["condition"] = np.mean(conditions, axis=0).tolist()
     metadata |= {"adapted": adapted}
     if start.reader is not None:
         metadata[READER] = start.metadata[READER]

@@ -94,8 +94,9 @@ def _load_denoiser(name: str) -> "Denoiser":
 
     denoiser = load_denoiser(name)
     if denoiser.reader:
-        print("note: this denoiser reads each photo's noise; the file has no reader and is blind")
-    return denoiser.blind
+        told = "is blind" if denoiser.condition is None else "knows that of the photos adapted to"
+        print(f"note: this denoiser reads each photo's noise; the file has no reader and {told}")
+    return denoiser
 
 
 if __name__ == "__main__":

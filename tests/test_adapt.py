@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import os
 import re
 import shlex
@@ -119,7 +120,22 @@ def test_a_denoiser_that_reads_goes_on_reading(adapted, folder):
     photo = data.chelsea()[:64, :64]
     # What a condition changes begins with 0.
     shaken = replace(denoiser, params=jax.tree.map(lambda leaf: leaf + 0.01, denoiser.params))
-    assert np.abs(shaken(photo) - shaken.blind(photo)).max() > 1e-4
+    assert np.abs(shaken(photo) - shaken.fixed(photo)).max() > 1e-4
+
+
+def test_it_knows_the_mean_noise_of_its_photos(adapted, folder, tmp_path):
+    denoiser = nt_jax.load_denoiser(adapted)
+    read = [denoiser.read(read_rgb(folder / "noisy" / name))[0] for name in PHOTOS]
+    assert np.abs(read[0] - read[1]).max() > 0.01
+    np.testing.assert_allclose(denoiser.condition, np.mean(read, axis=0), atol=1e-5)
+    assert nt_jax.load_denoiser(folder / "denoiser").condition is None
+    shutil.copytree(adapted, tmp_path / "copy", ignore=shutil.ignore_patterns("run", "pairs"))
+    metadata = json.loads((adapted / "model.json").read_text())
+    for wrong in ([1.0] * 3, "text", [math.nan] * spectra.CONDITIONS, ["1"] * spectra.CONDITIONS):
+        metadata["adapted"]["condition"] = wrong
+        (tmp_path / "copy" / "model.json").write_text(json.dumps(metadata))
+        with pytest.raises(nt_jax.InputError, match="condition: expected 17 numbers"):
+            nt_jax.load_denoiser(tmp_path / "copy")
 
 
 def test_without_true_pairs_the_output_is_half_way(adapted, folder):
@@ -155,7 +171,7 @@ def test_training_that_has_ended_is_not_gone_on_with(adapted):
 
 def test_a_row_of_the_picture_is_of_one_photo(adapted, folder):
     model, denoiser = nt_jax.load(folder / "model"), nt_jax.load_denoiser(adapted)
-    photo = survey(model, folder / "noisy" / PHOTOS[0])
+    photo = survey(model, denoiser, folder / "noisy" / PHOTOS[0])
     images = look(photo, model, denoiser, denoiser)
     assert {image.shape for image in images} == {(224, 240, 3)}
     made = images[-1] - 0.5
@@ -206,7 +222,8 @@ def test_the_same_command_is_done_and_another_is_refused(adapted, folder, capsys
 
 def test_a_pair_depends_on_its_number_and_not_on_where_a_run_was_cut_off(adapted, folder, tmp_path):
     model, denoiser = nt_jax.load(folder / "model"), nt_jax.load_denoiser(folder / "denoiser")
-    found = [survey(model, path) for path in sorted(_photos(folder, tmp_path / "noisy").iterdir())]
+    photos = sorted(_photos(folder, tmp_path / "noisy").iterdir())
+    found = [survey(model, denoiser, path) for path in photos]
     assert [photo.iso for photo in found] == [3200, None]
     assert len(describe(found)) >= 2
     shutil.copytree(adapted / "pairs", tmp_path / "pairs")
@@ -228,13 +245,14 @@ def test_pairs_have_the_spectrum_that_the_model_reads_off_the_photo(folder, tmp_
     photo = folder / "noisy" / PHOTOS[0]
     clean = np.full((192, 192, 3), 128, np.uint8)  # nothing is clipped
     piece = read_rgb(photo)[:192, :192]
-    noise = add_noise(model, clean, survey(model, photo), piece, 0) - clean / np.float32(255)
+    found = survey(model, denoiser, photo)
+    noise = add_noise(model, clean, found, piece, 0) - clean / np.float32(255)
     measured = spectra.measure(noise[None])
     amplitude = np.exp(np.asarray(spectra.decode(measured.values))[0])
     inner = np.r_[1:7, 9:15]  # the widest ring and the coarsest of few frequencies aside
     np.testing.assert_allclose(amplitude[inner], wanted[inner], rtol=0.1)
 
-    list(make_pairs(model, denoiser, [survey(model, photo)], [photo], tmp_path / "pairs", 16, 0))
+    list(make_pairs(model, denoiser, [found], [photo], tmp_path / "pairs", 16, 0))
     assert len(list((tmp_path / "pairs" / "train" / "noisy").iterdir())) == 14
 
 

@@ -255,6 +255,18 @@ def test_under_one_condition_it_is_a_blind_one_with_other_biases(conditioned):
     assert np.abs(np.asarray(results - none)).max() > 1e-3
 
 
+def test_fixed_it_is_blind_or_knows_the_photos_that_it_was_adapted_to(conditioned):
+    image = ODD[:64, :64] / np.float32(255)
+    blind = np.asarray(replace(conditioned, reader=None)(image))
+    np.testing.assert_allclose(conditioned.fixed(image), blind, atol=1e-6)
+    condition = np.random.default_rng(0).normal(size=spectra.CONDITIONS).astype(np.float32)
+    fixed = replace(conditioned, condition=condition).fixed
+    assert fixed.network == OTHERS["unet"]
+    expected = CONDITIONED.apply({"params": conditioned.params}, image[None], condition[None])[0]
+    np.testing.assert_allclose(fixed(image), np.clip(expected, 0, 1), atol=1e-5)
+    assert np.abs(fixed(image) - blind).max() > 1e-3
+
+
 def test_the_condition_is_what_is_read_off_the_whole_image(conditioned):
     images = ODD[None, :128, :192] / np.float32(255)
     crops = [images[0, y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64, 128)]

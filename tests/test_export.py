@@ -155,10 +155,16 @@ def denoisers(tmp_path_factory):
         if kind == "unet":
             model["conditions"] = spectra.CONDITIONS
         params = init_biased(prng.key(0), make_denoiser(kind, **model))
+        params = jax.tree_util.tree_map_with_path(_shaken, params)
         metadata = {"kind": kind, "model": model, "step": 7, "recipe": RECIPE}
         metadata["terms"] = {"mine": "CC0"}
         save_model(root / kind, metadata, {"denoiser": jax.tree.map(np.asarray, params)})
     return root
+
+
+def _shaken(path, leaf):
+    """What a condition changes begins with 0."""
+    return leaf + 0.05 if path[-1].key == "condition" else leaf
 
 
 def noisy_image(height, width):
@@ -186,20 +192,28 @@ def test_a_denoiser_in_onnx_takes_any_size(denoisers, tmp_path, kind):
         np.testing.assert_allclose(of_one(session, image), expected, atol=1e-5)
 
 
-def test_a_denoiser_that_reads_is_blind_in_stablehlo(denoisers, tmp_path, capsys):
+@pytest.mark.parametrize("is_adapted", [False, True])
+def test_a_denoiser_that_reads_is_fixed_in_stablehlo(denoisers, tmp_path, capsys, is_adapted):
     join_denoiser(str(denoisers / "unet"), "small", tmp_path / "reads")
+    if is_adapted:
+        file = tmp_path / "reads" / "model.json"
+        adapted = {"adapted": {"condition": [0.5] * spectra.CONDITIONS}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | adapted))
     path = tmp_path / "denoiser.stablehlo"
     main(["--format=stablehlo", f"--denoiser={tmp_path / 'reads'}", f"--output={path}"])
-    assert "note: this denoiser reads each photo's noise" in capsys.readouterr().out
+    said = "knows that of the photos" if is_adapted else "is blind"
+    assert f"the file has no reader and {said}" in capsys.readouterr().out
     denoise = jax.export.deserialize(bytearray(path.read_bytes()))
     image = noisy_image(24, 40)
-    blind = nt_jax.load_denoiser(tmp_path / "reads").blind
-    assert blind.reader is None
-    assert blind.network == UNet(4, 1)
-    assert jax.tree.structure(blind.params) == jax.tree.structure(
-        init_biased(prng.key(0), blind.network)
+    fixed = nt_jax.load_denoiser(tmp_path / "reads").fixed
+    assert fixed.reader is None
+    assert fixed.network == UNet(4, 1)
+    assert jax.tree.structure(fixed.params) == jax.tree.structure(
+        init_biased(prng.key(0), fixed.network)
     )
-    np.testing.assert_allclose(denoise.call(image[None])[0], blind(image), atol=1e-5)
+    np.testing.assert_allclose(denoise.call(image[None])[0], fixed(image), atol=1e-5)
+    blind = nt_jax.load_denoiser(denoisers / "unet")(image)
+    assert is_adapted == bool(np.abs(fixed(image) - blind).max() > 1e-3)
 
 
 def test_darktable_takes_and_tiles_a_denoiser(denoisers, tmp_path, capsys):

@@ -140,7 +140,7 @@ def test_the_bundled_denoiser_knows_weak_noise_from_detail_by_what_it_reads():
         noisy = np.clip(clean + noise, 0, 1).astype(np.float32)
         reading, blind = (
             float(nt_jax.metrics.psnr(clean[None], each(noisy)[None])[0])
-            for each in (denoiser, denoiser.blind)
+            for each in (denoiser, denoiser.fixed)
         )
         assert reading > blind + 0.5
 

@@ -90,7 +90,7 @@ def main() -> None:
     height = round((args.megapixels * 1e6 * 3 / 4) ** 0.5)
     noisy = np.random.default_rng(0).integers(0, 256, (height, height * 4 // 3, 3), np.uint8)
     # The others read no noise.
-    denoiser = load_denoiser().blind
+    denoiser = load_denoiser().fixed
     windows = denoiser.windows(*noisy.shape[:2], args.tile)
 
     def through_tiles(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[], np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nt_jax.formats.metadata import iso_of_exif
 from nt_jax.images import read_photo
+from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.files import noise_of_photos
 from nt_jax.inference.model import Model
 from nt_jax.inference.reference import ReferenceNoise
@@ -23,11 +24,13 @@ class PhotoNoise(NamedTuple):
       path: its file.
       iso: ISO speed of its EXIF data; None where there is none.
       noise: what the model knows of its noise, with a reading.
+      condition: what a denoiser reads off it, float32 [spectra.CONDITIONS]; None of a blind one.
     """
 
     path: Path
     iso: int | None
     noise: ReferenceNoise
+    condition: np.ndarray | None = None
 
     @property
     def level(self) -> float:
@@ -36,14 +39,17 @@ class PhotoNoise(NamedTuple):
         return float(self.noise.reading.total_level)
 
 
-def survey(model: Model, path: Path) -> PhotoNoise:
-    """Reads the noise of a photo.
+def survey(model: Model, denoiser: Denoiser, path: Path) -> PhotoNoise:
+    """Reads the noise of a photo, by a model and by a denoiser that is told it.
 
     Raises:
       InputError: the photo cannot be read.
     """
     photo = read_photo(path)
-    return PhotoNoise(path, iso_of_exif(photo.exif), noise_of_photos(model, [photo]))
+    read = denoiser.read(photo.pixels)
+    condition = None if read is None else np.asarray(read[0])
+    noise = noise_of_photos(model, [photo])
+    return PhotoNoise(path, iso_of_exif(photo.exif), noise, condition)
 
 
 def describe(found: Sequence[PhotoNoise]) -> list[str]:

@@ -87,12 +87,15 @@ class Denoiser:
       params: its parameters.
       metadata: what the denoiser's folder says about it.
       reader: what reads the noise that the network is conditioned on; None of a blind network.
+      condition: of the photos that it was adapted to, on average, float32 [spectra.CONDITIONS];
+        None of any other.
     """
 
     network: DenoiserNetwork
     params: Tree
     metadata: Mapping[str, Any]
     reader: SpectrumReader | None = None
+    condition: np.ndarray | None = None
 
     @property
     def variables(self) -> dict[str, Tree]:
@@ -101,14 +104,16 @@ class Denoiser:
         return {"denoiser": self.params} | reader
 
     @property
-    def blind(self) -> "Denoiser":
-        """The same without a condition, for programs that read no noise."""
+    def fixed(self) -> "Denoiser":
+        """The same under one condition, for programs that read no noise: `condition`, or none."""
         if not self.network.conditions:
             return self
-        params = {
-            layer: {name: leaf for name, leaf in leaves.items() if name != "condition"}
-            for layer, leaves in self.params.items()
-        }
+        params = {}
+        for layer, leaves in self.params.items():
+            kept = {name: leaf for name, leaf in leaves.items() if name != "condition"}
+            if self.condition is not None:
+                kept["bias"] = kept["bias"] + self.condition @ leaves["condition"]
+            params[layer] = kept
         return replace(self, network=self.network.clone(conditions=0), params=params, reader=None)
 
     def __call__(self, noisy: ArrayLike, *, ensemble: bool = False, strength: float = 1.0) -> Array:
@@ -170,6 +175,22 @@ class Denoiser:
         network, params, side = self.reader
         return _read_condition((network, side), params, images, jnp.float32(strength))
 
+    def read(self, noisy: np.ndarray, strength: float = 1.0) -> Array | None:
+        """Reads what the network is conditioned on off one image of any size.
+
+        Args:
+          noisy: as for `denoise_tiles`.
+          strength: as for a call.
+
+        Returns:
+          float32 [1, spectra.CONDITIONS]; None of a blind denoiser, and of an image that is
+          smaller than the reader's patches.
+        """
+        if self.reader is None:
+            return None
+        mosaic = to_float(reference_mosaic(noisy, self.reader.patch_size))
+        return self._condition(mosaic[None], strength)
+
     def _by_tiles(self, noisy: np.ndarray, ensemble: bool, strength: float) -> np.ndarray:
         clean = np.empty_like(noisy)
         for part in self.denoise_tiles(noisy, ensemble=ensemble, strength=strength):
@@ -221,10 +242,7 @@ class Denoiser:
         means: list[tuple[Array, ...] | None] = [None] * len(turns)
         if isinstance(self.network, RIDNet) and not whole:
             means = [self._means(_turned(noisy[None], turn)[0]) for turn in turns]
-        condition = None
-        if self.reader is not None:
-            mosaic = to_float(reference_mosaic(noisy, self.reader.patch_size))
-            condition = self._condition(mosaic[None], strength)
+        condition = self.read(noisy, strength)
 
         def denoise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             del row, column

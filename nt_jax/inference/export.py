@@ -117,7 +117,7 @@ def export_generator(model: Generator, path: Path, format: str, size: Size | Non
 
 
 def export_denoiser(denoiser: Denoiser, path: Path, format: str, size: Size | None = None) -> Path:
-    """Writes a denoiser, blind; arguments, result and errors as of `export`."""
+    """Writes a denoiser, `Denoiser.fixed`; arguments, result and errors as of `export`."""
     _check(format, size, denoiser.network.alignment)
     write = {"stablehlo": _stablehlo_denoiser, "onnx": denoiser_onnx}[format]
     content = write(denoiser, size)
@@ -150,6 +150,8 @@ def _functions(model: Exported) -> tuple[Callable[..., Array], Callable[[Array],
 
 
 def _denoise(denoiser: Denoiser) -> Callable[[Array], Array]:
+    denoiser = denoiser.fixed
+
     def denoise(images: Array) -> Array:
         with jax.default_matmul_precision("float32"):
             clean = denoiser.network.apply({"params": denoiser.params}, images)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nt_jax import spectra
+from nt_jax.errors import InputError
 from nt_jax.inference.denoiser import READER, Denoiser, SpectrumReader
 from nt_jax.models.denoisers import layout_of, make_denoiser
 from nt_jax.models.noise_reader import NoiseReader
@@ -35,4 +36,18 @@ def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str)
         about = metadata[READER]
         module = NoiseReader(about["width"], spectra.SIZE)
         reader = SpectrumReader(module, jax.device_put(variables[READER]), about["patch_size"])
-    return Denoiser(network, jax.device_put(variables["denoiser"]), metadata, reader)
+    return Denoiser(
+        network, jax.device_put(variables["denoiser"]), metadata, reader, _condition_of(metadata)
+    )
+
+
+def _condition_of(metadata: Mapping[str, Any]) -> np.ndarray | None:
+    """Takes `Denoiser.condition`; raises InputError if it is none."""
+    found = (metadata.get("adapted") or {}).get("condition")
+    if found is None:
+        return None
+    numbers = isinstance(found, list) and all(isinstance(value, int | float) for value in found)
+    condition = np.array(found if numbers else [], np.float32)
+    if condition.shape != (spectra.CONDITIONS,) or not np.isfinite(condition).all():
+        raise InputError(f"adapted.condition: expected {spectra.CONDITIONS} numbers; got {found}")
+    return condition
