@@ -20,6 +20,7 @@ from nt_jax.models.parameters import Tree
 from nt_jax.paths import expand, is_file, is_folder
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+_DENOISER = "small-denoiser"
 
 
 def load(name: str | os.PathLike = "small", dtype: str = "float32") -> Any:
@@ -62,7 +63,7 @@ def load_noisetransfer(name: str | os.PathLike = "small") -> Model:
     return model
 
 
-def load_denoiser(name: str | os.PathLike = "small-denoiser") -> Denoiser:
+def load_denoiser(name: str | os.PathLike = _DENOISER) -> Denoiser:
     """Loads a denoiser: a bundled name, a training workdir, a denoiser's or a converted folder.
 
     Raises:
@@ -98,12 +99,13 @@ def _built(
 
 
 def bundled_denoisers() -> list[str]:
-    """Lists the names of the denoisers that come with the package, sorted."""
+    """Lists the names of the denoisers that come with the package, the default one first."""
     kinds = {
         name: json.loads((PRETRAINED / name / "model.json").read_text())["kind"]
         for name in _bundled()
     }
-    return [name for name, kind in kinds.items() if kind in DENOISERS]
+    names = [name for name, kind in kinds.items() if kind in DENOISERS]
+    return sorted(names, key=lambda name: name != _DENOISER)
 
 
 def _bundled() -> list[str]:
