@@ -185,7 +185,12 @@ class Denoiser:
         Returns:
           float32 [1, spectra.CONDITIONS]; None of a blind denoiser, and of an image that is
           smaller than the reader's patches.
+
+        Raises:
+          InputError: a wrong strength.
         """
+        check_process()
+        self.check_strength(strength)
         if self.reader is None:
             return None
         mosaic = to_float(reference_mosaic(noisy, self.reader.patch_size))
@@ -233,16 +238,14 @@ class Denoiser:
         Yields:
           The pieces, which cover the image once.
         """
-        check_process()
-        self.check_strength(strength)
         height, width = noisy.shape[:2]
         windows = self.windows(height, width, tile)
+        condition = self.read(noisy, strength)
         whole = len(windows) == 1 and _is_pooled_whole(height, width)
         turns = _TURNS if ensemble else _TURNS[:1]
         means: list[tuple[Array, ...] | None] = [None] * len(turns)
         if isinstance(self.network, RIDNet) and not whole:
             means = [self._means(_turned(noisy[None], turn)[0]) for turn in turns]
-        condition = self.read(noisy, strength)
 
         def denoise(inputs: np.ndarray, row: Window, column: Window) -> np.ndarray:
             del row, column
