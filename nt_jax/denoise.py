@@ -29,7 +29,9 @@ def _parser() -> ArgumentParser:
         type=float,
         help="factor on the level of the noise that is read off a photo, 1/4 to 4",
     )
-    parser.add_argument("--tile", default=512, type=int, help="pixels a side worked on at a time")
+    parser.add_argument(
+        "--tile", type=int, help="pixels a side worked on at a time; 512 or more by default"
+    )
     parser.add_argument(
         "--skip_broken", action="store_true", help="go on without a folder's broken images"
     )

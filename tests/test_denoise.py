@@ -18,6 +18,7 @@ from nt_jax.images import Photo, read_photo, write_photo
 from nt_jax.inference import denoiser as inference
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.models.biased import init_biased
+from nt_jax.models.denoisers import make_denoiser
 from nt_jax.models.dncnn import DnCNN, FFDNet
 from nt_jax.models.noise_reader import NoiseReader, read_noise
 from nt_jax.models.ridnet import RIDNet, attention_means
@@ -112,6 +113,17 @@ def test_tiles_give_the_whole_image(denoiser, expected, tile):
     assert len(denoiser.windows(*PIXELS.shape[:2], tile)) > 1
     result = joined(denoiser.denoise_tiles(PIXELS, tile=tile), PIXELS.shape)
     np.testing.assert_allclose(255 * result, expected, atol=255e-5)
+
+
+@pytest.mark.parametrize(("kind", "width", "kept"), [("unet", 48, 912), ("ridnet", 16, 512)])
+def test_a_tile_is_512_or_ten_times_what_the_network_looks_around(kind, width, kept):
+    other = Denoiser(make_denoiser(kind, width, 2), {}, {})
+    windows = other.windows(4000, 2000)
+    rows = sorted({row for row, _ in windows})
+    assert rows[1].keep_stop - rows[1].keep_start == kept
+    halo = rows[1].keep_start - rows[1].start
+    assert other.network.radius <= halo < other.network.radius + 8
+    assert windows == other.windows(4000, 2000, kept)
 
 
 def test_a_large_image_is_pooled_over_crops(denoiser, monkeypatch):

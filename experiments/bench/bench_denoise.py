@@ -84,7 +84,9 @@ def _depth_to_space(x: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     parser = measure.arguments(__doc__)
     parser.add_argument("--megapixels", type=float, default=12.0)
-    parser.add_argument("--tile", type=int, default=512, help="pixels a side at a time")
+    parser.add_argument(
+        "--tile", type=int, help="pixels a side at a time; the denoiser's own by default"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of onnxruntime and PyTorch")
     args = parser.parse_args()
     height = round((args.megapixels * 1e6 * 3 / 4) ** 0.5)

@@ -51,6 +51,8 @@ from nt_jax.models.ridnet import RIDNet, attention_means
 _POOLED_WHOLE = 512 * 512
 _CROP_SIDE = 128
 _CROPS = 4
+# With its halos a tile is then 1.44 times the work.
+_HALOS_OF_A_TILE = 10
 # Factor on the level that is read, or its inverse.
 _STRONGEST = 4.0
 
@@ -222,7 +224,7 @@ class Denoiser:
         self,
         noisy: np.ndarray,
         *,
-        tile: int = DEFAULT_TILE,
+        tile: int | None = None,
         ensemble: bool = False,
         strength: float = 1.0,
     ) -> Iterator[Tile]:
@@ -232,7 +234,8 @@ class Denoiser:
 
         Args:
           noisy: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
-          tile: pixels a side processed at a time, 16 or more; sets the memory needed.
+          tile: pixels a side processed at a time, 16 or more; sets the memory needed. By default
+            512, or ten times as many as the network looks around.
           ensemble, strength: as for a call.
 
         Yields:
@@ -255,9 +258,11 @@ class Denoiser:
         return over_tiles(noisy, windows, denoise)
 
     def windows(
-        self, height: int, width: int, tile: int = DEFAULT_TILE
+        self, height: int, width: int, tile: int | None = None
     ) -> list[tuple[Window, Window]]:
         """Lists the (vertical, horizontal) windows `denoise_tiles` works through."""
+        if tile is None:
+            tile = max(DEFAULT_TILE, _HALOS_OF_A_TILE * self.network.radius)
         if as_integer(tile, "tile") < SMALLEST_SIDE:
             raise InputError(f"tile: expected {SMALLEST_SIDE} or more; got {tile}")
         multiple = self.network.alignment
