@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.signal import fftconvolve
 
-from nt_jax import prng
 from nt_jax.readings import Measured
 
 Array = jax.Array
@@ -34,9 +33,6 @@ _ROUNDING = 0.02  # power that rounding to 8 bits leaves, about, in squared grey
 _CENTRE, _SPREAD = np.float32(1.0), np.float32(1.2)
 # Bounds of a gain: beyond, the reading or the generator is wrong.
 LEAST, MOST = 1 / 3, 3.0
-# Of random gains' logarithms: deviations of what luma and colour, a ring's place from coarse to
-# fine, and each ring add.
-_PLANE_SPREAD, _TILT_SPREAD, _RING_SPREAD = np.float32(0.25), np.float32(0.3), np.float32(0.15)
 # What clipping leaves is not linear in the gains.
 _ITERATIONS = 3
 # A pixel of filtered noise depends on those so far away.
@@ -135,20 +131,6 @@ def fit_gains(read: Array, measure_left: Callable[[Array], Measured]) -> Array:
     for _ in range(_ITERATIONS):
         gains = find_gains(read, measure_left(gains), gains)
     return gains
-
-
-def random_gains(key: Array, rows: int) -> Array:
-    """Draws gains that give noise another spectrum, each 1/3 to 3: float32 [rows, SIZE].
-
-    Cameras differ in how coarse and how coloured their noise is: so a network that is trained on
-    few of them meets all mixtures.
-    """
-    plane_key, tilt_key, ring_key = prng.split(key, 3)
-    slope = np.linspace(-1, 1, _RINGS, dtype=np.float32)
-    logs = _PLANE_SPREAD * prng.normal(plane_key, (rows, 2, 1))
-    logs = logs + _TILT_SPREAD * prng.normal(tilt_key, (rows, 2, 1)) * slope
-    logs += _RING_SPREAD * prng.normal(ring_key, (rows, 2, _RINGS))
-    return jnp.clip(jnp.exp(logs), LEAST, MOST).reshape(rows, SIZE)
 
 
 def amplify(mode: Literal["same", "valid"], noise: Array, gains: Array) -> Array:

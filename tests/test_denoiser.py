@@ -382,48 +382,6 @@ def test_conditioning_begins_as_the_blind_denoiser(tmp_path):
                 np.testing.assert_allclose(layer[part], blind[name][part], atol=1e-3)
 
 
-def test_noise_of_chosen_rows_gets_another_level_and_spectrum():
-    rows = 64
-    clean = np.full((rows, 64, 64, 3), 0.5, np.float32)
-    noise = np.random.default_rng(0).normal(0, 8 / 255, clean.shape).astype(np.float32)
-    varied = np.asarray(denoiser_step.vary_noise(clean, clean + noise, 1.0, prng.key(3))) - clean
-    levels = np.log(varied.std((1, 2, 3)) / noise.std((1, 2, 3)))
-    # The spectrum adds about a third of a nat to the range of -1.2 to .4, weaker more often.
-    assert -1.8 < levels.min() < -0.9
-    assert 0.2 < levels.max() < 1.2
-    assert np.median(levels) < 0
-    before, after = (
-        np.asarray(spectra.decode(spectra.measure(jnp.asarray(x)).values)) for x in (noise, varied)
-    )
-    gains = np.log(spectra.random_gains(prng.split(prng.key(3), 3)[0], rows))
-    of_rings = after - before - gains  # less the gains: the level, the same of all
-    # A ring has few frequencies in a patch, and the mean around a pixel stays.
-    assert np.abs(of_rings - np.median(of_rings, 1, keepdims=True))[:, 1:8].mean() < 0.07
-    half = np.asarray(denoiser_step.vary_noise(clean, clean + noise, 0.5, prng.key(3))) - clean
-    same = np.isclose(half, noise, atol=1e-6).all((1, 2, 3))
-    assert 20 < same.sum() < 44
-    np.testing.assert_allclose(half[~same], varied[~same], atol=1e-6)
-
-
-def test_a_step_varies_noise_where_the_recipe_says_so(stepped):
-    config, network, batch, states, _ = stepped
-    losses = []
-    for fraction in (0.0, 1.0):
-        config = smoke(batch_size=2, l2=1e-2, halve_at=(1,))
-        config.denoiser.varied_fraction = fraction
-        step = partial(denoiser_step.train_step, config, network, None)
-        _, metrics = jax.jit(step)(states[0], None, batch, jax.random.key(0))
-        losses.append(float(metrics["loss"]))
-    assert losses[0] != losses[1]
-    clean = batch["clean"]
-    noisy = denoiser_step.vary_noise(
-        clean[:, 4:20, 4:20], batch["noisy"][:, 4:20, 4:20], 1.0, prng.fold_in(jax.random.key(0), 2)
-    )
-    denoised = network.apply({"params": unstack(states[0].params, layout_of(network))}, noisy)
-    expected = jnp.abs(denoised - clean[:, 4:20, 4:20]).mean()
-    assert losses[1] == pytest.approx(float(expected), rel=1e-5)
-
-
 def test_a_conditioned_run_resumes_exactly_and_loads(tmp_path):
     config = get_config("blind-smoke")
     config.model.conditioned = True

@@ -75,8 +75,6 @@ def _paper(noise: str) -> ConfigDict:
     denoiser.model = "small"
     # `l1`, the mean absolute difference, or `psnr`, the mean of each patch's log square error.
     denoiser.loss = "l1"
-    # Share of rows whose noise gets another level and spectrum at random.
-    denoiser.varied_fraction = 0.0
     # Pixels cut off on each side of a patch once it is noisy; 88 becomes 80.
     denoiser.crop = 4
 

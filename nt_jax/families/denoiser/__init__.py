@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nt_jax.errors import InputError
 from nt_jax.families.denoiser.release import load, released
-from nt_jax.fields import COUNT, DTYPE, FLAG, SHARE, TEXT, choice, integer, no_references
+from nt_jax.fields import COUNT, DTYPE, FLAG, TEXT, choice, integer, no_references
 from nt_jax.models.denoisers import KINDS, layout_of, make_denoiser
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ FIELDS = {
     "denoiser.noise": choice("generated", "real", "synthetic"),
     "denoiser.model": TEXT,
     "denoiser.loss": choice("l1", "psnr"),
-    "denoiser.varied_fraction": SHARE,
     "denoiser.crop": integer(0),
 }
 

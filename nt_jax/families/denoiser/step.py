@@ -27,8 +27,6 @@ _UNKNOWN = 0.25
 # Of a standardised spectrum, as large as those of a network that reads it off a photo: of all rings
 # at once, and of each.
 _ERROR_OF_ALL, _ERROR_OF_EACH = np.float32(0.08), np.float32(0.11)
-# Of the logarithm of what varied noise is multiplied by: photos of low ISO are the rarest in pairs.
-_LEVEL_RANGE = (-1.2, 0.4)
 
 
 def generate(generator: Generator, params: Any, batch: Batch, key: Array) -> Array:
@@ -84,26 +82,6 @@ def told(network: DenoiserNetwork, noise: Array, key: Array | None = None) -> tu
     return (condition_of(noise, key),) if network.conditions else ()
 
 
-def vary_noise(clean: Array, noisy: Array, fraction: float, key: Array) -> Array:
-    """Gives some rows' noise another level and spectrum, at random.
-
-    Args:
-      clean, noisy: patches [B, H, W, 3] in [0, 1].
-      fraction: of rows, on average.
-      key: PRNG key.
-
-    Returns:
-      The noisy patches, in [0, 1].
-    """
-    gains_key, level_key, chosen_key = prng.split(key, 3)
-    rows = clean.shape[0]
-    gains = spectra.random_gains(gains_key, rows)
-    level = jnp.exp(prng.uniform(level_key, (rows, 1, 1, 1), *_LEVEL_RANGE))
-    varied = jnp.clip(clean + spectra.amplify("same", level * (noisy - clean), gains), 0, 1)
-    chosen = prng.uniform(chosen_key, (rows, 1, 1, 1)) < fraction
-    return jnp.where(chosen, varied, noisy)
-
-
 LOSSES = {"l1": l1_loss, "psnr": psnr_loss}
 
 
@@ -126,15 +104,13 @@ def train_step(
       params: its parameters.
       batch: `clean`, and what the generator is told or, without one, `noisy`; [B, H, W, 3] in
         [0, 1].
-      key: PRNG key of the generated noise, of what varies it, and the condition's errors.
+      key: PRNG key of the generated noise, and of the condition's errors.
 
     Returns:
       (state after the step, {name: float32 scalar}); loss and gradient are at the state before.
     """
     noisy = generate(generator, params, batch, key) if generator else batch["noisy"]
     clean, noisy = (_crop(image, config.denoiser.crop) for image in (batch["clean"], noisy))
-    if config.denoiser.varied_fraction:
-        noisy = vary_noise(clean, noisy, config.denoiser.varied_fraction, prng.fold_in(key, 2))
     conditions = told(network, noisy - clean, prng.fold_in(key, 1))
 
     def loss_of(params: Stacks) -> Array:
