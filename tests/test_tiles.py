@@ -59,6 +59,16 @@ def test_windows_cover_once_with_halo_and_one_length(size, tile):
         assert window.stop == size or window.stop - window.keep_stop >= halo
 
 
+def test_windows_are_no_longer_than_as_many_need():
+    assert {w.stop - w.start for w in tiles.split(1304, 1024, 96)} == {576 + 192}
+    assert {w.stop - w.start for w in tiles.split(1304, 64, 96)} == {64 + 192}
+    for size in range(400, 3000, 8):
+        windows = tiles.split(size, 512, 96)
+        length = windows[0].stop - windows[0].start
+        assert len(windows) == max(-(-(size - 192) // 512), 1)
+        assert len(windows) == 1 or len(windows) * (length - 192) < size - 192 + 64 * len(windows)
+
+
 @pytest.mark.parametrize("size", [4, 16, 144, 148, 516, 3456])
 @pytest.mark.parametrize("tile", [4, 64, 512])
 def test_framed_windows_cover_once_and_have_a_halo_everywhere(size, tile):

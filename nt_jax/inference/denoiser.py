@@ -51,8 +51,8 @@ from nt_jax.models.ridnet import RIDNet, attention_means
 _POOLED_WHOLE = 512 * 512
 _CROP_SIDE = 128
 _CROPS = 4
-# With its halos a tile is then 1.44 times the work.
-_HALOS_OF_A_TILE = 10
+# With its halos a tile is then 1.36 times the work.
+_HALOS_OF_A_TILE = 12
 # Factor on the level that is read, or its inverse.
 _STRONGEST = 4.0
 
@@ -234,8 +234,8 @@ class Denoiser:
 
         Args:
           noisy: [H, W, 3] or grey [H, W]; uint8, uint16 or float in [0, 1], not checked further.
-          tile: pixels a side processed at a time, 16 or more; sets the memory needed. By default
-            512, or ten times as many as the network looks around.
+          tile: pixels a side processed at a time at most, 16 or more; sets the memory needed. By
+            default 512, or twelve times as many as the network looks around.
           ensemble, strength: as for a call.
 
         Yields:

@@ -21,6 +21,7 @@ from nt_jax.models.parameters import Array
 # The two stride-2 convolutions halve twice: sizes and positions of windows are multiples of this.
 ALIGNMENT = 4
 DEFAULT_TILE = 512
+_TILE_STEP = 64
 
 # As a decorator: products in full float32. An accelerator's default for convolutions has 10 bits of
 # mantissa or fewer, with which a result would depend on the tile.
@@ -90,14 +91,16 @@ def split(size: int, tile: int, halo: int) -> list[Window]:
     """Splits one axis into windows, all of one length so that one compiled program serves them.
 
     Args:
-      size: length of the axis. Windows are multiples of what all three arguments are.
-      tile: what a window adds between its halos.
+      size: length of the axis. Windows are multiples of what all three arguments and 64 are.
+      tile: what a window adds between its halos, at most: no more than as many windows need, in
+        multiples of 64, so that images of similar size share a program.
       halo: of both sides. Windows at the image's ends have none there and keep more instead.
     """
-    length = tile + 2 * halo
-    if size <= length:
+    if size <= tile + 2 * halo:
         return [Window(0, size, 0, size)]
     count = -(-(size - 2 * halo) // tile)
+    tile = min(tile, round_up(-(-(size - 2 * halo) // count), _TILE_STEP))
+    length = tile + 2 * halo
     cuts = [0, *(index * tile + halo for index in range(1, count)), size]
     starts = [min(index * tile, size - length) for index in range(count)]
     return [
