@@ -59,14 +59,15 @@ def test_windows_cover_once_with_halo_and_one_length(size, tile):
         assert window.stop == size or window.stop - window.keep_stop >= halo
 
 
-def test_windows_are_no_longer_than_as_many_need():
-    assert {w.stop - w.start for w in tiles.split(1304, 1024, 96)} == {576 + 192}
-    assert {w.stop - w.start for w in tiles.split(1304, 64, 96)} == {64 + 192}
+def test_an_even_tile_gives_as_many_windows_and_no_longer_ones_than_they_need():
+    assert tiles.even_tile(1304, 1024, 96) == 576
+    assert tiles.even_tile(1304, 64, 96) == 64
+    assert tiles.even_tile(160, 512, 96) == 512
     for size in range(400, 3000, 8):
-        windows = tiles.split(size, 512, 96)
-        length = windows[0].stop - windows[0].start
-        assert len(windows) == max(-(-(size - 192) // 512), 1)
-        assert len(windows) == 1 or len(windows) * (length - 192) < size - 192 + 64 * len(windows)
+        tile = tiles.even_tile(size, 512, 96)
+        windows = tiles.split(size, tile, 96)
+        assert len(windows) == len(tiles.split(size, 512, 96))
+        assert len(windows) == 1 or len(windows) * tile < size - 192 + 64 * len(windows)
 
 
 @pytest.mark.parametrize("size", [4, 16, 144, 148, 516, 3456])

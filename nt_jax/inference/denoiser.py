@@ -37,6 +37,7 @@ from nt_jax.inference.tiles import (
     DEFAULT_TILE,
     Tile,
     Window,
+    even_tile,
     evenly_spaced,
     full_float32,
     over_tiles,
@@ -267,7 +268,8 @@ class Denoiser:
             raise InputError(f"tile: expected {SMALLEST_SIDE} or more; got {tile}")
         multiple = self.network.alignment
         tile, halo = (round_up(size, multiple) for size in (tile, self.network.radius))
-        rows, columns = (split(round_up(size, multiple), tile, halo) for size in (height, width))
+        sides = (round_up(size, multiple) for size in (height, width))
+        rows, columns = (split(side, even_tile(side, tile, halo), halo) for side in sides)
         return [(row, column) for row in rows for column in columns]
 
     def _means(self, noisy: np.ndarray) -> tuple[Array, ...]:

@@ -87,20 +87,27 @@ def receptive_radius(blocks: tuple[int, int, int]) -> int:
     return radius
 
 
+def even_tile(size: int, tile: int, halo: int) -> int:
+    """Finds the smallest tile that `split` makes as many windows of, in multiples of 64.
+
+    So windows overlap no more than they must, and images of similar size share a program.
+    """
+    count = -(-(size - 2 * halo) // tile)
+    return min(tile, round_up(-(-(size - 2 * halo) // count), _TILE_STEP)) if count > 1 else tile
+
+
 def split(size: int, tile: int, halo: int) -> list[Window]:
     """Splits one axis into windows, all of one length so that one compiled program serves them.
 
     Args:
-      size: length of the axis. Windows are multiples of what all three arguments and 64 are.
-      tile: what a window adds between its halos, at most: no more than as many windows need, in
-        multiples of 64, so that images of similar size share a program.
+      size: length of the axis. Windows are multiples of what all three arguments are.
+      tile: what a window adds between its halos.
       halo: of both sides. Windows at the image's ends have none there and keep more instead.
     """
-    if size <= tile + 2 * halo:
+    length = tile + 2 * halo
+    if size <= length:
         return [Window(0, size, 0, size)]
     count = -(-(size - 2 * halo) // tile)
-    tile = min(tile, round_up(-(-(size - 2 * halo) // count), _TILE_STEP))
-    length = tile + 2 * halo
     cuts = [0, *(index * tile + halo for index in range(1, count)), size]
     starts = [min(index * tile, size - length) for index in range(count)]
     return [
