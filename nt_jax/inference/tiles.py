@@ -92,7 +92,7 @@ def even_tile(size: int, tile: int, halo: int) -> int:
 
     So windows overlap no more than they must, and images of similar size share a program.
     """
-    count = -(-(size - 2 * halo) // tile)
+    count = _count(size, tile, halo)
     return min(tile, round_up(-(-(size - 2 * halo) // count), _TILE_STEP)) if count > 1 else tile
 
 
@@ -104,16 +104,21 @@ def split(size: int, tile: int, halo: int) -> list[Window]:
       tile: what a window adds between its halos.
       halo: of both sides. Windows at the image's ends have none there and keep more instead.
     """
-    length = tile + 2 * halo
-    if size <= length:
+    count = _count(size, tile, halo)
+    if count == 1:
         return [Window(0, size, 0, size)]
-    count = -(-(size - 2 * halo) // tile)
+    length = tile + 2 * halo
     cuts = [0, *(index * tile + halo for index in range(1, count)), size]
     starts = [min(index * tile, size - length) for index in range(count)]
     return [
         Window(start, start + length, low, high)
         for start, low, high in zip(starts, cuts, cuts[1:], strict=False)
     ]
+
+
+def _count(size: int, tile: int, halo: int) -> int:
+    """Counts the windows of one axis: those at its ends have no halo there and keep more."""
+    return max(-(-(size - 2 * halo) // tile), 1)
 
 
 def framed(size: int, tile: int, halo: int) -> list[Window]:
