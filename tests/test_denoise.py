@@ -230,7 +230,7 @@ def conditioned():
     keys = iter(jax.random.split(jax.random.key(1), 100))
 
     def shaken(path, leaf):
-        if path[-1].key == "condition":
+        if path[-1].key in ("condition", "gain"):
             return 0.05 * jax.random.normal(next(keys), leaf.shape)
         return 1.5 * leaf
 
@@ -241,7 +241,7 @@ def conditioned():
     return Denoiser(CONDITIONED, params, {}, inference.SpectrumReader(reader, read, 64))
 
 
-def test_under_one_condition_it_is_a_blind_one_with_other_biases(conditioned):
+def test_under_one_condition_it_is_a_blind_one_with_other_parameters(conditioned):
     images = np.stack([ODD[:64, :64], ODD[64:128, :64]]) / np.float32(255)
     condition = np.random.default_rng(0).normal(size=(2, spectra.CONDITIONS)).astype(np.float32)
     apply = jax.jit(CONDITIONED.apply)
@@ -250,7 +250,7 @@ def test_under_one_condition_it_is_a_blind_one_with_other_biases(conditioned):
     def plain(row):
         return {
             name: {
-                "kernel": layer["kernel"],
+                "kernel": layer["kernel"] * np.exp(condition[row] @ np.asarray(layer["gain"])),
                 "bias": layer["bias"] + condition[row] @ np.asarray(layer["condition"]),
             }
             for name, layer in conditioned.params.items()
@@ -293,6 +293,29 @@ def test_the_condition_is_what_is_read_off_the_whole_image(conditioned):
         expected = CONDITIONED.apply({"params": conditioned.params}, images, condition)[0]
         result = conditioned(images[0], strength=strength)
         np.testing.assert_allclose(result, np.clip(expected, 0, 1), atol=1e-5)
+
+
+def test_one_whose_condition_shifts_biases_alone_loads(conditioned, tmp_path):
+    """As they were until gains came in."""
+
+    def params(gain):
+        return {name: layer | {"gain": gain(layer["gain"])} for name, layer in layers.items()}
+
+    layers = jax.tree.map(np.asarray, conditioned.params)
+    older = {
+        name: {part: leaf for part, leaf in layer.items() if part != "gain"}
+        for name, layer in layers.items()
+    }
+    model = {"features": 16, "blocks": 1, "conditions": spectra.CONDITIONS}
+    save_model(tmp_path / "older", {"kind": "unet", "model": model}, {"denoiser": older})
+    images = np.random.default_rng(0).random((2, 64, 64, 3)).astype(np.float32)
+    condition = np.random.default_rng(0).normal(size=(2, spectra.CONDITIONS)).astype(np.float32)
+    loaded = nt_jax.load_denoiser(tmp_path / "older")
+    result = loaded.network.apply({"params": loaded.params}, images, condition)
+    expected = CONDITIONED.apply({"params": params(np.zeros_like)}, images, condition)
+    np.testing.assert_allclose(result, expected, atol=1e-2)  # saved with 16 bits
+    gained = CONDITIONED.apply({"params": params(np.asarray)}, images, condition)
+    assert np.abs(np.asarray(result - gained)).max() > 0.05
 
 
 def test_tiles_of_a_conditioned_one_give_the_whole_image(conditioned):

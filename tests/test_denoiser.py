@@ -376,8 +376,9 @@ def test_conditioning_begins_as_the_blind_denoiser(tmp_path):
         begun = unstack(networks["params"], layout)
         blind = nt_jax.load_denoiser(tmp_path / source).params
         for name, layer in begun.items():
-            assert layer["condition"].shape == (spectra.CONDITIONS, layer["bias"].size)
-            assert not np.any(layer["condition"])
+            for part in ("condition", "gain"):
+                assert layer[part].shape == (spectra.CONDITIONS, layer["bias"].size)
+                assert not np.any(layer[part])
             for part in ("kernel", "bias"):
                 np.testing.assert_allclose(layer[part], blind[name][part], atol=1e-3)
 
@@ -395,7 +396,8 @@ def test_a_conditioned_run_resumes_exactly_and_loads(tmp_path):
     assert lines(tmp_path) == written
     loaded = nt_jax.load_denoiser(tmp_path)
     assert loaded.network == UNet(16, 1, conditions=spectra.CONDITIONS)
-    assert np.abs(loaded.params["head"]["condition"]).max() > 0
+    for part in ("condition", "gain"):
+        assert np.abs(loaded.params["head"][part]).max() > 0
     assert loaded.metadata["kind"] == "unet"
     held_out = denoiser_task.DenoiserTask(config)._held_out
     condition = denoiser_step.condition_of(held_out.noisy - held_out.clean)

@@ -164,7 +164,7 @@ def denoisers(tmp_path_factory):
 
 def _shaken(path, leaf):
     """What a condition changes begins with 0."""
-    return leaf + 0.05 if path[-1].key == "condition" else leaf
+    return leaf + 0.05 if path[-1].key in ("condition", "gain") else leaf
 
 
 def noisy_image(height, width):

@@ -113,10 +113,11 @@ class Denoiser:
             return self
         params = {}
         for layer, leaves in self.params.items():
-            kept = {name: leaf for name, leaf in leaves.items() if name != "condition"}
+            kernel, bias = leaves["kernel"], leaves["bias"]
             if self.condition is not None:
-                kept["bias"] = kept["bias"] + self.condition @ leaves["condition"]
-            params[layer] = kept
+                kernel = kernel * jnp.exp(self.condition @ leaves["gain"])
+                bias = bias + self.condition @ leaves["condition"]
+            params[layer] = {"kernel": kernel, "bias": bias}
         return replace(self, network=self.network.clone(conditions=0), params=params, reader=None)
 
     def __call__(self, noisy: ArrayLike, *, ensemble: bool = False, strength: float = 1.0) -> Array:

@@ -16,7 +16,8 @@ class BiasedConv(nn.Module):
     Zero padding of (kernel_size - stride + 1) // 2 on each side, times the dilation.
 
     Attributes:
-      conditions: how many numbers of an image's condition shift its bias; 0 for none.
+      conditions: how many numbers of an image's condition scale its result and shift its bias, by
+        channel; 0 for none.
     """
 
     features: int
@@ -30,7 +31,7 @@ class BiasedConv(nn.Module):
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Convolves [N, H, W, C] -> [N, H / stride, W / stride, features].
 
-        The condition is [N, conditions]; rows of zeros, or None, shift nothing.
+        The condition is [N, conditions]; rows of zeros, or None, change nothing.
         """
         size, channels = self.kernel_size, x.shape[-1]
         kernel = kernel_of(self, size, size, channels, self.features).astype(self.dtype)
@@ -38,8 +39,7 @@ class BiasedConv(nn.Module):
         if self.conditions:
             sizes = (self.conditions, self.features)
             shift = self.param("condition", nn.initializers.zeros, sizes, jnp.float32)
-            if condition is not None:
-                bias = bias + condition @ shift
+            gain = self.param("gain", nn.initializers.zeros, sizes, jnp.float32)
         x = x.astype(self.dtype)
         if self.dilation == 1:
             y = convolve(x, kernel, self.stride)
@@ -53,6 +53,11 @@ class BiasedConv(nn.Module):
                 rhs_dilation=(self.dilation, self.dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
+        if self.conditions and condition is not None:
+            # Of logarithms of amplitude: products of powers of amplitudes.
+            scale = jnp.exp(condition @ gain)
+            y = y * scale.astype(self.dtype).reshape(-1, 1, 1, self.features)
+            bias = bias + condition @ shift
         return y + bias.astype(self.dtype).reshape(-1, 1, 1, self.features)
 
 

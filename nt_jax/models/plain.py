@@ -13,7 +13,7 @@ from nt_jax import prng
 from nt_jax.models.layers import Array, Tree
 
 # Parameters that are not drawn.
-_CONSTANT = {"slope": 0.25, "condition": 0.0}
+_CONSTANT = {"slope": 0.25, "condition": 0.0, "gain": 0.0}
 
 
 class Conv(nn.Module):

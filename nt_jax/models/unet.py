@@ -2,9 +2,9 @@
 
 In the manner of DRUNet (Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior,
 2021), but with biases, and with half the image's size at its finest level, where most of the work
-is. It is blind, or conditioned on numbers of an image's noise, which shift the biases: under one
-condition it is a blind one with other biases. No norm and no attention: a pixel depends on its
-neighbourhood only.
+is. It is blind, or conditioned on numbers of an image's noise, which scale each convolution and
+shift its biases: under one condition it is a blind one with other parameters. No norm and no
+attention: a pixel depends on its neighbourhood only.
 """
 
 from typing import Any

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,8 @@ def released(
     model = {"features": config["model"]["width"], "blocks": config["model"]["blocks"]}
     if config["model"].get("conditioned"):
         model["conditions"] = spectra.CONDITIONS
+    if config["model"].get("finest_blocks"):
+        model["finest_blocks"] = config["model"]["finest_blocks"]
     params = state["params"] if state.get("average") is None else state["average"]
     tree = unstack(params, layout_of(make_denoiser(kind, **model)))
     return {"kind": kind, "model": model}, {"denoiser": jax.tree.map(np.asarray, tree)}
@@ -36,9 +39,19 @@ def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str)
         about = metadata[READER]
         module = NoiseReader(about["width"], spectra.SIZE)
         reader = SpectrumReader(module, jax.device_put(variables[READER]), about["patch_size"])
-    return Denoiser(
-        network, jax.device_put(variables["denoiser"]), metadata, reader, _condition_of(metadata)
-    )
+    params = jax.device_put(_with_gains(variables["denoiser"]))
+    return Denoiser(network, params, metadata, reader, _condition_of(metadata))
+
+
+def _with_gains(params: Tree) -> Tree:
+    """Adds gains that change nothing where conditions shift biases alone, as they once did."""
+    flat = flax.traverse_util.flatten_dict(params)
+    gains = {
+        (*path[:-1], "gain"): np.zeros_like(leaf)
+        for path, leaf in flat.items()
+        if path[-1] == "condition"
+    }
+    return flax.traverse_util.unflatten_dict(gains | flat)
 
 
 def _condition_of(metadata: Mapping[str, Any]) -> np.ndarray | None:

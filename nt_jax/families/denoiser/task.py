@@ -79,11 +79,11 @@ class DenoiserTask(Task):
             denoiser = load_denoiser(source)
             params = jax.tree.map(np.asarray, stack(denoiser.params, layout_of(denoiser.network)))
             step, state = denoiser.metadata.get("step", 0), {"params": params, "average": params}
-        # Of a blind one's networks; these change nothing yet.
+        # Of a blind one's networks, or of one without gains; these change nothing yet.
         conditions = {
             name: np.zeros((len(paths), *shape), np.float32)
             for name, shape, paths in layout_of(self._network)
-            if paths[0][-1] == "condition"
+            if paths[0][-1] in ("condition", "gain")
         }
         return step, state | {"params": conditions | state.get("params", {})}
 
