@@ -60,6 +60,7 @@ def _save_run(workdir):
     """A run of a tiny U-Net whose average is another network than its newest weights."""
     config = get_config("blind-small")
     config.model.width, config.model.blocks = 16, 1
+    config.model.finest_blocks = 2
     config.model.conditioned = True
     state = init_state(config, make_network(config), jax.random.key(0))
     state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, state.params))

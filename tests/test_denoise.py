@@ -28,7 +28,12 @@ PIXELS = data.coffee()[:56, :72]
 NETWORK = RIDNet(16, 1)
 # Of a size that no alignment fits.
 ODD = data.coffee()[:217, :251]
-OTHERS = {"unet": UNet(16, 1), "dncnn": DnCNN(8, 8), "ffdnet": FFDNet(8, 4)}
+OTHERS = {
+    "unet": UNet(16, 1),
+    "finer unet": UNet(16, 1, finest_blocks=2),
+    "dncnn": DnCNN(8, 8),
+    "ffdnet": FFDNet(8, 4),
+}
 
 
 @pytest.fixture(scope="module")

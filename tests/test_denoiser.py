@@ -516,6 +516,7 @@ def test_recipes():
         ("gaussian", {"model.kind": "vdn"}, "kind='vdn': choose from ridnet, unet"),
         ("gaussian", {"model.kind": "unet", "denoiser.crop": 2}, "20 pixels .* multiple of 8"),
         ("gaussian", {"model.conditioned": True}, "a ridnet has no condition: choose unet"),
+        ("gaussian", {"model.finest_blocks": 2}, "a ridnet has no finest level: choose unet"),
         ("gaussian", {"train.decay": "linear"}, "choose from halve, cosine"),
         ("gaussian", {"model.dtype": "float16"}, "dtype='float16'"),
         ("gaussian", {"train.batch_size": 0}, "batch_size=0"),

@@ -94,6 +94,7 @@ def test_parameter_counts_at_full_size():
     [
         (RIDNet(), 1_499_347),
         (UNet(), 2_354_076),
+        (UNet(finest_blocks=3), 2_354_076 + 2 * 2 * (9 * 48 * 48 + 48)),
         (DnCNN(), 557_443),
         (FFDNet(), 853_836 - 3 * 9 * 96),  # published, less the map of noise levels
     ],

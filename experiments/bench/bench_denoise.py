@@ -33,7 +33,6 @@ class TorchUNet:
 
     def __init__(self, denoiser: Denoiser) -> None:
         """Takes the parameters over."""
-        self._blocks = denoiser.network.blocks
         self._layers = {}
         for name, layer in denoiser.params.items():
             kernel = torch.tensor(np.asarray(layer["kernel"])).permute(3, 2, 0, 1)
@@ -60,7 +59,8 @@ class TorchUNet:
         return functional.conv2d(x, kernel, bias, stride, pad)
 
     def _residual(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        for block in range(1, self._blocks + 1):
+        blocks = sum(layer.startswith(name) and layer.endswith("conv1") for layer in self._layers)
+        for block in range(1, blocks + 1):
             y = functional.relu(self._conv(f"{name}_block{block}_conv1", x), inplace=True)
             x = x + self._conv(f"{name}_block{block}_conv2", y)
         return x

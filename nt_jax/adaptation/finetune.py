@@ -58,6 +58,7 @@ def recipe(denoiser: str, start: Denoiser, pairs: Path, true_pairs: str, steps: 
     config.model.kind = start.metadata["kind"]
     config.model.width = start.metadata["model"]["features"]
     config.model.blocks = start.metadata["model"]["blocks"]
+    config.model.finest_blocks = start.metadata["model"].get("finest_blocks", 0)
     config.model.conditioned = bool(start.network.conditions)
     config.denoiser.noise = "real"
     config.data.photos = ""

@@ -61,6 +61,8 @@ def _paper(noise: str) -> ConfigDict:
     # RIDNet's enhanced attention blocks; residual blocks of a U-Net's level, down and up; else
     # convolutions.
     model.blocks = 4
+    # Those of a U-Net's finest level, at half size; 0 for model.blocks there, too.
+    model.finest_blocks = 0
     # Whether a U-Net is conditioned on the power spectrum of the noise, which is measured in
     # training, and read off a photo by a network that `release_model --reader` joins to it.
     model.conditioned = False

@@ -29,19 +29,25 @@ KINDS: dict[str, type[DenoiserNetwork]] = {
 
 
 def make_denoiser(
-    kind: str, features: int, blocks: int, dtype: Any = jnp.float32, conditions: int = 0
+    kind: str,
+    features: int,
+    blocks: int,
+    dtype: Any = jnp.float32,
+    conditions: int = 0,
+    finest_blocks: int = 0,
 ) -> DenoiserNetwork:
-    """Makes the module of a kind.
+    """Makes the module of a kind; the last two arguments are a U-Net's alone.
 
     Raises:
-      InputError: there is no such kind, or it cannot be conditioned.
+      InputError: there is no such kind, or it has no condition or levels.
     """
     if kind not in KINDS:
         raise InputError(f"no kind of denoiser '{kind}'; choose from {', '.join(KINDS)}")
-    if conditions:
-        if KINDS[kind] is not UNet:
-            raise InputError(f"a {kind} has no condition: choose unet")
-        return UNet(features, blocks, dtype, conditions)
+    if KINDS[kind] is UNet:
+        return UNet(features, blocks, finest_blocks, dtype, conditions)
+    if conditions or finest_blocks:
+        what = "condition" if conditions else "finest level"
+        raise InputError(f"a {kind} has no {what}: choose unet")
     return KINDS[kind](features=features, blocks=blocks, dtype=dtype)
 
 

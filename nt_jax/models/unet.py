@@ -24,12 +24,14 @@ class UNet(nn.Module):
     Attributes:
       features: channels at half size; twice and four times as many at a quarter and an eighth.
       blocks: residual blocks at each level, on the way down and on the way up.
+      finest_blocks: those at half size, where they are another number; 0 for `blocks` there too.
       dtype: compute type; parameters are float32 and so is the output.
       conditions: how many numbers of an image's noise it is conditioned on; 0 for a blind one.
     """
 
     features: int = 48
     blocks: int = 2
+    finest_blocks: int = 0
     dtype: Any = jnp.float32
     conditions: int = 0
 
@@ -45,17 +47,20 @@ class UNet(nn.Module):
         Walks from the output back to the input, as intervals at each level's own resolution, for
         each of the eight positions an output pixel can have in its cell.
         """
-        radius, convolutions = 0, 2 * self.blocks
+        radius, convolutions = 0, [2 * self._blocks(level) for level in range(1, LEVELS + 1)]
         for position in range(self.alignment):
             low = high = position // 2
-            low, high = low - 1 - convolutions, high + 1 + convolutions
-            for _ in range(LEVELS - 1):
-                low, high = low // 2 - convolutions, high // 2 + convolutions
-            for _ in range(LEVELS - 1):
-                low, high = 2 * low - convolutions, 2 * high + 1 + convolutions
+            low, high = low - 1 - convolutions[0], high + 1 + convolutions[0]
+            for count in convolutions[1:]:
+                low, high = low // 2 - count, high // 2 + count
+            for count in convolutions[-2::-1]:
+                low, high = 2 * low - count, 2 * high + 1 + count
             low, high = 2 * (low - 1), 2 * (high + 1) + 1
             radius = max(radius, position - low, high - position)
         return radius
+
+    def _blocks(self, level: int) -> int:
+        return (self.finest_blocks if level == 1 else 0) or self.blocks
 
     @nn.compact
     def __call__(self, noisy: Array, condition: Array | None = None) -> Array:
@@ -71,22 +76,23 @@ class UNet(nn.Module):
             settings = {"dtype": self.dtype, "stride": stride, "conditions": self.conditions}
             return BiasedConv(features, size, name=name, **settings)(x, condition)
 
-        def residual(name: str, x: Array) -> Array:
-            for block in range(1, self.blocks + 1):
-                y = nn.relu(convolve(f"{name}_block{block}_conv1", x, x.shape[-1]))
-                x = x + convolve(f"{name}_block{block}_conv2", y, x.shape[-1])
+        def residual(way: str, level: int, x: Array) -> Array:
+            for block in range(1, self._blocks(level) + 1):
+                name = f"{way}{level}_block{block}"
+                y = nn.relu(convolve(f"{name}_conv1", x, x.shape[-1]))
+                x = x + convolve(f"{name}_conv2", y, x.shape[-1])
             return x
 
         x = convolve("head", space_to_depth(noisy), self.features)
         kept = []
         for level in range(1, LEVELS):
-            x = residual(f"down{level}", x)
+            x = residual("down", level, x)
             kept.append(x)
             x = convolve(f"halve{level}", x, 2 * x.shape[-1], size=2, stride=2)
-        x = residual(f"down{LEVELS}", x)
+        x = residual("down", LEVELS, x)
         for level in range(LEVELS - 1, 0, -1):
             # As many channels as four pixels of half as many: a transposed convolution of 2x2.
             x = depth_to_space(convolve(f"double{level}", x, 2 * x.shape[-1], size=1))
-            x = residual(f"up{level}", x + kept.pop())
+            x = residual("up", level, x + kept.pop())
         noise = depth_to_space(convolve("tail", x, 12))
         return noisy - noise.astype(jnp.float32)

@@ -16,6 +16,7 @@ FIELDS = {
     "model.kind": choice(*KINDS),
     "model.width": COUNT,
     "model.blocks": COUNT,
+    "model.finest_blocks": integer(0),
     "model.conditioned": FLAG,
     "model.dtype": DTYPE,
     "denoiser.noise": choice("generated", "real", "synthetic"),
@@ -55,9 +56,9 @@ def crop_within_patch(config: Any) -> str:
 def sizes_of_network(config: Any) -> str:
     """Says what is wrong if the network cannot have this width or see patches of this size."""
     model = config.model
-    conditions = int(model.conditioned)
+    of_unet = {"conditions": int(model.conditioned), "finest_blocks": model.finest_blocks}
     try:
-        network = make_denoiser(model.kind, model.width, model.blocks, conditions=conditions)
+        network = make_denoiser(model.kind, model.width, model.blocks, **of_unet)
         layout_of(network)
     except InputError as error:
         return str(error)

@@ -33,7 +33,14 @@ def make_network(config: Any) -> DenoiserNetwork:
     """Makes the denoiser of a training config."""
     model = config.model
     conditions = spectra.CONDITIONS if model.conditioned else 0
-    return make_denoiser(model.kind, model.width, model.blocks, jnp.dtype(model.dtype), conditions)
+    return make_denoiser(
+        model.kind,
+        model.width,
+        model.blocks,
+        jnp.dtype(model.dtype),
+        conditions,
+        model.finest_blocks,
+    )
 
 
 def init_state(config: Any, network: DenoiserNetwork, key: Array) -> DenoiserState:
