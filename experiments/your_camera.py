@@ -85,7 +85,8 @@ class Scored(NamedTuple):
         return slice(start, start + side)
 
 
-def _bm3d(sigma: float) -> Denoise:
+def make_bm3d(sigma: float) -> Denoise:
+    """Makes BM3D for a noise level, 0 to 255 scale; raises InputError where it is missing."""
     try:
         from bm3d import bm3d_rgb
     except ImportError as error:
@@ -204,7 +205,7 @@ def _make_row(
     elif kind == "zsn2n":
         chosen = partial(zero_shot.denoise, steps=int(number))
     else:
-        make = {"bm3d": _bm3d, "nlm": _nlm}[row]
+        make = {"bm3d": make_bm3d, "nlm": _nlm}[row]
         estimated, seconds = _score({row: _estimated(make)}, scored)
         return {
             f"{row}, by hand": _by_hand(make, scored),

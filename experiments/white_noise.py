@@ -1,0 +1,126 @@
+"""Compares a denoiser with BM3D on white Gaussian noise, where nothing has to be guessed.
+
+  python -m experiments.white_noise --photos=BSDS500/test --pairs=POLYU/val
+
+Clean images are photographs, and the clean ones of pairs: of each folder --images, evenly spaced,
+the middle of each. Lines are the noisy image; the denoiser that is told nothing, the true spectrum,
+or reads it, of a blind one the first alone; and BM3D (`pip install bm3d`, whose terms are
+non-commercial), told the level. Noise is clipped to [0, 1] and not rounded. Prints the mean PSNR of
+the images in dB, without a margin of 16 pixels that all see.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from experiments.your_camera import make_bm3d
+from nt_jax import metrics, spectra
+from nt_jax.compilation import use_compilation_cache
+from nt_jax.data.catalogue.sources import find_pairs, find_photos
+from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command
+from nt_jax.evaluation import report
+from nt_jax.images import read_rgb, to_float
+from nt_jax.inference.denoiser import Denoiser
+from nt_jax.inference.loading import load_denoiser
+from nt_jax.paths import expand
+
+_MARGIN = 16
+_ROWS = "denoiser,bm3d"
+
+# Denoised images by the name of their line in the table, and what makes them of a clean image and
+# the noisy one.
+Lines = dict[str, np.ndarray]
+Make = Callable[[np.ndarray, np.ndarray], Lines]
+
+
+def by_denoiser(denoiser: Denoiser, clean: np.ndarray, noisy: np.ndarray) -> Lines:
+    """Denoises float32 [H, W, 3]; each line's name says what the denoiser knows of the noise."""
+    lines = {"blind": replace(denoiser, condition=None).fixed(noisy)}
+    if denoiser.network.conditions:
+        measured = spectra.measure(noisy[None] - clean[None])
+        condition = np.asarray(spectra.condition(measured.values, measured.known)[0])
+        lines["told the spectrum"] = replace(denoiser, condition=condition).fixed(noisy)
+    if denoiser.reader is not None:
+        lines["reading it"] = denoiser(noisy)
+    return {name: np.asarray(image) for name, image in lines.items()}
+
+
+def score(images: Sequence[np.ndarray], level: float, make: Make, seed: int) -> dict[str, float]:
+    """Averages the PSNR in dB of each line over images.
+
+    Args:
+      images: clean ones, float32 [H, W, 3] in [0, 1].
+      level: standard deviation of the noise, 0 to 255 scale.
+      make: denoises, see `by_denoiser`.
+      seed: of the noise.
+    """
+    inner = slice(_MARGIN, -_MARGIN)
+    scores: dict[str, list[float]] = {}
+    for index, clean in enumerate(images):
+        noise = np.random.default_rng((seed, index)).standard_normal(clean.shape)
+        noisy = np.clip(clean + level / 255 * noise, 0, 1).astype(np.float32)
+        for name, image in ({"noisy": noisy} | make(clean, noisy)).items():
+            found = metrics.psnr(clean[None, inner, inner], image[None, inner, inner])[0]
+            scores.setdefault(name, []).append(float(found))
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def _middles(files: Sequence, count: int, side: int) -> list[np.ndarray]:
+    """Reads evenly spaced images' middles, a margin around them."""
+    side, count = side + 2 * _MARGIN, min(count, len(files))
+    images = []
+    for index in range(count):
+        image = to_float(read_rgb(files[index * len(files) // count]))
+        top, left = ((size - side) // 2 for size in image.shape[:2])
+        if min(top, left) < 0:
+            raise InputError(f"{files[index]} is smaller than {side}x{side}; lower --side")
+        images.append(image[top : top + side, left : left + side])
+    return images
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs it.
+
+    Raises:
+      InputError: a wrong flag, folder or image.
+    """
+    parser = ArgumentParser(prog="python -m experiments.white_noise", description=__doc__)
+    parser.add_argument("--photos", nargs="+", default=[], type=expand, help="folders")
+    parser.add_argument("--pairs", nargs="+", default=[], type=expand, help="folders")
+    parser.add_argument("--denoiser", default="small-denoiser", help="name or folder")
+    parser.add_argument("--rows", default=_ROWS, help="which, comma-separated")
+    parser.add_argument("--levels", default="2,4,8,16,30", help="0 to 255 scale, comma-separated")
+    parser.add_argument("--images", default=5, type=int, help="of each folder")
+    parser.add_argument("--side", default=128, type=int, help="of the scored middle, pixels")
+    parser.add_argument("--seed", default=0, type=parse_seed, help="of the noise")
+    args = parser.parse_args(argv)
+    use_compilation_cache()
+    try:
+        levels = [float(level) for level in args.levels.split(",")]
+    except ValueError as error:
+        raise InputError(f"--levels={args.levels}: expected numbers") from error
+    sets = {str(folder): find_photos(folder) for folder in args.photos}
+    sets |= {str(folder): [pair.clean for pair in find_pairs(folder)] for folder in args.pairs}
+    if not sets or args.images < 1 or args.side < 2 * _MARGIN:
+        raise InputError(f"needs --photos or --pairs, an image and {2 * _MARGIN} pixels or more")
+    rows = args.rows.split(",")
+    if unknown := [row for row in rows if row not in _ROWS.split(",")]:
+        raise InputError(f"--rows: unknown row {unknown[0]!r}; known are {_ROWS}")
+    denoiser = load_denoiser(args.denoiser)
+
+    def make(level: float, clean: np.ndarray, noisy: np.ndarray) -> Lines:
+        lines = by_denoiser(denoiser, clean, noisy) if "denoiser" in rows else {}
+        return lines | ({"BM3D": make_bm3d(level)(noisy)} if "bm3d" in rows else {})
+
+    for folder, files in sets.items():
+        images = _middles(files, args.images, args.side)
+        columns = [score(images, level, partial(make, level), args.seed) for level in levels]
+        lines = [[name, *(f"{column[name]:.2f}" for column in columns)] for name in columns[0]]
+        print(f"{folder}, images: {len(images)}")
+        print(report.markdown_table(["level", *args.levels.split(",")], lines), flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
