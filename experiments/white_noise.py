@@ -112,7 +112,9 @@ def main(argv: list[str] | None = None) -> None:
 
     def make(level: float, clean: np.ndarray, noisy: np.ndarray) -> Lines:
         lines = by_denoiser(denoiser, clean, noisy) if "denoiser" in rows else {}
-        return lines | ({"BM3D": make_bm3d(level)(noisy)} if "bm3d" in rows else {})
+        if "bm3d" in rows:
+            lines["BM3D"] = np.clip(make_bm3d(level)(noisy), 0, 1)
+        return lines
 
     for folder, files in sets.items():
         images = _middles(files, args.images, args.side)
