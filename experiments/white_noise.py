@@ -16,11 +16,12 @@ from functools import partial
 import numpy as np
 
 from experiments.your_camera import make_bm3d
-from nt_jax import metrics, spectra
+from nt_jax import metrics
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import find_pairs, find_photos
 from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command
 from nt_jax.evaluation import report
+from nt_jax.families.denoiser.step import condition_of
 from nt_jax.images import read_rgb, to_float
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.loading import load_denoiser
@@ -39,8 +40,7 @@ def by_denoiser(denoiser: Denoiser, clean: np.ndarray, noisy: np.ndarray) -> Lin
     """Denoises float32 [H, W, 3]; each line's name says what the denoiser knows of the noise."""
     lines = {"blind": replace(denoiser, condition=None).fixed(noisy)}
     if denoiser.network.conditions:
-        measured = spectra.measure(noisy[None] - clean[None])
-        condition = np.asarray(spectra.condition(measured.values, measured.known)[0])
+        condition = np.asarray(condition_of(noisy[None] - clean[None])[0])
         lines["told the spectrum"] = replace(denoiser, condition=condition).fixed(noisy)
     if denoiser.reader is not None:
         lines["reading it"] = denoiser(noisy)

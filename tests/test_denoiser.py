@@ -25,6 +25,7 @@ from nt_jax import prng, spectra
 from nt_jax.checkpointing import load_state
 from nt_jax.data.sampling.pipeline import make_loader
 from nt_jax.errors import DivergedError, InputError
+from nt_jax.families.denoiser import release as denoiser_release
 from nt_jax.families.denoiser import state as denoiser_state
 from nt_jax.families.denoiser import step as denoiser_step
 from nt_jax.families.denoiser import task as denoiser_task
@@ -398,6 +399,12 @@ def test_a_conditioned_run_resumes_exactly_and_loads(tmp_path):
     assert loaded.network == UNet(16, 1, conditions=spectra.CONDITIONS)
     for part in ("condition", "gain"):
         assert np.abs(loaded.params["head"][part]).max() > 0
+    # Runs of before there were gains.
+    saved, _, older = load_state(tmp_path)
+    older["average"] = {name: leaf for name, leaf in older["average"].items() if "gain" not in name}
+    head = denoiser_release.released(saved, older)[1]["denoiser"]["head"]
+    assert not np.any(head["gain"])
+    np.testing.assert_array_equal(head["condition"], loaded.params["head"]["condition"])
     assert loaded.metadata["kind"] == "unet"
     held_out = denoiser_task.DenoiserTask(config)._held_out
     condition = denoiser_step.condition_of(held_out.noisy - held_out.clean)

@@ -12,10 +12,11 @@ and takes its parameters from `biased.init_biased`.
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from nt_jax.errors import InputError
 from nt_jax.models.dncnn import DnCNN, FFDNet
-from nt_jax.models.parameters import Layout, module_layout
+from nt_jax.models.parameters import Layout, Stacks, module_layout
 from nt_jax.models.ridnet import RIDNet
 from nt_jax.models.unet import UNet
 
@@ -54,3 +55,16 @@ def make_denoiser(
 def layout_of(network: DenoiserNetwork) -> Layout:
     """Computes the parameter layout; it does not depend on the image size."""
     return module_layout(network, (1, 16, 16, 3))
+
+
+def with_conditions(params: Stacks, layout: Layout) -> dict[str, Any]:
+    """Adds what conditions a network to parameters of one that was not, or by shifts of biases.
+
+    It is zeros, which change nothing.
+    """
+    zeros = {
+        name: np.zeros((len(paths), *shape), np.float32)
+        for name, shape, paths in layout
+        if paths[0][-1] in ("condition", "gain")
+    }
+    return zeros | params

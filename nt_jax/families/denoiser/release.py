@@ -11,7 +11,7 @@ import numpy as np
 from nt_jax import spectra
 from nt_jax.errors import InputError
 from nt_jax.inference.denoiser import READER, Denoiser, SpectrumReader
-from nt_jax.models.denoisers import layout_of, make_denoiser
+from nt_jax.models.denoisers import layout_of, make_denoiser, with_conditions
 from nt_jax.models.noise_reader import NoiseReader
 from nt_jax.models.parameters import Tree, unstack
 
@@ -27,7 +27,8 @@ def released(
     if config["model"].get("finest_blocks"):
         model["finest_blocks"] = config["model"]["finest_blocks"]
     params = state["params"] if state.get("average") is None else state["average"]
-    tree = unstack(params, layout_of(make_denoiser(kind, **model)))
+    layout = layout_of(make_denoiser(kind, **model))
+    tree = unstack(with_conditions(params, layout), layout)
     return {"kind": kind, "model": model}, {"denoiser": jax.tree.map(np.asarray, tree)}
 
 

@@ -16,7 +16,7 @@ from nt_jax.families.denoiser.state import DenoiserState, init_state, make_netwo
 from nt_jax.families.denoiser.step import jit_train_step, told
 from nt_jax.inference.loading import load, load_denoiser
 from nt_jax.inference.workdir import is_workdir
-from nt_jax.models.denoisers import DenoiserNetwork, layout_of
+from nt_jax.models.denoisers import DenoiserNetwork, layout_of, with_conditions
 from nt_jax.models.parameters import Array, Stacks, Tree, stack, unstack
 from nt_jax.training.task import Step, Task
 
@@ -79,13 +79,8 @@ class DenoiserTask(Task):
             denoiser = load_denoiser(source)
             params = jax.tree.map(np.asarray, stack(denoiser.params, layout_of(denoiser.network)))
             step, state = denoiser.metadata.get("step", 0), {"params": params, "average": params}
-        # Of a blind one's networks, or of one without gains; these change nothing yet.
-        conditions = {
-            name: np.zeros((len(paths), *shape), np.float32)
-            for name, shape, paths in layout_of(self._network)
-            if paths[0][-1] in ("condition", "gain")
-        }
-        return step, state | {"params": conditions | state.get("params", {})}
+        params = with_conditions(state.get("params", {}), layout_of(self._network))
+        return step, state | {"params": params}
 
     def make_step(self, mesh: Mesh) -> Step:
         return jit_train_step(self.config, self._network, self._generator, mesh)
