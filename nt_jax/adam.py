@@ -8,7 +8,9 @@ import optax
 
 
 def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformation:
-    """Makes `optax.scale_by_adam`, with a bias correction of 64 bits where `jax_enable_x64` is set.
+    """Makes `optax.scale_by_adam` (epsilon 1e-8) with a bias correction of 32 bits.
+
+    That of optax has 64 where `jax_enable_x64` is set.
 
     Args:
       b1, b2: decays of the first and the second moment.

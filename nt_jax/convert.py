@@ -87,12 +87,20 @@ def _digest(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def main() -> None:
-    """Runs the command."""
-    parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m nt_jax.convert", description=__doc__.split("\n")[0])
     parser.add_argument("--torch_dir", type=expand, required=True, help="folder of the .pt files")
     parser.add_argument("--output", type=expand, required=True, help="model folder to write")
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+      InputError: a wrong flag, checkpoint or output.
+    """
+    args = _parser().parse_args(argv)
     unwind_on_sigterm()
     check_devices()
     for folder in convert(args.torch_dir, args.output):

@@ -170,6 +170,7 @@ def check_config(config: Any, devices: int) -> None:
         on that many devices; names it.
     """
     check_fields(config)
+    check_data(config.data)
     if config.train.batch_size % devices:
         raise InputError(
             f"config.train.batch_size={config.train.batch_size} is not a multiple of the"
@@ -187,55 +188,35 @@ def synthetic_reference(data: Any) -> str:
 
 
 def check_data(data: Any) -> None:
-    """Checks what the fields of `config.data` ask of each other, and values of no use to a loader.
-
-    Configs of before lack some fields.
+    """Checks each field of `config.data`, and what they ask of each other.
 
     Raises:
       InputError: names the field.
     """
+    for name, kind in COMMON.items():
+        section, _, field = name.partition(".")
+        if section == "data" and hasattr(data, field):  # which configs of before may lack
+            _check_value(name, getattr(data, field), kind)
 
     def require(field: str, holds: bool, words: str) -> None:
         if not holds:
-            raise InputError(f"data.{field}: {words}")
+            raise InputError(f"config.data.{field}: {words}")
 
-    def choose(field: str, *allowed: str) -> None:
-        value = getattr(data, field, ADDED.get(f"data.{field}"))
-        words = f"unknown value {value!r}, known are {', '.join(allowed)}"
-        require(field, value in allowed, words)
-
-    choose("loader", "device", "tfdata")
-    choose("mixing", "fixed", "uniform")
-    choose("real_reference", *REFERENCES)
-    choose("synthetic_reference", *SYNTHETIC_REFERENCES)
-    require("patch_size", data.patch_size >= 8, f"{data.patch_size} is too small, needs at least 8")
-    for field in ("real_fraction", "blend_probability", "cutmix_probability", "grey_fraction"):
-        share = getattr(data, field, 0.0)
-        require(field, 0 <= share <= 1, f"{share} is not in [0, 1]")
-    fraction = data.pair_clean_fraction
-    require("pair_clean_fraction", fraction <= 1, f"{fraction} is above 1")
     kinds, weights = tuple(data.noise_kinds), tuple(data.noise_kind_weights)
-    for kind in kinds:
-        known = ", ".join(SYNTHETIC)
-        require("noise_kinds", kind in SYNTHETIC, f"unknown kind {kind!r}, known are {known}")
     once = 0 < len(kinds) == len(set(kinds))
     require("noise_kinds", once, "needs one or more kinds, each once")
-    each = len(weights) == len(kinds) and min(weights) >= 0 and sum(weights) > 0
-    require("noise_kind_weights", each, "needs one weight of at least 0 for each of noise_kinds")
-    for field, lowest in (("sigma_range", 0.0), ("lam_range", 1e-6)):
-        bounds = tuple(getattr(data, field))
-        fits = len(bounds) == 2 and lowest <= bounds[0] <= bounds[1]
-        words = f"needs (low, high) with {lowest:g} <= low <= high, not {bounds}"
-        require(field, fits, words)
-    quality = tuple(data.camera_jpeg_quality)
-    if quality != (0, 0):
-        words = "data.camera_processing has a JPEG of its own; leave one out"
+    each = len(weights) == len(kinds) and sum(weights) > 0
+    words = "needs one weight for each of noise_kinds, one above 0"
+    require("noise_kind_weights", each, words)
+    for field in ("sigma_range", "lam_range"):
+        low, high = getattr(data, field)
+        require(field, low <= high, f"needs (low, high) with low <= high, not {(low, high)}")
+    low, high = data.camera_jpeg_quality
+    if (low, high) != (0, 0):
+        words = "config.data.camera_processing has a JPEG of its own; leave one out"
         require("camera_jpeg_quality", not getattr(data, "camera_processing", False), words)
-        words = (
-            f"needs (low, high) with 1 <= low <= high <= 100, or (0, 0) for no JPEG, not {quality}"
-        )
-        fits = len(quality) == 2 and 1 <= quality[0] <= quality[1] <= 100
-        require("camera_jpeg_quality", fits, words)
+        words = f"needs (low, high) with 1 <= low <= high, or (0, 0) for no JPEG, not {(low, high)}"
+        require("camera_jpeg_quality", 1 <= low <= high, words)
 
 
 def _check(config: Any, name: str, kind: Kind) -> None:
@@ -245,9 +226,13 @@ def _check(config: Any, name: str, kind: Kind) -> None:
         raise InputError(
             f"the config has no field {name}; make it from configs/common.py's base_config"
         )
-    if not kind.takes(found[field]):
-        value = " ".join(repr(found[field]).split())
-        raise InputError(f"config.{name}={value}: {kind.words}")
+    _check_value(name, found[field], kind)
+
+
+def _check_value(name: str, value: Any, kind: Kind) -> None:
+    if not kind.takes(value):
+        shown = " ".join(repr(value).split())
+        raise InputError(f"config.{name}={shown}: {kind.words}")
 
 
 def no_average(config: Any) -> str:

@@ -41,6 +41,8 @@ class Arguments(NamedTuple):
 def parse() -> Arguments:
     """Reads the arguments from `sys.argv`, where ml_collections looks for a config's fields.
 
+    With --help it prints the flags and exits, as the other commands' parsers do.
+
     Raises:
       InputError: an unknown flag, config file, config argument, field, or value.
     """
@@ -52,6 +54,11 @@ def parse() -> Arguments:
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "How many processes train.", flag_values=values)
     flags.DEFINE_integer("process_id", None, "Number of this one, from 0.", flag_values=values)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        print(values.get_help(include_special_flags=False))
+        print(f"Recipes: {', '.join(configs.names())}. Fields: --config.FIELD=VALUE, docs/train.md.")
+        sys.exit()
     try:
         rest = values(_with_recipe(sys.argv))
         config = values.config

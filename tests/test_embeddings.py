@@ -127,7 +127,8 @@ def test_average(models, bound):
 def test_the_average_of_equal_references_is_that_reference(models):
     for model in models.values():
         alone = model.embed(CLEAN)
-        np.testing.assert_allclose(model.embed_references([CLEAN, CLEAN]), alone, atol=1e-6)
+        twice = model.reference_noise([CLEAN, CLEAN], calibrate=False).embedding
+        np.testing.assert_allclose(twice, alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("bound", BOUNDS)

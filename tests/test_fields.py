@@ -67,6 +67,13 @@ def test_zero_where_there_must_be_something_makes_no_workdir(name, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_fields_that_contradict_each_other_make_no_workdir(tmp_path):
+    config = config_of("noisetransfer", "data.sigma_range", (20.0, 10.0))
+    with pytest.raises(InputError, match=r"config.data.sigma_range: needs \(low, high\)"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_field_or_section_is_named():
     config = config_of("noisetransfer")
     with config.unlocked():

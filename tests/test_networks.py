@@ -12,11 +12,18 @@ from jax.test_util import check_grads
 
 from nt_jax.errors import InputError
 from nt_jax.models import layers
-from nt_jax.models.biased import depth_to_space, init_biased
+from nt_jax.models.biased import init_biased
 from nt_jax.models.discriminator import bound_embedding
 from nt_jax.models.dncnn import DnCNN, FFDNet
 from nt_jax.models.generator import SFT, map_shapes, sample_maps
-from nt_jax.models.layers import Conv, UpConv, convolve, instance_norm, space_to_depth
+from nt_jax.models.layers import (
+    Conv,
+    UpConv,
+    convolve,
+    depth_to_space,
+    instance_norm,
+    space_to_depth,
+)
 from nt_jax.models.networks import embed, init_networks, layouts, make_networks
 from nt_jax.models.parameters import init_params, layout_of, stack, unstack
 from nt_jax.models.ridnet import RIDNet

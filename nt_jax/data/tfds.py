@@ -6,7 +6,6 @@ import nt_jax.data.tfds  # makes the name known
 train = tfds.load("nt_jax/sidd", data_dir="data", split="train")
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import tensorflow_datasets as tfds
 from nt_jax.data.builders.run import DATASETS
 from nt_jax.data.catalogue import prepared
 from nt_jax.errors import InputError
+from nt_jax.paths import expand
 
 _TEXTS = ("name", "image", "dataset", "split", "scene", "camera")
 _NUMBERS = ("iso", "shutter", "illuminant", "y", "x")
@@ -41,7 +41,7 @@ class NtJax(tfds.core.DatasetBuilder):
           InputError: `prepare` wrote no such data set there.
         """
         name = config if isinstance(config, str) else config.name
-        self._folder = Path(data_dir).expanduser() / name
+        self._folder = expand(data_dir) / name
         if not (self._folder / prepared.INDEX).is_file():
             raise InputError(
                 f"{self._folder}: no prepared data set: run `python -m nt_jax.prepare"

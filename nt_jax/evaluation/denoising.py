@@ -31,7 +31,7 @@ KINDS = ("gaussian", "poisson", "poisson_gaussian")
 DENOISED, NOISY = "denoised", "noisy input"
 _NOTE = (
     f"{report.PROTOCOL} SSIM as the paper's metric has it: images of 384 pixels or more along their"
-    " shorter side are first reduced by average pooling, 2x2 up to 639 pixels. SSIM, plain: not"
+    " shorter side are first reduced by average pooling, 2x2 up to 640 pixels. SSIM, plain: not"
     " reduced, as scikit-image's with Gaussian weights."
 )
 _EXAMPLES = 4

@@ -5,12 +5,13 @@ and `other`, a patch of a different photograph with the same noise. A real pair 
 camera and ISO has no such patch, and no part in the scores of `other`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from nt_jax import metrics, noise, prng
 from nt_jax.data.catalogue import sources
@@ -21,6 +22,7 @@ from nt_jax.noise import camera
 from nt_jax.noise.jpeg import RGB_TO_YCC
 
 _BATCH = 8
+_SAMPLES_OF_KIND = 2
 
 # (batch, key) -> images.
 Generate = Callable[[dict[str, Any], Array], Array]
@@ -189,10 +191,42 @@ def _real_rows(pairs: list[tuple], size: int, count: int) -> list[tuple]:
     return rows
 
 
-def last_of_each_kind(heldout: HeldOut, count: int) -> np.ndarray:
-    """Numbers of the last patches of each kind, those with the strongest noise, for pictures."""
+def sample_rows(heldout: HeldOut) -> np.ndarray:
+    """Numbers the patches for pictures: the last of each kind, which have the strongest noise."""
     kinds = np.array(heldout.kind)
-    return np.concatenate([np.flatnonzero(kinds == k)[-count:] for k in dict.fromkeys(kinds)])
+    last = [np.flatnonzero(kinds == kind)[-_SAMPLES_OF_KIND:] for kind in dict.fromkeys(kinds)]
+    return np.concatenate(last)
+
+
+def in_batches(function: Callable[..., ArrayLike], *arrays: np.ndarray) -> np.ndarray:
+    """Applies a function to a few rows at a time, always as many: one program, little memory.
+
+    Args:
+      function: of as many rows of each array; gives a result a row.
+      arrays: [N, ...].
+
+    Returns:
+      The results, [N, ...].
+    """
+    count = len(arrays[0])
+    parts = [
+        np.asarray(function(*(array[rows] for array in arrays))) for _, rows in _batches(count)
+    ]
+    return np.concatenate(parts)[:count]
+
+
+def _batches(count: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Numbers the rows of batches of one size, the last filled up: (first row, rows)."""
+    for start in range(0, count, _BATCH):
+        yield start, np.arange(start, start + _BATCH) % count
+
+
+def by_kind(heldout: HeldOut, name: str, values: np.ndarray) -> dict[str, float]:
+    """Averages a score of each patch: {`eval/NAME`: mean over kinds, `eval/KIND/NAME`: of one}."""
+    kinds = np.array(heldout.kind)
+    means = {kind: float(values[kinds == kind].mean()) for kind in dict.fromkeys(heldout.kind)}
+    overall = {f"eval/{name}": float(np.mean(list(means.values())))}
+    return overall | {f"eval/{kind}/{name}": mean for kind, mean in means.items()}
 
 
 def evaluate(
@@ -219,8 +253,7 @@ def evaluate(
         ("other", heldout.reference, heldout.reference_clean, heldout.has_other),
     ):
         parts = []
-        for start in range(0, len(reference), _BATCH):
-            rows = np.arange(start, start + _BATCH) % len(reference)
+        for start, rows in _batches(len(reference)):
             part_key = prng.fold_in(key, start)
             batch = {
                 "clean": heldout.clean[rows],
@@ -235,7 +268,7 @@ def evaluate(
         level = _level(reference - reference_clean)
         generated_level = _level(generated - heldout.clean)
         suffix = "" if mode == "self" else "_other"
-        by_kind: dict[str, list[float]] = {"akld": [], "ks": [], "level_correlation": []}
+        of_kinds: dict[str, list[float]] = {"akld": [], "ks": [], "level_correlation": []}
         for kind in dict.fromkeys(heldout.kind):
             rows = (np.array(heldout.kind) == kind) & scored
             results[f"eval/{kind}/patches{suffix}"] = int(rows.sum())
@@ -248,8 +281,8 @@ def evaluate(
             }
             for name, score in scores.items():
                 results[f"eval/{kind}/{name}{suffix}"] = score
-                by_kind[name].append(score)
-        results |= {f"eval/{name}{suffix}": float(np.mean(s)) for name, s in by_kind.items() if s}
+                of_kinds[name].append(score)
+        results |= {f"eval/{name}{suffix}": float(np.mean(s)) for name, s in of_kinds.items() if s}
     return results, images
 
 

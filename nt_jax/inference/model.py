@@ -211,10 +211,6 @@ class Model:
     def _bound(self) -> str:
         return self.networks.discriminator.bound
 
-    def embed_references(self, references: ArrayLike | Sequence[ArrayLike]) -> Array:
-        """Averages the embeddings of one image, a batch of images, or a list of any sizes: [E]."""
-        return self.reference_noise(references, calibrate=False).embedding
-
     @property
     def can_read(self) -> bool:
         """Whether it reads numbers of the noise: by a head on the embedding or another network."""

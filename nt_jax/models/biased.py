@@ -61,13 +61,6 @@ class BiasedConv(nn.Module):
         return y + bias.astype(self.dtype).reshape(-1, 1, 1, self.features)
 
 
-def depth_to_space(x: Array) -> Array:
-    """Inverts `space_to_depth`: [N, H, W, 4 C] -> [N, 2 H, 2 W, C]."""
-    count, height, width, channels = x.shape
-    x = x.reshape(count, height, width, 2, 2, channels // 4)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, 2 * height, 2 * width, channels // 4)
-
-
 def init_biased(key: Array, network: nn.Module) -> Tree:
     """Makes fresh parameters of a denoiser, all of whose layers are `BiasedConv`."""
     return init_plain(key, network, ((1, 16, 16, 3),))

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from nt_jax.models.biased import BiasedConv, depth_to_space
-from nt_jax.models.layers import Array, space_to_depth
+from nt_jax.models.biased import BiasedConv
+from nt_jax.models.layers import Array, depth_to_space, space_to_depth
 
 
 class DnCNN(nn.Module):

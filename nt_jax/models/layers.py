@@ -30,7 +30,7 @@ _PIXELS_TOGETHER = 4096
 
 
 def leaky_relu(x: Array) -> Array:
-    """Applies LeakyReLU with slope 0.01, the activation of every network but the denoiser."""
+    """Applies LeakyReLU with slope 0.01, the activation of NoiseTransfer's networks."""
     return nn.leaky_relu(x, NEGATIVE_SLOPE)
 
 
@@ -193,6 +193,13 @@ def space_to_depth(x: Array, factor: int = 2) -> Array:
     height, width = height // factor, width // factor
     x = x.reshape(count, height, factor, width, factor, channels).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(count, height, width, factor**2 * channels)
+
+
+def depth_to_space(x: Array) -> Array:
+    """Inverts `space_to_depth`: [N, H, W, 4 C] -> [N, 2 H, 2 W, C]."""
+    count, height, width, channels = x.shape
+    x = x.reshape(count, height, width, 2, 2, channels // 4)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, 2 * height, 2 * width, channels // 4)
 
 
 def _fold_kernel(kernel: Array, stride: int) -> Array:

@@ -1,7 +1,7 @@
 """The denoiser RIDNet, in the variant behind the published tables.
 
 Source: Anwar and Barnes, Real Image Denoising with Feature Attention (ICCV 2019); NoiseTransfer
-trains it on generated pairs (section 4.2). Convolutions have biases and no spectral norm.
+trains it on generated pairs (section 4.3). Convolutions have biases and no spectral norm.
 """
 
 from collections.abc import Sequence

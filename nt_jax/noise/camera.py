@@ -37,6 +37,7 @@ from nt_jax.noise.processing import (
     resize,
     sample_processing,
 )
+from nt_jax.paths import expand
 
 # --- Published constants -------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ def make_options(data_config: Any) -> Options:
     path, quality = str(data_config.camera_levels), tuple(data_config.camera_jpeg_quality)
     processed = bool(getattr(data_config, "camera_processing", False))  # configs of before
     try:
-        levels = read_levels(Path(path).expanduser()) if path else ()
+        levels = read_levels(expand(path)) if path else ()
     except InputError as error:
         raise InputError(f"data.camera_levels: {error}") from error
     if quality == (0, 0):

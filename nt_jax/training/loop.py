@@ -287,7 +287,8 @@ class _Run:
         logs.save_grid(samples / f"step_{step:07d}.png", pictures)
         picture = self.task.picture
         self.records.tensorboard.images(step, {f"samples/{picture}": pictures[picture]})
-        names = [f"eval/{name}" for name in self.task.curves]
+        # A family's recipes may score different things.
+        names = [f"eval/{name}" for name in self.task.curves if f"eval/{name}" in results]
         if names and step:
             before = logs.read_metrics(self.workdir / "metrics.jsonl")
             logs.save_curves(samples / "curves.png", [*before, {"step": step} | results], names)

@@ -22,8 +22,6 @@ Metrics = dict[str, Array]
 # (state, batch, key) -> (state after the step, {name: float32 scalar})
 Step = Callable[[Any, Batch, Array], tuple[Any, Metrics]]
 
-_SAMPLES_OF_KIND = 2
-
 
 class Task(ABC):
     """A model and how it is trained.
@@ -126,7 +124,7 @@ class GeneratorTask(Task):
 
         held_out = self._held_out
         results, images = heldout.evaluate(generate, held_out, key)
-        rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
+        rows = heldout.sample_rows(held_out)
         clean, noisy, generated = held_out.clean[rows], held_out.noisy[rows], images["other"][rows]
         pictures = {
             "reference": held_out.reference[rows],

@@ -1,6 +1,7 @@
 """Denoisers as a task of the training loop."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -19,9 +20,6 @@ from nt_jax.inference.workdir import is_workdir
 from nt_jax.models.denoisers import DenoiserNetwork, layout_of, with_conditions
 from nt_jax.models.parameters import Array, Stacks, Tree, stack, unstack
 from nt_jax.training.task import Step, Task
-
-_EVALUATION_BATCH = 8
-_SAMPLES_OF_KIND = 2
 
 
 def make_denoise(network: DenoiserNetwork) -> Callable[[DenoiserState, Array, Array], Array]:
@@ -87,13 +85,10 @@ class DenoiserTask(Task):
 
     def evaluate(self, state: DenoiserState, key: Array) -> Scores:
         del key
-        held_out, parts = self._held_out, []
-        for start in range(0, len(held_out.noisy), _EVALUATION_BATCH):
-            rows = np.arange(start, start + _EVALUATION_BATCH) % len(held_out.noisy)
-            noisy, clean = jnp.asarray(held_out.noisy[rows]), jnp.asarray(held_out.clean[rows])
-            parts.append(np.asarray(self._denoise(state, noisy, clean)))
-        denoised = np.concatenate(parts)[: len(held_out.noisy)]
-        rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
+        held_out = self._held_out
+        denoise = partial(self._denoise, state)
+        denoised = heldout.in_batches(denoise, held_out.noisy, held_out.clean)
+        rows = heldout.sample_rows(held_out)
         pictures = {
             "noisy": held_out.noisy[rows],
             self.picture: denoised[rows],
@@ -105,17 +100,10 @@ class DenoiserTask(Task):
 
 def _scores(held_out: heldout.HeldOut, images: np.ndarray, prefix: str = "") -> dict[str, float]:
     """Gives {`eval/psnr`: the mean over kinds, `eval/KIND/psnr`: over patches; SSIM likewise}."""
-    results = {}
+    results: dict[str, float] = {}
     for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
-        # In batches of one size, which is one program, in little memory.
-        starts = range(0, len(images), _EVALUATION_BATCH)
-        rows = [np.arange(start, start + _EVALUATION_BATCH) % len(images) for start in starts]
-        values = [np.asarray(metric(held_out.clean[row], images[row])) for row in rows]
-        scores = np.concatenate(values)[: len(images)]
-        kinds = np.array(held_out.kind)
-        by_kind = {kind: float(scores[kinds == kind].mean()) for kind in dict.fromkeys(kinds)}
-        results[f"eval/{prefix}{name}"] = float(np.mean(list(by_kind.values())))
-        results |= {f"eval/{kind}/{prefix}{name}": score for kind, score in by_kind.items()}
+        scores = heldout.in_batches(metric, held_out.clean, images)
+        results |= heldout.by_kind(held_out, f"{prefix}{name}", scores)
     return results
 
 

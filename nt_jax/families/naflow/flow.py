@@ -18,6 +18,7 @@ import numpy as np
 
 from nt_jax import prng
 from nt_jax.families.settings import CLASSES, draw_settings
+from nt_jax.models.layers import depth_to_space, space_to_depth
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.models.plain import Conv, init_idle
 
@@ -69,7 +70,7 @@ class Flow(nn.Module):
         for level, (features, steps) in enumerate(
             zip(self._features(clean), self.steps, strict=True)
         ):
-            x = squeeze(x) if level else x
+            x = space_to_depth(x) if level else x
             for step in steps:
                 x, more = step(x, features)
                 log_determinant += more
@@ -82,14 +83,14 @@ class Flow(nn.Module):
         for level, (features, steps) in reversed(list(enumerate(levels))):
             for step in reversed(steps):
                 x = step.inverse(x, features)
-            x = unsqueeze(x) if level else x
+            x = depth_to_space(x) if level else x
         return x
 
     def _features(self, clean: Array) -> list[Array]:
         """Features of the clean image at each scale, linear in it."""
         features = [self.lift(clean)]
         for halve in self.halve:
-            features.append(squeeze(halve(features[-1])))
+            features.append(space_to_depth(halve(features[-1])))
         return features
 
 
@@ -192,20 +193,6 @@ class Network(nn.Module):
 def _times(a: Array, b: Array) -> Array:
     """Multiplies matrices, exactly enough on all devices to be undone."""
     return jnp.matmul(a, b, precision="highest")
-
-
-def squeeze(x: Array) -> Array:
-    """Makes channels of cells of 2x2: [B, H, W, C] -> [B, H / 2, W / 2, 4 C]."""
-    count, height, width, channels = x.shape
-    x = x.reshape(count, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(count, height // 2, width // 2, 4 * channels)
-
-
-def unsqueeze(x: Array) -> Array:
-    """Undoes `squeeze`."""
-    count, height, width, channels = x.shape
-    x = x.reshape(count, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(count, 2 * height, 2 * width, channels // 4)
 
 
 def init_params(key: Array, flow: Flow) -> Tree:

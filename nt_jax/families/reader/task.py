@@ -23,9 +23,6 @@ from nt_jax.training import logs
 from nt_jax.training.optimizer import JitStep, averaged, descend, make_optimizer
 from nt_jax.training.task import Batch, Metrics, Step, Task
 
-_EVALUATION_BATCH = 8
-_SAMPLES_OF_KIND = 2
-
 
 class ReaderState(flax.struct.PyTreeNode):
     """State that a reader's training carries from step to step.
@@ -104,24 +101,16 @@ class ReaderTask(Task):
     def evaluate(self, state: ReaderState, key: Array) -> Scores:
         """Compares what is read off held-out patches with what their noise is."""
         del key
-        held_out, parts = self._held_out, []
+        held_out = self._held_out
         params = state.params if state.average is None else state.average
-        for start in range(0, len(held_out.noisy), _EVALUATION_BATCH):
-            rows = np.arange(start, start + _EVALUATION_BATCH) % len(held_out.noisy)
-            parts.append(self._read(params, held_out.noisy[rows]).values)
-        found = jnp.concatenate(parts)[: len(held_out.noisy)]
+        found = heldout.in_batches(lambda noisy: self._read(params, noisy).values, held_out.noisy)
         true = self._quantity.measure(
             jnp.asarray(held_out.noisy - held_out.clean), jnp.asarray(held_out.clean)
         )
-        errors = {
-            name: np.asarray(values) for name, values in self._quantity.errors(found, true).items()
-        }
-        kinds, results = np.array(held_out.kind), {}
-        for name, values in errors.items():
-            by_kind = {k: float(values[kinds == k].mean()) for k in dict.fromkeys(held_out.kind)}
-            results[f"eval/{name}"] = float(np.mean(list(by_kind.values())))
-            results |= {f"eval/{kind}/{name}": value for kind, value in by_kind.items()}
-        rows = heldout.last_of_each_kind(held_out, _SAMPLES_OF_KIND)
+        results: dict[str, float] = {}
+        for name, values in self._quantity.errors(jnp.asarray(found), true).items():
+            results |= heldout.by_kind(held_out, name, np.asarray(values))
+        rows = heldout.sample_rows(held_out)
         noise = 0.5 + 4 * (held_out.noisy[rows] - held_out.clean[rows])
         return Scores(results, {self.picture: held_out.noisy[rows], "noise x4": noise})
 
