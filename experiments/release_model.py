@@ -1,7 +1,7 @@
 """Writes the model of a training run as it is bundled: no optimizers, 16-bit weights.
 
 python -m experiments.release_model --workdir=runs/small --output=nt_jax/pretrained/small \
-  [--networks=experiments/networks/small] [--terms="data/photos=CC0" ...]
+  [--networks=experiments/networks/small] [--mean_with=START] [--terms="data/photos=CC0" ...]
 python -m experiments.release_model --model=small --reader=runs/reader --output=FOLDER
 python -m experiments.release_model --denoiser=runs/denoiser --reader=small --output=FOLDER
 
@@ -9,7 +9,8 @@ A NoiseTransfer model keeps its generator (the moving average where the run has 
 encoder, which then judges in the discriminator's place. `model.json` tells the recipe, the step and
 the held-out figures of the run's last evaluation. --networks also writes all networks of the run as
 a small workdir, averages in place of what they are averages of, for `config.train.init_from` to go
-on from.
+on from. With --mean_with all of these are the mean of the run's parameters and of those of the
+networks it began from, half way between (docs/adapt.md); the figures stay those of the run's end.
 
 --reader joins a run of `configs/reader.py`, or the readers of another model, to a model that is
 there already: from then on noise is read, and calibrated, by that network; or its spectrum is, and
@@ -41,18 +42,28 @@ from nt_jax.training.logs import read_metrics
 _NOT_RELEASED = "discriminator"
 
 
-def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None) -> dict[str, Any]:
+def release(
+    workdir: Path,
+    output: Path,
+    terms: Mapping[str, str] | None = None,
+    mean_with: Path | None = None,
+) -> dict[str, Any]:
     """Writes the model folder and returns its metadata.
 
     Args:
       workdir: of the run.
       output: the model folder.
       terms: by folder of training images.
+      mean_with: workdir of the networks that it began from, to go half way back to them.
 
     Raises:
-      InputError: no workdir, or one without a checkpoint; `output` is something else.
+      InputError: no workdir, or one without a checkpoint; `output` is something else; other
+        networks than the run's in `mean_with`.
     """
     metadata, variables = load_workdir(workdir)
+    if mean_with:
+        variables = _mean(variables, load_workdir(mean_with)[1], mean_with)
+        metadata["mean_with"] = _without_machine(str(mean_with))
     metadata |= {
         "weights": "float16",
         "recipe": _recipe(read_config(workdir)),
@@ -63,6 +74,20 @@ def release(workdir: Path, output: Path, terms: Mapping[str, str] | None = None)
     released = {name: tree for name, tree in variables.items() if name != _NOT_RELEASED}
     save_model(output, metadata, _halved(released))
     return metadata
+
+
+def _mean(trees: dict[str, Any], others: dict[str, Any], source: Path) -> dict[str, Any]:
+    """Averages the parameters of two runs of the same networks; counts stay the first one's."""
+
+    def mean(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        if np.issubdtype(one.dtype, np.integer):
+            return one
+        return (one.astype(np.float32) + other.astype(np.float32)) / 2
+
+    sizes = [jax.tree.map(np.shape, dict(found)) for found in (trees, others)]
+    if sizes[0] != sizes[1]:
+        raise InputError(f"--mean_with={source}: its networks are not those of the run")
+    return jax.tree.map(mean, trees, others)
 
 
 def join_reader(model: str, reader: str, output: Path) -> dict[str, Any]:
@@ -164,21 +189,24 @@ def _trained(workdir: Path) -> None:
         raise InputError(f"{workdir} is no training workdir: it has no metrics.jsonl")
 
 
-def release_networks(workdir: Path, output: Path) -> None:
+def release_networks(workdir: Path, output: Path, mean_with: Path | None = None) -> None:
     """Writes all networks of a run as a workdir with nothing else in its checkpoint, in float16.
 
+    Args:
+      workdir: of the run.
+      output: the workdir to write.
+      mean_with: as `release` takes it.
+
     Raises:
-      InputError: no workdir, or one without a checkpoint; `output` exists.
+      InputError: no workdir, or one without a checkpoint; `output` exists; as of `release`.
     """
     config, step, state = load_state(workdir)
     if output.exists():
         raise InputError(f"{output} exists; choose another output or remove it")
-    task = families.find(families.name_of(config)).task_class()
-    networks = {name: state[name] for name in task.inherits.values()}
-    # What is bundled, so that who goes on starts where it stands.
-    for network, average in (("generator", "generator_average"), ("params", "average")):
-        if network in networks and state.get(average) is not None:
-            networks[network] = state[average]
+    networks = _networks(config, state)
+    if mean_with:
+        config_before, _, state_before = load_state(mean_with)
+        networks = _mean(networks, _networks(config_before, state_before), mean_with)
     recipe = _recipe(config)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
@@ -190,6 +218,16 @@ def release_networks(workdir: Path, output: Path) -> None:
         for file in made.rglob("commit_success.txt"):  # names a folder of this machine
             file.unlink()
         shutil.move(made, output)
+
+
+def _networks(config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """Takes a run's networks as they are bundled, so that who goes on starts where it stands."""
+    task = families.find(families.name_of(config)).task_class()
+    networks = {name: state[name] for name in task.inherits.values()}
+    for network, average in (("generator", "generator_average"), ("params", "average")):
+        if network in networks and state.get(average) is not None:
+            networks[network] = state[average]
+    return networks
 
 
 def _halved(trees: dict[str, Any]) -> dict[str, Any]:
@@ -242,6 +280,9 @@ def main() -> None:
     parser.add_argument("--reader", help="run of a reader, or a model that has one, for these")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--networks", type=Path, help="folder for all networks of the run")
+    parser.add_argument(
+        "--mean_with", type=Path, help="with --workdir: networks it began from, to average with"
+    )
     parser.add_argument("--terms", action="append", default=[], help="FOLDER=TERMS; repeat it")
     args = parser.parse_args()
     if wrong := [given for given in args.terms if "=" not in given]:
@@ -250,6 +291,8 @@ def main() -> None:
     sources = [source for source in (args.workdir, args.model, args.denoiser) if source]
     if len(sources) != 1 or bool(args.workdir) == bool(args.reader):
         raise InputError("give --workdir, or --reader and --model or --denoiser")
+    if args.mean_with and args.reader:
+        raise InputError("--mean_with is of a run's own networks: give it with --workdir")
     if terms and args.reader:
         raise InputError("--terms are of a run's own data; --reader keeps those that are there")
     run = args.workdir or Path(args.reader)
@@ -260,11 +303,11 @@ def main() -> None:
     elif args.reader:
         metadata = join_reader(args.model, args.reader, args.output)
     else:
-        metadata = release(run, args.output, terms)
+        metadata = release(run, args.output, terms, args.mean_with)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     print(f"wrote {args.output}: step {metadata['step']}, {size / 1e6:.1f} MB")
     if args.networks:
-        release_networks(run, args.networks)
+        release_networks(run, args.networks, args.mean_with)
         print(f"wrote {args.networks}")
 
 

@@ -57,7 +57,8 @@ def parse() -> Arguments:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         print(values.get_help(include_special_flags=False))
-        print(f"Recipes: {', '.join(configs.names())}. Fields: --config.FIELD=VALUE, docs/train.md.")
+        print(f"Recipes: {', '.join(configs.names())}.")
+        print("Fields of a recipe: --config.FIELD=VALUE; configs/common.py says what they are.")
         sys.exit()
     try:
         rest = values(_with_recipe(sys.argv))

@@ -181,9 +181,7 @@ def test_large_and_several_references_are_averaged(tmp_path, bound):
     if bound == "l2":
         assert float(jnp.linalg.norm(large)) == pytest.approx(1, abs=1e-6)
     small = image[:256]
-    np.testing.assert_allclose(
-        embed([image, small]), average(large, top), atol=1e-6
-    )
+    np.testing.assert_allclose(embed([image, small]), average(large, top), atol=1e-6)
     np.testing.assert_array_equal(embed(small), top)
     stack = np.stack([small, image[-256:]])
     np.testing.assert_allclose(embed(stack), average(top, bottom), atol=1e-6)

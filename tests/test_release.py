@@ -1,6 +1,7 @@
 """Writing the model of a run as it is bundled, and the bundled ones."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,15 +10,20 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import nt_jax
+from configs.denoiser import get_config as get_denoiser_config
 from configs.noisetransfer import get_config
 from experiments.release_model import main, release, release_networks
 from nt_jax.checkpointing import Checkpointer, load_state
 from nt_jax.errors import InputError
+from nt_jax.families.denoiser.state import init_state as init_denoiser_state
+from nt_jax.families.denoiser.state import make_network
 from nt_jax.families.noisetransfer.state import init_state
 from nt_jax.inference import darktable
 from nt_jax.inference.loading import PRETRAINED
 from nt_jax.inference.spectrum import spectrum_error
 from nt_jax.models.networks import make_networks
+
+NETWORKS = Path(__file__).parents[1] / "experiments" / "networks"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,32 @@ def test_released_networks_are_those_of_the_run_in_16_bits(workdir, tmp_path):
         release_networks(workdir, tmp_path / "networks")
 
 
+def denoiser_run(workdir, factor):
+    """A run of the smoke recipe of denoisers, its fresh parameters times `factor`."""
+    config = get_denoiser_config("blind-smoke")
+    saved = json.loads(config.to_json())
+    params = init_denoiser_state(config, make_network(config), jax.random.key(0)).params
+    with Checkpointer(workdir, saved, keep=1) as checkpointer:
+        checkpointer.save(7, {"params": jax.tree.map(lambda leaf: factor * leaf, params)})
+    (workdir / "config.json").write_text(json.dumps(saved))
+    (workdir / "metrics.jsonl").write_text('{"step": 7, "eval/psnr": 30.0}\n')
+    return workdir
+
+
+def test_half_way_is_the_mean_of_a_run_and_of_its_start(tmp_path):
+    start, end = (denoiser_run(tmp_path / name, factor) for name, factor in (("a", 1), ("b", 3)))
+    metadata = release(end, tmp_path / "model", mean_with=start)
+    assert metadata["mean_with"].endswith("/a")
+    release_networks(end, tmp_path / "networks", mean_with=start)
+    first, mean = (load_state(folder)[2]["params"] for folder in (start, tmp_path / "networks"))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.float16(2 * a), b), first, mean)
+    ours, run = nt_jax.load_denoiser(tmp_path / "model"), nt_jax.load_denoiser(start)
+    for got, one in zip(*(jax.tree.leaves(each.params) for each in (ours, run)), strict=True):
+        np.testing.assert_array_equal(got, np.float16(2 * one))
+    with pytest.raises(InputError, match="not those of the run"):
+        release(end, tmp_path / "other", mean_with=NETWORKS / "spectrum")
+
+
 def test_the_bundled_small_follows_the_level_of_its_reference():
     model = nt_jax.load()
     rng = np.random.default_rng(0)
@@ -155,10 +187,19 @@ def test_the_open_denoiser_is_of_open_data():
     assert set(denoiser.metadata["terms"]) == {recipe["data"]["photos"]}
 
 
+def parameters_of(name):
+    denoiser = any(word in name for word in ("denoiser", "ridnet"))
+    variables = nt_jax.load_denoiser(name).variables if denoiser else nt_jax.load(name).params
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
+
+
 def test_bundled_models_are_small_and_tell_their_recipe():
     for folder in PRETRAINED.iterdir():
         files = [path for path in folder.rglob("*") if path.is_file()]
-        assert sum(path.stat().st_size for path in files) < 8e6
+        size = sum(path.stat().st_size for path in files)
+        assert size < 8e6
         metadata = json.loads((folder / "model.json").read_text())
+        assert metadata["weights"] == "float16"
+        assert size < 1e5 + 2.2 * parameters_of(folder.name)  # of 32 bits it is 2.8
         assert metadata["recipe"]["train"]["batch_size"] > 0
         assert metadata["held_out"]["step"] <= metadata["step"]
