@@ -22,6 +22,7 @@ from nt_jax.data.catalogue import sources
 from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command
 from nt_jax.evaluation.report import check_output
 from nt_jax.files import progress, replacing
+from nt_jax.images import cut_middle
 from nt_jax.noise import camera
 
 LEVEL_BINS = 8
@@ -119,15 +120,10 @@ def matched_camera(
     return camera.add_noise(noise_key, clean, setting)
 
 
-def _middle(image: np.ndarray, size: int) -> np.ndarray:
-    top, left = (max(0, (side - size) // 2) for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
-
-
 def measure(name: str, clean: np.ndarray, noisy: np.ndarray, keys: jax.Array) -> list[Row]:
     """Measures the three rows of one pair, float32 [H, W, 3] in [0, 1], with one camera a key."""
-    middle = _middle(clean, MATCH_SIZE)
-    deviation = jnp.float32((_middle(noisy, MATCH_SIZE) - middle).std())
+    middle = cut_middle(clean, MATCH_SIZE)
+    deviation = jnp.float32((cut_middle(noisy, MATCH_SIZE) - middle).std())
     rows = [Row(name, "real", statistics(clean, noisy)[None], spectrum(noisy - clean), noisy)]
     for source, draw in (
         ("matched", lambda key: matched_camera(key, clean, middle, deviation)),
@@ -188,7 +184,7 @@ def draw(rows: list[Row], clean: list[np.ndarray], path: Path) -> None:
             ("camera model, same std", own["matched"].example),
         )
         for axis, (title, image) in zip(axes, shown, strict=False):
-            axis.imshow(_middle(image, SHOWN_SIZE), interpolation="nearest", vmin=0, vmax=1)
+            axis.imshow(cut_middle(image, SHOWN_SIZE), interpolation="nearest", vmin=0, vmax=1)
             axis.set_title(title, fontsize=9)
             axis.axis("off")
         for source in ("real", "matched"):

@@ -23,7 +23,7 @@ from nt_jax import prng
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.evaluation import denoising, report
-from nt_jax.images import read_rgb
+from nt_jax.images import cut_middle, read_rgb
 from nt_jax.inference.loading import load_noisetransfer
 from nt_jax.inference.model import Model
 
@@ -136,7 +136,7 @@ def draw(tools: dict[str, list[Cell]]) -> Figure:
             axis.set(xticks=[], yticks=[], frame_on=False)
         pictures[0].set_ylabel(title, fontsize=8)
         for axis, cell in zip(pictures, cells, strict=False):
-            axis.imshow(_middle(cell.noisy), interpolation="nearest")
+            axis.imshow(cut_middle(cell.noisy, _SHOWN), interpolation="nearest")
             axis.set_title(f"{cell.label}: level {cell.levels['level']:.1f}", fontsize=8)
         levels = [cell.levels["level"] for cell in cells]
         if title == ALONE:  # in no order that a line could follow
@@ -151,11 +151,6 @@ def draw(tools: dict[str, list[Cell]]) -> Figure:
         chart.set_title("level", fontsize=8)
         chart.grid(alpha=0.3)
     return figure
-
-
-def _middle(pixels: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (side - _SHOWN) // 2) for side in pixels.shape[:2])
-    return pixels[top : top + _SHOWN, left : left + _SHOWN]
 
 
 def table(tools: dict[str, list[Cell]]) -> str:

@@ -19,6 +19,7 @@ from nt_jax.data.catalogue import sources
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
 from nt_jax.filters import local_moments
+from nt_jax.images import cut_middle, to_float
 from nt_jax.noise import camera
 
 SIDE = 128
@@ -86,7 +87,7 @@ def describe_pairs(folder: str) -> np.ndarray:
     for pair in sources.find_pairs(folder):
         clean, noisy = (sources.read_rgb(path) for path in (pair.clean, pair.noisy))
         if min(clean.shape[:2]) >= SIDE:
-            clean, noisy = (_middle(image) for image in (clean, noisy))
+            clean, noisy = (to_float(cut_middle(image, SIDE)) for image in (clean, noisy))
             rows.append(np.asarray(describe(clean[None], noisy[None]))[0])
     if not rows:
         raise InputError(f"{folder}: no pair has {SIDE} pixels a side, as the noise world needs")
@@ -155,8 +156,3 @@ def draw(world: np.ndarray, real: dict[str, np.ndarray], path: Path) -> None:
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=80, format=path.suffix[1:])
-
-
-def _middle(image: np.ndarray) -> np.ndarray:
-    top, left = ((side - SIDE) // 2 for side in image.shape[:2])
-    return image[top : top + SIDE, left : left + SIDE] / np.float32(255)

@@ -87,6 +87,12 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=-1)
 
 
+def cut_middle(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Cuts [side, side, ...] out of the middle of [H, W, ...], or what an image has of it."""
+    top, left = (max(0, (size - side) // 2) for size in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
+
+
 def from_float(image: np.ndarray, dtype: np.dtype, grey: bool) -> np.ndarray:
     """Rounds float32 [H, W, 3] in [0, 1] to pixels of an integer dtype; grey is BT.601 luma."""
     values = image @ _LUMA if grey else image

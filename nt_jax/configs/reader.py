@@ -4,9 +4,10 @@
     --config.data.photos=CLEAN_PHOTOS --config.data.pairs=SIDD_DIR,POLYU_DIR
 
 ARG is one of
-  small     width 32, batch 32, patch 64: two hours on one CPU core (default)
-  spectrum  the noise's power spectrum in place of level, correlations and the like; width 16,
-            begins with the networks of a reader: an hour on one CPU core
+  small     width 16, batch 32, patch 64: two hours on one CPU core (default)
+  spectrum  the noise's power spectrum in place of level, correlations and the like: an hour on one
+            CPU core, with --config.train.init_from=experiments/networks/reader to begin with the
+            networks of a reader
   smoke     seconds, for tests; needs no data
 """
 
@@ -26,7 +27,7 @@ def get_config(arg: str = "small") -> ConfigDict:
         del config[name]
     config.model = model = ConfigDict()
     # Channels of the first scale.
-    model.width = 32
+    model.width = 16
     # What it reads: numbers of `nt_jax.readings`, or the power spectrum (`nt_jax.spectra`).
     model.reads = "readings"
     add_all_noise(config.data)
@@ -54,7 +55,6 @@ def _small(config: ConfigDict) -> None:
 
 def _spectrum(config: ConfigDict) -> None:
     config.model.reads = "spectrum"
-    config.model.width = 16
     config.train.steps = 3000
     config.train.learning_rate = 5e-4
     config.train.ema_decay = 0.995

@@ -24,6 +24,7 @@ from skimage.restoration import denoise_nl_means
 
 from nt_jax import prng
 from nt_jax.errors import InputError
+from nt_jax.images import cut_middle
 from nt_jax.noise import camera
 
 Method = Callable[[np.ndarray, np.ndarray, jax.Array], np.ndarray]
@@ -164,7 +165,7 @@ def camera_model(clean: np.ndarray, reference: np.ndarray, key: jax.Array) -> np
     The level is that of means of 2x2 pixels, doubled, as much of a camera's noise has larger grains
     than a pixel; it is matched on the reference, denoised.
     """
-    middle = _middle(reference)
+    middle = cut_middle(reference, _FIT_SIDE)
     wanted = 2 * float(np.sqrt((level(_halved(middle)) ** 2).mean()))
     image = clean.astype(np.float32) / 255
     return np.asarray(_camera(key, denoise(middle), image, wanted))
@@ -247,11 +248,6 @@ def denoise(noisy: np.ndarray) -> np.ndarray:
     image = noisy.astype(np.float32) / 255
     denoised = denoise_nl_means(image, 5, 6, h=0.8 * sigma, sigma=sigma, channel_axis=-1)
     return np.clip(denoised, 0, 1).astype(np.float32)
-
-
-def _middle(image: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (side - _FIT_SIDE) // 2) for side in image.shape[:2])
-    return image[top : top + _FIT_SIDE, left : left + _FIT_SIDE]
 
 
 def _generator(key: jax.Array) -> np.random.Generator:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from nt_jax import metrics
 from nt_jax.evaluation.samples import Images
+from nt_jax.images import cut_middle
 
 _GAIN = 4
 _SIDE = 256
@@ -89,10 +90,10 @@ def examples(pictures: Sequence[tuple[Images, np.ndarray]]) -> Figure:
             "true": images.noisy,
         }
         for ax, (title, pixels) in zip(above, titles.items(), strict=True):
-            ax.imshow(_middle(pixels))
+            ax.imshow(cut_middle(pixels, _SIDE))
             ax.set_title(title, fontsize=10)
         for ax, pixels in zip(below[2:], (generated, images.noisy), strict=True):
-            noise = _middle(pixels).astype(np.float32) - _middle(images.clean)
+            noise = cut_middle(pixels, _SIDE).astype(np.float32) - cut_middle(images.clean, _SIDE)
             ax.imshow(np.clip(0.5 + _GAIN * noise / 255, 0, 1))
             ax.set_title(f"its noise ×{_GAIN}", fontsize=10)
     return figure
@@ -104,15 +105,10 @@ def restorations(pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) 
     axes = figure.subplots(len(pictures), 3, squeeze=False)
     for row, images in zip(axes, pictures, strict=True):
         for ax, title, pixels in zip(row, ("clean", "noisy", "denoised"), images, strict=True):
-            ax.imshow(_middle(pixels))
+            ax.imshow(cut_middle(pixels, _SIDE))
             ax.set_title(title, fontsize=10)
             ax.axis("off")
     return figure
-
-
-def _middle(pixels: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (side - _SIDE) // 2) for side in pixels.shape[:2])
-    return pixels[top : top + _SIDE, left : left + _SIDE]
 
 
 def histograms(looks: Mapping[str, Look]) -> Figure:

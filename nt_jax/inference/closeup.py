@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from nt_jax.images import Photo, to_float
+from nt_jax.images import Photo, cut_middle, to_float
 
 GAIN = 4  # of noise, to see it
 
 
 def middle(photo: Photo, side: int) -> np.ndarray:
     """Cuts float32 [side, side, 3] out of the middle, or what a photo has of it."""
-    top, left = (max(0, (size - side) // 2) for size in photo.pixels.shape[:2])
-    return to_float(photo.pixels[top : top + side, left : left + side])
+    return to_float(cut_middle(photo.pixels, side))
 
 
 def visible(noise: np.ndarray) -> np.ndarray:

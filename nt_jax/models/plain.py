@@ -84,7 +84,7 @@ def init_plain(key: Array, module: nn.Module, shapes: tuple[tuple[int, ...], ...
 
     Args:
       key: PRNG key.
-      module: all of whose parameters are named `kernel`, `bias`, `slope` or `condition`.
+      module: all of whose parameters are named `kernel`, `bias`, `slope`, `condition` or `gain`.
       shapes: of the arguments it is called with.
     """
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
