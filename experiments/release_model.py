@@ -30,12 +30,19 @@ import jax
 import numpy as np
 
 from nt_jax import families
-from nt_jax.checkpointing import CONFIG_FILE, Checkpointer, load_state, read_config, save_model
+from nt_jax.checkpointing import (
+    CONFIG_FILE,
+    Checkpointer,
+    checkpoint_steps,
+    load_state,
+    read_config,
+    save_model,
+)
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.families.reader.quantities import QUANTITIES
 from nt_jax.inference.denoiser import READER
 from nt_jax.inference.loading import load_denoiser, load_noisetransfer
-from nt_jax.inference.workdir import load_workdir
+from nt_jax.inference.workdir import is_workdir, load_workdir
 from nt_jax.training.logs import read_metrics
 
 # Judges only while training.
@@ -69,8 +76,10 @@ def release(
         "recipe": _recipe(read_config(workdir)),
         "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
     }
+    if start := _start(read_config(workdir)):
+        metadata["began_from"] = start
     if terms:
-        metadata["terms"] = dict(terms)
+        metadata["terms"] = start["terms"] = dict(terms)
     released = {name: tree for name, tree in variables.items() if name != _NOT_RELEASED}
     save_model(output, metadata, _halved(released))
     return metadata
@@ -256,6 +265,15 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
 def _without_machine(spec: str) -> str:
     """Shortens folders of a config to their last two names: where they lay concerns nobody."""
     return ",".join("/".join(part.split("/")[-2:]) for part in spec.split(","))
+
+
+def _start(config: dict[str, Any]) -> dict[str, Any]:
+    """Says what the networks were trained on that a run began with; {} where it cannot be read."""
+    source = config["train"].get("init_from", "")
+    if not source or not is_workdir(source):
+        return {}
+    steps, recipe = checkpoint_steps(Path(source)), _recipe(read_config(Path(source)))
+    return {"name": _without_machine(source), "step": max(steps, default=0), "recipe": recipe}
 
 
 def _held_out(metrics: Path, step: int) -> dict[str, Any]:

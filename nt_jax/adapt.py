@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
         said.append("training gained nothing, so this is the denoiser it began with")
         metadata, after = dict(start.metadata), start
     # What this denoiser owes to the data and terms of the one before.
-    owed = ("recipe", "terms", "adapted")
+    owed = ("recipe", "terms", "adapted", "began_from")
     base = {name: start.metadata[name] for name in owed if name in start.metadata}
     adapted = {
         "photos": len(found),

@@ -124,6 +124,8 @@ def _said_by_config(error: BaseException) -> str:
     text = " ".join(str(raised).split())
     if isinstance(raised, InputError):
         return text
+    if isinstance(raised.args[0] if raised.args else None, KeyError):  # ml_collections' own
+        return "the recipe has no such field: " + " ".join(str(raised.args[0].args[0]).split())
     if text.startswith("get_config() takes"):
         return f"this --config takes no argument behind a colon, or another number ({text})"
     frames = traceback.extract_tb(raised.__traceback__)

@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     photos = [read_photo(path) for path in references]
     report = _report_path(args.report, jobs, args.clean, args.output)
     if report:
-        from nt_jax.inference.report import check_report, write_report
+        from nt_jax.evaluation.comparison import check_report, write_report
 
         taken = [*references, *(path for job in jobs for path in (job.source, job.target))]
         check_report(report, references[0], args.reference_clean, taken)
@@ -154,11 +154,11 @@ def main(argv: list[str] | None = None) -> None:
     check_options(args.seed, args.strength, len(pairs))
     use_compilation_cache()
     model = load_noisetransfer(args.model)
+    tiles = {job: len(model.windows(*job.size, args.tile)) for job in jobs}
     noise = noise_of_photos(model, photos, args.calibrate)
     photos.clear()
     for line in describe(noise):
         print(line)
-    tiles = {job: len(model.windows(*job.size, args.tile)) for job in jobs}
     if args.shard:
         images = [image.relative_to(args.clean) for image, _ in pairs]
         flags = {"seed": args.seed, "strength": args.strength, "calibrate": args.calibrate}

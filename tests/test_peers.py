@@ -485,6 +485,7 @@ def test_n2g_has_the_published_size():
 def test_n2g_learns_one_kind_of_noise():
     assert get_config("n2g_g-small").data.noise_kinds == ("gaussian",)
     assert get_config("n2g_p-small").data.noise_kinds == ("poisson",)
+    assert get_config("n2g-small").to_json() == get_config("n2g_g-small").to_json()
 
 
 def test_n2g_losses_by_hand():

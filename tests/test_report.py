@@ -11,8 +11,8 @@ from PIL import Image
 from skimage import data
 
 from nt_jax.errors import InputError
+from nt_jax.evaluation.comparison import check_report, write_report
 from nt_jax.images import Photo, write_photo
-from nt_jax.inference.report import check_report, write_report
 
 
 @pytest.fixture

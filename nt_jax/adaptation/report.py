@@ -9,12 +9,12 @@ import numpy as np
 
 from nt_jax.adaptation.pairs import add_noise
 from nt_jax.adaptation.survey import PhotoNoise
+from nt_jax.evaluation.comparison import embedded, page
 from nt_jax.files import replacing
 from nt_jax.images import read_photo
 from nt_jax.inference.closeup import GAIN, middle, visible
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.model import Model
-from nt_jax.inference.report import embedded, page
 from nt_jax.paths import printable
 
 _TITLE = "A denoiser for these photos"

@@ -10,7 +10,7 @@ ARG is NAME, NAME-small or NAME-smoke. NAME is one of
   c2n       C2N, of clean and noisy images that are no pairs
   neca      NeCA, one model for all cameras
   naflow    NAFlow, by camera and ISO of the pairs' names
-  n2g_g     N2G, of images with Gaussian noise and others without any
+  n2g       N2G, of images with Gaussian noise and others without any; also called n2g_g
   n2g_p     the same with Poisson noise
 Without pairs they learn synthetic noise of photographs. -small is for 2 CPU cores; -smoke takes
 seconds and needs no data.
@@ -28,6 +28,7 @@ from nt_jax.errors import InputError
 def get_config(arg: str = "srgbflow") -> ConfigDict:
     """Makes the recipe named `arg`."""
     name, _, size = arg.partition("-")
+    name = _ALIASES.get(name, name)
     if name not in _PEERS or size not in ("", "small", "smoke"):
         raise InputError(
             f"no config argument '{arg}'; choose NAME, NAME-small or NAME-smoke with NAME one of"
@@ -212,5 +213,6 @@ _PEERS: dict[str, Callable[[ConfigDict, str], None]] = {
     "n2g_g": partial(_n2g, kind="gaussian"),
     "n2g_p": partial(_n2g, kind="poisson"),
 }
+_ALIASES = {"n2g": "n2g_g"}
 # Of recipes that are not called as their family.
 _FAMILIES = {"gdanet": "danet", "n2g_g": "n2g", "n2g_p": "n2g"}

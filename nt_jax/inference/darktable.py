@@ -142,9 +142,9 @@ def _card(denoiser: "Denoiser", author: str, license: str) -> dict[str, str]:
 
 
 def _lineage(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Lists what a denoiser's folder says, and said of those that it was adapted from."""
+    """Lists what a denoiser's folder says, and said of those that it was adapted or began from."""
     found = [metadata]
-    while base := (found[-1].get("adapted") or {}).get("base"):
+    while base := (found[-1].get("adapted") or {}).get("base") or found[-1].get("began_from"):
         found.append(base)
     return found
 

@@ -18,7 +18,7 @@ import gradio as gr
 import nt_jax
 from nt_jax.arrays import as_number
 from nt_jax.errors import EXIT_INPUT, InputError
-from nt_jax.inference.report import embedded
+from nt_jax.evaluation.comparison import embedded
 from nt_jax.webpage import pictures
 from nt_jax.webpage.sessions import Session
 

@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from nt_jax.evaluation.comparison import compare
 from nt_jax.images import read_photo
 from nt_jax.inference.checks import check_options
 from nt_jax.inference.files import Job, noise_of_photos, pair_up, plan, run_jobs
 from nt_jax.inference.model import Model
 from nt_jax.inference.reference import ReferenceNoise
-from nt_jax.inference.report import compare
 from nt_jax.inference.tiles import Tile
 from nt_jax.models.parameters import Array
 from nt_jax.transfer import describe
