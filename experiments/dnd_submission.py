@@ -19,7 +19,7 @@ import scipy.io
 
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.builders.matlab import read_boxes
-from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_signals
 from nt_jax.evaluation import report
 from nt_jax.files import progress, replacing
 from nt_jax.inference.loading import load_denoiser
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dnd", required=True, type=Path, help="folder of info.mat")
     parser.add_argument("--output", required=True, type=Path, help="folder of the submission")
     args = parser.parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     use_compilation_cache()
     report.check_output(args.output, [args.dnd, args.dnd / "images_srgb"])
     if not (args.dnd / "info.mat").is_file():

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from configs import noisetransfer
 from experiments import budget
 from nt_jax.compilation import use_compilation_cache
-from nt_jax.errors import DivergedError, run_command, unwind_on_sigterm
+from nt_jax.errors import DivergedError, run_command, unwind_on_signals
 from nt_jax.evaluation import report
 from nt_jax.files import replacing
 
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--val_photos", default="skimage-heldout", help="held-out photographs")
     parser.add_argument("--val", default="", help="held-out pairs")
     args = parser.parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     use_compilation_cache()
     inputs = [Path(f) for f in (args.photos, args.pairs, args.val) if f]
     options = budget.parse_options(args, inputs)

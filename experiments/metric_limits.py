@@ -33,7 +33,7 @@ from nt_jax.broken import Broken
 from nt_jax.errors import ArgumentParser, parse_seed, run_command
 from nt_jax.evaluation import report, statistics
 from nt_jax.evaluation.samples import read_images, samples_of_pairs, usable_pairs
-from nt_jax.paths import expand
+from nt_jax.paths import parse_path
 
 MOST_IMAGES = 32
 _WINDOW = 16.0  # standard deviation of the wide window, pixels
@@ -107,7 +107,9 @@ def limits(rng: np.random.Generator, clean: np.ndarray, noisy: np.ndarray) -> di
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("pairs", nargs="+", type=expand, help="folders of clean and noisy images")
+    parser.add_argument(
+        "pairs", nargs="+", type=parse_path, help="folders of clean and noisy images"
+    )
     parser.add_argument("--seed", type=parse_seed, default=0, help="of the surrogates")
     args = parser.parse_args()
     for folder in args.pairs:

@@ -16,9 +16,9 @@ from PIL import Image
 
 from experiments import parts
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_signals
 from nt_jax.files import progress
-from nt_jax.paths import expand
+from nt_jax.paths import expand, parse_path
 
 _SMALLEST = 160
 _SIDE = 960
@@ -48,7 +48,7 @@ def main() -> None:
     """
     parser = ArgumentParser(prog="python -m experiments.resize_photos", description=__doc__)
     parser.add_argument("--photos", required=True, help="folder of photographs")
-    parser.add_argument("--output", required=True, type=expand, help="folder to write PNG to")
+    parser.add_argument("--output", required=True, type=parse_path, help="folder to write PNG to")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--factor", type=float, help="of the size")
     how.add_argument("--every", type=int, help="keep every K-th pixel")
@@ -64,7 +64,7 @@ def main() -> None:
     if not windows and not (args.side is None and args.seed is None):
         raise InputError("--side and --seed are of windows, for --factor above 1 alone")
     rng, written = np.random.default_rng(args.seed or 0), 0
-    unwind_on_sigterm()
+    unwind_on_signals()
     with parts.new_folder(args.output, [expand(args.photos)]) as folder:
         photos = sources.find_photos(args.photos)
         for number, file in progress(photos, len(photos), "photo", "resize"):

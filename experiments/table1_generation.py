@@ -23,7 +23,7 @@ from nt_jax import prng
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import ImageFile
-from nt_jax.errors import InputError, run_command, unwind_on_sigterm
+from nt_jax.errors import InputError, run_command, unwind_on_signals
 from nt_jax.evaluation import denoising, generation, report
 from nt_jax.evaluation.baselines import BASELINES, BLIND, load_method
 from nt_jax.evaluation.oracles import CEILING, ORACLES, Generate, to_bytes
@@ -227,7 +227,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, help="folder of clean images for synthetic noise")
     parser.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
     args = parser.parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     use_compilation_cache()
     folders = row_names.split(args.pairs)
     if not (args.model or args.method) or not (folders or args.photos):

@@ -32,7 +32,7 @@ from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import find_pairs
-from nt_jax.errors import InputError, run_command, unwind_on_sigterm
+from nt_jax.errors import InputError, run_command, unwind_on_signals
 from nt_jax.evaluation import baselines, denoising, generation, report
 from nt_jax.evaluation.baselines import Method
 from nt_jax.evaluation.samples import usable_pairs
@@ -235,7 +235,7 @@ def begin(
     parser = budget.make_parser(module, doc, changes)
     add_arguments(parser)
     args = parser.parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     use_compilation_cache()
     val = row_names.split(args.val)
     options = budget.parse_options(args, [args.pairs, *val])

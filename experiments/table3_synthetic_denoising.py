@@ -30,7 +30,7 @@ from nt_jax import prng
 from nt_jax.broken import Broken
 from nt_jax.compilation import use_compilation_cache
 from nt_jax.data.catalogue.sources import find_photos
-from nt_jax.errors import InputError, run_command, unwind_on_sigterm
+from nt_jax.errors import InputError, run_command, unwind_on_signals
 from nt_jax.evaluation import baselines, denoising, report
 from nt_jax.evaluation.denoising import NOISY
 from nt_jax.evaluation.oracles import to_bytes
@@ -268,7 +268,7 @@ def main(argv: list[str] | None = None) -> None:
     every = ",".join((GENERATED, *ROWS))
     parser.add_argument("--rows", default=every, help="comma-separated")
     args = parser.parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     use_compilation_cache()
     options = budget.parse_options(args, [args.photos, args.bsds])
     rows = rows_of(args, options.runs)

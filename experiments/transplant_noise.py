@@ -22,9 +22,9 @@ from scipy import ndimage
 
 from experiments import parts
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, InputError, parse_seed, run_command, unwind_on_signals
 from nt_jax.files import progress
-from nt_jax.paths import expand
+from nt_jax.paths import expand, parse_path
 
 _BINS = 12
 _FEWEST = 200  # pixels of a bin
@@ -145,7 +145,7 @@ def main() -> None:
     parser = ArgumentParser(prog="python -m experiments.transplant_noise", description=__doc__)
     parser.add_argument("--pairs", required=True, help="folder of clean and noisy images")
     parser.add_argument("--photos", required=True, help="folders of photographs")
-    parser.add_argument("--output", required=True, type=expand, help="folder to write")
+    parser.add_argument("--output", required=True, type=parse_path, help="folder to write")
     parser.add_argument("--each", type=int, default=6, help="new images of each pair")
     parser.add_argument("--size", type=int, default=256, help="their side, pixels")
     parser.add_argument("--seed", type=parse_seed, default=0, help="of all choices")
@@ -155,7 +155,7 @@ def main() -> None:
     folders = sources.parse_spec(args.photos)
     if any(weight is not None for _, weight in folders):
         raise InputError("--photos: weights mean nothing here; each photograph is as likely")
-    unwind_on_sigterm()
+    unwind_on_signals()
     inputs = [expand(args.pairs), *(expand(name) for name, _ in folders)]
     with parts.new_folder(args.output, inputs) as folder:
         photos = [

@@ -25,7 +25,7 @@ from nt_jax.families.denoiser.step import condition_of
 from nt_jax.images import read_rgb, to_float
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.loading import load_denoiser
-from nt_jax.paths import expand
+from nt_jax.paths import parse_path
 
 _MARGIN = 16
 _ROWS = "denoiser,bm3d"
@@ -87,8 +87,8 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, folder or image.
     """
     parser = ArgumentParser(prog="python -m experiments.white_noise", description=__doc__)
-    parser.add_argument("--photos", nargs="+", default=[], type=expand, help="folders")
-    parser.add_argument("--pairs", nargs="+", default=[], type=expand, help="folders")
+    parser.add_argument("--photos", nargs="+", default=[], type=parse_path, help="folders")
+    parser.add_argument("--pairs", nargs="+", default=[], type=parse_path, help="folders")
     parser.add_argument("--denoiser", default="small-denoiser", help="name or folder")
     parser.add_argument("--rows", default=_ROWS, help="which, comma-separated")
     parser.add_argument("--levels", default="2,4,8,16,30", help="0 to 255 scale, comma-separated")

@@ -23,10 +23,10 @@ import numpy as np
 
 from nt_jax.adaptation.inputs import SIDE, check_places, check_sizes, find_noisy
 from nt_jax.data.catalogue import sources
-from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_signals
 from nt_jax.files import replacing
 from nt_jax.images import WRITABLE
-from nt_jax.paths import exists, expand, is_file, is_folder
+from nt_jax.paths import exists, is_file, is_folder, parse_path
 
 _ASKED, _START, _PAIRS, _RUN, _REPORT = "adapt.json", "start", "pairs", "run", "report.html"
 _BESIDE = (_ASKED, _START, _PAIRS, _RUN, _REPORT, "report.png")
@@ -37,10 +37,14 @@ _FEWEST_PAIRS, _FEWEST_STEPS = 16, 20
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.adapt", description=__doc__.split("\n")[0])
-    parser.add_argument("--noisy", required=True, type=expand, help="noisy photos, or one of them")
-    parser.add_argument("--clean", type=expand, help="clean photographs, of any camera")
-    parser.add_argument("--pairs", type=expand, help="true pairs of this camera, if there are any")
-    parser.add_argument("--output", required=True, type=expand, help="folder for the denoiser")
+    parser.add_argument(
+        "--noisy", required=True, type=parse_path, help="noisy photos, or one of them"
+    )
+    parser.add_argument("--clean", type=parse_path, help="clean photographs, of any camera")
+    parser.add_argument(
+        "--pairs", type=parse_path, help="true pairs of this camera, if there are any"
+    )
+    parser.add_argument("--output", required=True, type=parse_path, help="folder for the denoiser")
     parser.add_argument("--minutes", default=20.0, type=float, help="time to take, about")
     parser.add_argument("--model", default="small", help="what makes the noise: name or folder")
     parser.add_argument(
@@ -59,7 +63,10 @@ def _is_done(output: Path, asked: dict[str, Any]) -> bool:
     record = output / _ASKED
     if is_file(record):
         # Older records do not name the photos.
-        before = {"photos": asked["photos"]} | json.loads(record.read_text())
+        try:
+            before = {"photos": asked["photos"], **json.loads(record.read_text())}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{record} is damaged ({error}); choose another output") from error
         done = before.pop("done", False)
         if before != asked:
             changed = [name for name in asked if before.get(name) != asked[name]]
@@ -107,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
       PreemptedError: SIGTERM or SIGINT came while training; the same command resumes.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     if not 0 < args.minutes < 1e5:
         raise InputError(f"--minutes={args.minutes:g}: needs more than 0")
     if not 0 <= args.seed < 2**31:

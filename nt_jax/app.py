@@ -7,7 +7,7 @@ Needs the extra `app`, and `train` for adapting. Nobody else can reach the page,
 a temporary folder that is gone when the command ends. See docs/app.md.
 """
 
-from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command, unwind_on_signals
 
 
 def _parser() -> ArgumentParser:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, the port is taken, or the extra is missing.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     try:
         from nt_jax.webpage.server import serve
     except ImportError as error:

@@ -21,13 +21,13 @@ from nt_jax.errors import (
     InputError,
     quiet_decoders,
     run_command,
-    unwind_on_sigterm,
+    unwind_on_signals,
 )
 from nt_jax.files import progress, replacing
 from nt_jax.images import Photo, read_photo, read_rgb, write_photo
 from nt_jax.inference.files import images_to_work_on, make_folders
 from nt_jax.inference.noise_bank import NoiseBank
-from nt_jax.paths import expand
+from nt_jax.paths import parse_path
 
 __all__ = ["LAYOUTS", "NoiseBank", "make_pairs"]
 
@@ -159,12 +159,14 @@ def _check_output(output: Path, record: dict[str, Any]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.augment", description=__doc__.split("\n")[0])
-    parser.add_argument("--bank", type=expand, help="camera file (.npz) to take the noise from, or")
-    parser.add_argument("--noisy", type=expand, help="folder of noisy photos to take it from")
+    parser.add_argument(
+        "--bank", type=parse_path, help="camera file (.npz) to take the noise from, or"
+    )
+    parser.add_argument("--noisy", type=parse_path, help="folder of noisy photos to take it from")
     parser.add_argument("--model", help="bundled name, workdir or model folder; by default small")
-    parser.add_argument("--save_bank", type=expand, help="camera file to write, with --noisy")
-    parser.add_argument("--clean", type=expand, help="folder of clean images")
-    parser.add_argument("--output", type=expand, help="folder of the pairs")
+    parser.add_argument("--save_bank", type=parse_path, help="camera file to write, with --noisy")
+    parser.add_argument("--clean", type=parse_path, help="folder of clean images")
+    parser.add_argument("--output", type=parse_path, help="folder of the pairs")
     parser.add_argument("--layout", choices=LAYOUTS, help="whose folders to write")
     parser.add_argument("--count", default=1, type=int, help="pairs of each clean image")
     parser.add_argument("--seed", default=0, type=int, help="of the first pair, 0 to 2**32 - 1")
@@ -179,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, model, camera file or image.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     if (args.bank is None) == (args.noisy is None):
         raise InputError("give either --bank=FILE.npz or --noisy=DIR")
     if args.bank and args.save_bank:

@@ -17,11 +17,11 @@ import numpy as np
 
 from nt_jax.checkpointing import check_replaceable, save_model
 from nt_jax.devices import check_devices
-from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_signals
 from nt_jax.inference import torch_files
 from nt_jax.inference.torch_format import Network
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize
-from nt_jax.paths import expand
+from nt_jax.paths import parse_path
 
 DENOISER_FOLDER = "denoiser"
 
@@ -89,8 +89,10 @@ def _digest(path: Path) -> str:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.convert", description=__doc__.split("\n")[0])
-    parser.add_argument("--torch_dir", type=expand, required=True, help="folder of the .pt files")
-    parser.add_argument("--output", type=expand, required=True, help="model folder to write")
+    parser.add_argument(
+        "--torch_dir", type=parse_path, required=True, help="folder of the .pt files"
+    )
+    parser.add_argument("--output", type=parse_path, required=True, help="model folder to write")
     return parser
 
 
@@ -101,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, checkpoint or output.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     check_devices()
     for folder in convert(args.torch_dir, args.output):
         print(f"wrote {folder}")

@@ -8,15 +8,17 @@ is its format, and a folder's images keep their names. Any size, in tiles;
 `nt_jax/inference/denoiser.py` tells what that means.
 """
 
-from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_signals
 from nt_jax.inference.files import make_folders, pair_up, plan, run_jobs
-from nt_jax.paths import expand
+from nt_jax.paths import parse_path
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.denoise", description=__doc__.split("\n")[0])
-    parser.add_argument("--input", required=True, type=expand, help="image or folder of images")
-    parser.add_argument("--output", required=True, type=expand, help="image, or a folder's folder")
+    parser.add_argument("--input", required=True, type=parse_path, help="image or folder of images")
+    parser.add_argument(
+        "--output", required=True, type=parse_path, help="image, or a folder's folder"
+    )
     parser.add_argument(
         "--denoiser", default="small-denoiser", help="bundled name, workdir or model folder"
     )
@@ -46,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, denoiser or image.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     jobs = plan(pair_up(args.input, args.output), skip_broken=args.skip_broken)
 
     from nt_jax.compilation import use_compilation_cache

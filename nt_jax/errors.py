@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -44,11 +45,19 @@ def parse_seed(text: str) -> int:
 EXIT_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_PREEMPTED = 143
+# What shells give for an interrupt and for a closed pipe.
+EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
 
 
-def unwind_on_sigterm() -> None:
-    """Lets SIGTERM unwind the command with exit code 143, so that temporary files are removed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+def unwind_on_signals() -> None:
+    """Lets SIGTERM and a terminal's end unwind the command, so that temporary files are removed.
+
+    The exit code is 128 and the signal's number. Under `nohup` the latter stays ignored.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
 
 
 @contextlib.contextmanager
@@ -74,7 +83,11 @@ def quiet_decoders() -> Iterator[None]:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs `main` and ends the process: 0 done, 2 wrong input, 3 diverged, 143 preempted."""
+    """Runs `main` and ends the process.
+
+    Exit codes: 0 done, 2 wrong input or a full disk behind standard output, 3 diverged, 130
+    interrupted, 141 nobody reads standard output, 143 preempted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
@@ -88,6 +101,17 @@ def run_command(main: Callable[[], None]) -> None:
     except PreemptedError as error:
         print(error, file=sys.stderr)
         _end(EXIT_PREEMPTED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What is left in its buffer can go nowhere, and would raise again as the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(EXIT_PIPE)
+        sys.exit(report(InputError(f"standard output cannot be written: {error.strerror}")))
 
 
 def _end(code: int) -> NoReturn:

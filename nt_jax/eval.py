@@ -21,9 +21,9 @@ from nt_jax.errors import (
     parse_seed,
     quiet_decoders,
     run_command,
-    unwind_on_sigterm,
+    unwind_on_signals,
 )
-from nt_jax.paths import expand
+from nt_jax.paths import parse_path
 
 # Flags of synthetic noise: the default, the part of the noise that it is of, and its scale.
 _LEVELS = {
@@ -37,8 +37,10 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     generation = commands.add_parser("generation", help="AKLD, KS, spatial structure, C2ST")
     generation.add_argument("--reference", choices=("self", "other"), help="self by default")
-    generation.add_argument("--noisy", type=expand, help="folder of real noisy images")
-    generation.add_argument("--generated", type=expand, help="folder of another program's outputs")
+    generation.add_argument("--noisy", type=parse_path, help="folder of real noisy images")
+    generation.add_argument(
+        "--generated", type=parse_path, help="folder of another program's outputs"
+    )
     generation.add_argument("--method", action="append", default=[], help="MODULE:FUNCTION, a row")
     generation.add_argument("--baselines", action="store_true", help="rows of simple noises too")
     denoising = commands.add_parser("denoising", help="PSNR and SSIM")
@@ -51,16 +53,18 @@ def _parser() -> ArgumentParser:
         denoising.add_argument(f"--{name}", help=about)
     embedding = commands.add_parser("embedding", help="retrieval, noise level, PCA and t-SNE")
     noise = commands.add_parser("noise", help="what a model reads off photos, next to the truth")
-    noise.add_argument("--images", type=expand, help="folder of noisy photos")
+    noise.add_argument("--images", type=parse_path, help="folder of noisy photos")
     for command in (generation, embedding, noise):
         command.add_argument("--model", help="bundled name, workdir or model folder")
     for command in (generation, denoising):
-        command.add_argument("--clean", type=expand, help="folder of clean images")
+        command.add_argument("--clean", type=parse_path, help="folder of clean images")
     runs = {generation: _generation, denoising: _denoising, embedding: _embedding, noise: _noise}
     for command, run in runs.items():
         command.set_defaults(run=run)
-        command.add_argument("--pairs", type=expand, help="folder of clean/noisy pairs")
-        command.add_argument("--output", required=True, type=expand, help="folder for the results")
+        command.add_argument("--pairs", type=parse_path, help="folder of clean/noisy pairs")
+        command.add_argument(
+            "--output", required=True, type=parse_path, help="folder for the results"
+        )
         if command is not noise:  # where nothing is random
             command.add_argument("--seed", default=0, type=parse_seed, help="of all that is random")
         command.add_argument("--skip_broken", action="store_true", help="pass over unusable images")
@@ -72,7 +76,7 @@ def _parser() -> ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Runs the command; raises InputError for a wrong flag, model or image."""
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.devices import check_devices
 

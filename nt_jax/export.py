@@ -13,8 +13,8 @@ darktable, `safetensors` (of a DnCNN) in what loads models with spandrel. Sizes,
 
 from typing import TYPE_CHECKING
 
-from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_sigterm
-from nt_jax.paths import expand, is_folder
+from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_signals
+from nt_jax.paths import is_folder, parse_path
 
 if TYPE_CHECKING:
     from nt_jax.inference.denoiser import Denoiser
@@ -35,7 +35,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--format", required=True, choices=_FORMATS, help="of the file")
     parser.add_argument("--model", help="bundled name, workdir or model folder, or")
     parser.add_argument("--denoiser", help="bundled name, workdir or folder of a denoiser")
-    parser.add_argument("--output", required=True, type=expand, help="file to write")
+    parser.add_argument("--output", required=True, type=parse_path, help="file to write")
     parser.add_argument("--size", type=_size, help="N or HxW pixels, static; by default any size")
     parser.add_argument("--author", default="nt_jax", help="of the weights, for a dtmodel's card")
     parser.add_argument("--license", default="Apache-2.0", help="of the weights, likewise")
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, model or output.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     if (args.model is None) == (args.denoiser is None):
         raise InputError("give either --model or --denoiser")
     if not is_folder(args.output.parent):

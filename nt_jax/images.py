@@ -565,7 +565,7 @@ def list_images(folder: Path, notes: list[str] | None = None) -> list[Path]:
     """
     found = look_through(folder, EXTENSIONS)
     if notes is not None:
-        notes += filter(None, [found.left_out()])
+        notes += found.left_out()
     return found.files
 
 
@@ -584,7 +584,7 @@ def find_images(folder: Path, output: Path, notes: list[str] | None = None) -> l
     """
     found = look_through(folder, EXTENSIONS, follow=False, without=output)
     if notes is not None:
-        notes += filter(None, [found.left_out()])
+        notes += found.left_out()
         notes += [f"{link}: left out, a link out of the folder" for link in found.outside]
     if not found.files:
         raise nothing_found(folder)

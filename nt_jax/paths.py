@@ -1,5 +1,6 @@
 """Paths as users write them, and what lies in their folders."""
 
+import argparse
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -44,6 +45,13 @@ def expand(text: str | os.PathLike) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def parse_path(text: str) -> Path:
+    """Reads a flag's path: an argument parser's type, which makes one line of an empty one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a file or folder")
+    return expand(text)
+
+
 def printable(text: str) -> str:
     """Spells out bytes of files' names that are no text: neither pages nor pictures take them."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -83,17 +91,21 @@ class Folder(NamedTuple):
       others: other files, sorted.
       folders: all of them, itself first.
       outside: links to what is outside, where these are not followed.
+      made: folders that this package wrote, whose images are not photographs; left out.
     """
 
     files: list[Path]
     others: list[Path]
     folders: list[Path]
     outside: list[Path]
+    made: list[Path]
 
-    def left_out(self) -> str:
-        """Writes a line about the files that are left out for their type; "" if there is none."""
-        if not self.others:
-            return ""
+    def left_out(self) -> list[str]:
+        """Writes lines about what is left out: files of other types, and what this package made."""
+        made = [f"{folder}: left out, a model or run of nt_jax" for folder in self.made]
+        return ([self._other_types()] if self.others else []) + made
+
+    def _other_types(self) -> str:
         kinds = sorted({path.suffix or path.name for path in self.others})
         shown = " ".join(kinds[:_KINDS] + ["..."] * (len(kinds) > _KINDS))
         files = "file" if len(self.others) == 1 else "files"
@@ -120,7 +132,7 @@ def look_through(
     if not is_folder(root):
         raise InputError(f"{root}: no such folder")
     inside = root.resolve()
-    found = Folder([], [], [], [])
+    found = Folder([], [], [], [], [])
     entered = {without.resolve()} - {inside} if without else set()
     waiting = [root]
     links: list[Path] = []
@@ -131,6 +143,9 @@ def look_through(
         if real in entered or (folder != root and inside.is_relative_to(real)):
             continue
         entered.add(real)
+        if folder != root and _is_made(folder):
+            found.made.append(folder)
+            continue
         found.folders.append(folder)
         for path in _entries(folder):
             if os.path.islink(path) and not follow and not _leads_inside(path, inside):
@@ -162,6 +177,14 @@ def _entries(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
     return (p for p in paths if not p.name.startswith(".") and p.name.lower() not in _LITTER)
+
+
+def _is_made(folder: Path) -> bool:
+    """Tells whether a folder is a model of this package, or a training run."""
+    if is_file(folder / "model.json") and is_folder(folder / "variables"):
+        return True
+    begun = is_file(folder / "adapt.json")
+    return begun or (is_file(folder / "config.json") and is_folder(folder / "checkpoints"))
 
 
 def _leads_inside(path: Path, inside: Path) -> bool:

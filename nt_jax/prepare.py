@@ -21,8 +21,8 @@ import argparse
 
 from nt_jax.data.builders.run import DATASETS, prepare
 from nt_jax.data.catalogue import prepared
-from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_sigterm
-from nt_jax.paths import expand
+from nt_jax.errors import ArgumentParser, quiet_decoders, run_command, unwind_on_signals
+from nt_jax.paths import parse_path
 
 
 def _parser() -> ArgumentParser:
@@ -33,9 +33,9 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument(
-        "--raw_dir", required=True, type=expand, help="folder of the files as published"
+        "--raw_dir", required=True, type=parse_path, help="folder of the files as published"
     )
-    parser.add_argument("--data_dir", required=True, type=expand, help="folder to write into")
+    parser.add_argument("--data_dir", required=True, type=parse_path, help="folder to write into")
     parser.add_argument("--tile", default=512, type=int, help="largest side of a tile, in pixels")
     parser.add_argument("--val_scenes", help="SCENE[,SCENE...] held out for `val`; empty for none")
     parser.add_argument(
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, layout or image.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     folder = prepare(
         args.dataset,
         args.raw_dir,

@@ -25,7 +25,7 @@ from nt_jax.errors import (
     InputError,
     quiet_decoders,
     run_command,
-    unwind_on_sigterm,
+    unwind_on_signals,
 )
 from nt_jax.images import read_photo, to_float
 from nt_jax.inference.files import (
@@ -38,7 +38,7 @@ from nt_jax.inference.files import (
     run_jobs,
 )
 from nt_jax.inference.shards import WHOLE, check_record, parse_shard, record_of
-from nt_jax.paths import exists, expand, is_folder, split_names
+from nt_jax.paths import exists, expand, is_folder, parse_path, split_names
 
 if TYPE_CHECKING:
     from nt_jax.inference.reference import ReferenceNoise
@@ -48,8 +48,10 @@ if TYPE_CHECKING:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m nt_jax.transfer", description=__doc__.split("\n")[0])
     parser.add_argument("--reference", required=True, help="noisy IMAGE[,IMAGE...]; averaged")
-    parser.add_argument("--clean", required=True, type=expand, help="image or folder of images")
-    parser.add_argument("--output", required=True, type=expand, help="image, or a folder's folder")
+    parser.add_argument("--clean", required=True, type=parse_path, help="image or folder of images")
+    parser.add_argument(
+        "--output", required=True, type=parse_path, help="image, or a folder's folder"
+    )
     parser.add_argument("--model", default="small", help="bundled name, workdir or model folder")
     parser.add_argument("--seed", default=0, type=int, help="of the first image, 0 to 2**32 - 1")
     parser.add_argument("--strength", default=1.0, type=float, help="factor of the noise")
@@ -71,7 +73,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--reference_clean",
-        type=expand,
+        type=parse_path,
         help="clean first reference, for the report",
     )
     return parser
@@ -126,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
       InputError: a wrong flag, model or image.
     """
     args = _parser().parse_args(argv)
-    unwind_on_sigterm()
+    unwind_on_signals()
     names = split_names(args.reference, lambda name: exists(expand(name)))
     if not names:
         raise InputError("--reference is empty; name a noisy image")
@@ -136,13 +138,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.shard and (not is_folder(args.clean) or args.report is not None):
         raise InputError("--shard is for a folder of clean images, without --report")
     pairs = pair_up(args.clean, args.output)
-    jobs = plan(pairs, references, args.seed, args.skip_broken, args.shard or WHOLE)
+    kept = [*references, *([args.reference_clean] if args.reference_clean else [])]
+    jobs = plan(pairs, kept, args.seed, args.skip_broken, args.shard or WHOLE)
     photos = [read_photo(path) for path in references]
     report = _report_path(args.report, jobs, args.clean, args.output)
     if report:
         from nt_jax.evaluation.comparison import check_report, write_report
 
-        taken = [*references, *(path for job in jobs for path in (job.source, job.target))]
+        taken = [*kept, *(path for pair in pairs for path in pair)]
         check_report(report, references[0], args.reference_clean, taken)
     elif args.reference_clean:
         raise InputError("--reference_clean is for the report: give --report=FILE.html too")

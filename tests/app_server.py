@@ -2,13 +2,13 @@
 
 import sys
 
-from nt_jax.errors import quiet_decoders, run_command, unwind_on_sigterm
+from nt_jax.errors import quiet_decoders, run_command, unwind_on_signals
 from nt_jax.webpage.server import serve
 
 
 @quiet_decoders()
 def main():
-    unwind_on_sigterm()
+    unwind_on_signals()
     serve(int(sys.argv[1]), sys.argv[2], [sys.argv[3]])
 
 

@@ -307,3 +307,10 @@ def test_wrong_input_leaves_nothing(folder, tmp_path):
         assert not output.exists()
         assert not list(tmp_path.rglob("adapt.json"))
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_damaged_record_is_named(tmp_path, text):
+    (tmp_path / "adapt.json").write_text(text)
+    with pytest.raises(nt_jax.InputError, match=r"adapt\.json is damaged"):
+        adapt._is_done(tmp_path, {"photos": []})

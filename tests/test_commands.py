@@ -1,6 +1,9 @@
 """The commands as one, and the flags of training."""
 
 import importlib
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -24,3 +27,38 @@ def test_a_field_that_is_none_is_named_with_what_was_meant(monkeypatch):
     with pytest.raises(InputError, match="no such field: 'stepz' Did you mean \"steps\"") as caught:
         main.parse()
     assert "\\n" not in str(caught.value)
+
+
+def ended(code, **streams):
+    """Runs a command that does this; its exit code, and what it wrote to standard error."""
+    program = f"import os, signal\nfrom nt_jax.errors import *\nrun_command(lambda: {code})"
+    process = subprocess.run(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, **streams
+    )
+    return process.returncode, process.stderr
+
+
+def test_an_interrupt_is_one_line():
+    assert ended("os.kill(os.getpid(), signal.SIGINT)") == (130, "interrupted\n")
+
+
+def test_a_terminal_that_is_closed_unwinds_the_command():
+    hang_up = "os.kill(os.getpid(), signal.SIGHUP)"
+    assert ended(f"(unwind_on_signals(), {hang_up})") == (129, "")
+    ignored = f"(signal.signal(signal.SIGHUP, signal.SIG_IGN), unwind_on_signals(), {hang_up})"
+    assert ended(ignored) == (0, "")  # as under nohup
+
+
+def test_nobody_reads_what_a_command_prints():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        assert ended("print('a line', flush=True)", stdout=pipe) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        code, said = ended("print('a line', flush=True)", stdout=full)
+    assert code == 2
+    assert said == "error: standard output cannot be written: No space left on device\n"

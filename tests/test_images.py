@@ -597,6 +597,29 @@ def test_exif_and_resolution_are_kept_and_the_orientation_is_not(tmp_path, sourc
     assert again.resolution == pytest.approx((300, 300), abs=0.02)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_keeps_its_byte_order(tmp_path, suffix, order):
+    """A maker's note stays the bytes it is, and most are read in the order of what is around."""
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x8769] = {0x927C: b"\1\0\x95\0\7\0"}
+    write_photo(tmp_path / f"a{suffix}", Photo(pixels(), exif=exif.tobytes()))
+    kept = read_photo(tmp_path / f"a{suffix}").exif.removeprefix(b"Exif\0\0")
+    assert kept[:2] == {"<": b"II", ">": b"MM"}[order]
+    assert images.metadata.exif_of_bytes(kept).get_ifd(0x8769)[0x927C] == b"\1\0\x95\0\7\0"
+
+
+def test_exif_of_a_big_tiff_is_kept(tmp_path):
+    tags = [(315, "s", 0, "Me", True), (33432, "s", 0, "(c) Me", True)]
+    about = {"photometric": "rgb", "metadata": None, "extratags": tags, "byteorder": "<"}
+    about |= {"resolution": (300, 300), "resolutionunit": "INCH"}
+    tifffile.imwrite(tmp_path / "a.tif", pixels(), bigtiff=True, **about)
+    photo = read_photo(tmp_path / "a.tif")
+    kept = images.metadata.exif_of_bytes(photo.exif)
+    assert (kept[315], kept[33432], photo.resolution) == ("Me", "(c) Me", (300, 300))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_large_profile_of_a_png(tmp_path, monkeypatch, dtype):
     profile = PROFILE + bytes(2**21)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nt_jax import images
+from nt_jax import denoise, images
 from nt_jax.broken import Broken
 from nt_jax.data.builders import photos
 from nt_jax.data.catalogue import layouts, sources
@@ -85,6 +85,27 @@ def test_results_do_not_leave_the_folder_and_links_out_of_it_are_named(tmp_path,
     assert "in/link: left out, a link" in capsys.readouterr().out
 
 
+def test_pictures_of_our_own_models_and_runs_are_no_photos(tmp_path, capsys):
+    touch(
+        tmp_path, "in/a.png", "in/den/report.png", "in/den/pairs/gt/0.png", "in/run/samples/0.png"
+    )
+    (tmp_path / "in/den/adapt.json").write_text("{}")
+    (tmp_path / "in/run/config.json").write_text("{}")
+    (tmp_path / "in/run/checkpoints").mkdir()
+    jobs = plan(pair_up(tmp_path / "in", tmp_path / "out"))
+    assert below(tmp_path / "in", [job.source for job in jobs]) == ["a.png"]
+    said = capsys.readouterr().out
+    assert "in/den: left out, a model or run of nt_jax" in said
+    assert "in/run: left out" in said
+    named = plan(pair_up(tmp_path / "in" / "den", tmp_path / "out"))  # who names it wants it
+    assert len(named) == 2
+
+
+def test_an_empty_path_is_no_folder():
+    with pytest.raises(InputError, match="--input: is empty; name a file or folder"):
+        denoise.main(["--input=", "--output=out"])
+
+
 def test_other_files_are_counted_in_a_line(tmp_path, capsys):
     touch(tmp_path, "in/a.png")
     for name in ("b.heic", "c.cr3", "sub/d.heic", ".DS_Store", "noext"):
@@ -92,7 +113,7 @@ def test_other_files_are_counted_in_a_line(tmp_path, capsys):
         (tmp_path / "in" / name).write_bytes(b"x")
     extensions = images.EXTENSIONS - {".cr3"}  # which is read where rawpy is
     found = look_through(tmp_path / "in", extensions)
-    assert found.left_out() == "4 other files left out: .cr3 .heic noext"
+    assert found.left_out() == ["4 other files left out: .cr3 .heic noext"]
     (tmp_path / "in" / "c.cr3").unlink()
     plan(pair_up(tmp_path / "in", tmp_path / "out"))
     assert capsys.readouterr().out == "3 other files left out: .heic noext\n"

@@ -387,6 +387,17 @@ def test_sigterm_leaves_nothing(model_folder, reference, tmp_path):
     assert everything(tmp_path) == ["large.png", "reference.png"]
 
 
+def test_the_clean_reference_is_not_overwritten(run, clean, reference, tmp_path):
+    truth = tmp_path / "truth.png"
+    write_photo(truth, Photo(data.chelsea()[:64, :64]))
+    before = truth.read_bytes()
+    for output, report in ((truth, tmp_path / "r.html"), (tmp_path / "out.png", truth)):
+        with pytest.raises(InputError, match="overwrite"):
+            run(clean=clean, reference_clean=truth, output=output, report=report)
+    assert truth.read_bytes() == before
+    assert not (tmp_path / "out.png").exists()
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_compilation_cache(tmp_path, named):
     code = "from nt_jax.compilation import use_compilation_cache; use_compilation_cache();"

@@ -7,7 +7,7 @@ from pathlib import Path
 from nt_jax.data.catalogue.sources import ImageFile
 from nt_jax.errors import InputError
 from nt_jax.images import EXTENSIONS, image_size, nothing_found
-from nt_jax.paths import is_file, look_through
+from nt_jax.paths import exists, is_file, look_through
 
 SIDE = 192  # of the patches that are cut, in pixels
 
@@ -40,9 +40,11 @@ def find_noisy(source: Path, output: Path) -> list[Path]:
     """
     if is_file(source):
         return [source]
+    if not exists(source):
+        raise InputError(f"{source}: no such file or folder")
     found = look_through(source, EXTENSIONS, without=output)
-    if found.others:
-        print(found.left_out(), flush=True)
+    for line in found.left_out():
+        print(line, flush=True)
     if not found.files:
         raise nothing_found(source)
     return found.files

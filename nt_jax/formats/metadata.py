@@ -30,6 +30,8 @@ _BYTES = range(0x9C9B, 0x9CA0)  # Windows' title, comment, author, keywords, sub
 _KEPT = (*_TEXTS, _RATING, *_BYTES, _EXIF, _GPS)
 _PREFIX = b"Exif\0\0"
 _LARGEST = 65_500  # that JPEG holds
+# Of a little-endian BigTIFF: magic number, bytes of an offset, zero, the first directory's offset.
+_BIG_MAGIC, _BIG_HEADER = b"II+\0", struct.Struct("<4sHHQ")
 _LAST_POINTER = 2**32 - 2**17  # in a TIFF, with room for EXIF behind it
 
 Resolution = tuple[float, float]
@@ -62,6 +64,9 @@ def _copied(exif: Image.Exif) -> Image.Exif:
     if _INTEROP in values.get(_EXIF, {}):
         values[_EXIF][_INTEROP] = _texts(exif.get_ifd(_INTEROP))
     copy = Image.Exif()
+    copy.endian = (
+        exif.endian
+    )  # makers' notes stay the bytes they are, and have no order of their own
     copy.update(_texts(values))
     return copy
 
@@ -90,11 +95,17 @@ def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
 
 
 def exif_of_tiff(file: IO[bytes]) -> Image.Exif:
-    """Reads the EXIF of an open TIFF; empty where it is damaged."""
+    """Reads the EXIF of an open TIFF; empty where it is damaged, or of a big-endian BigTIFF."""
     exif = Image.Exif()
     with contextlib.suppress(Exception):
         file.seek(0)
-        exif.load_from_fp(file)
+        head = file.read(_BIG_HEADER.size)
+        file.seek(0)
+        if head.startswith(_BIG_MAGIC):
+            exif.endian, exif.bigtiff = "<", True
+            exif.load_from_fp(file, offset=_BIG_HEADER.unpack(head)[-1])
+        else:
+            exif.load_from_fp(file)
         return exif
     return Image.Exif()
 

@@ -179,8 +179,9 @@ def _list(
     found = _without_odd_names(about.list_images(raw_dir))
     if not found.sources and not found.broken:
         raise InputError(f"{raw_dir}: nothing of {dataset} found: need {about.layout}")
-    if dataset in _ANY_FOLDER and (note := look_through(raw_dir, EXTENSIONS).left_out()):
-        print(note, flush=True)
+    if dataset in _ANY_FOLDER:
+        for line in look_through(raw_dir, EXTENSIONS).left_out():
+            print(line, flush=True)
     _check_names(found.sources)
     listed = [
         source._replace(align=align and source.split == "train")

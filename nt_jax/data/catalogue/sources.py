@@ -133,7 +133,7 @@ def find_photos(folder: str | Path, notes: list[str] | None = None) -> list[Imag
     root = expand(folder)
     found = look_through(root, EXTENSIONS)
     if notes is not None:
-        notes += filter(None, [found.left_out()])
+        notes += found.left_out()
     paths: list[ImageFile] = [*layouts.clean_among(found, root)]
     if not paths:
         raise nothing_found(folder)
@@ -205,7 +205,7 @@ def list_pairs(folder: str | Path, notes: list[str] | None = None) -> tuple[list
     root = expand(folder)
     found = look_through(root, EXTENSIONS)
     if notes is not None:
-        notes += filter(None, [found.left_out()])
+        notes += found.left_out()
     return _pairs(*layouts.match(layouts.find_roles(found.files, found.folders, root)))
 
 
