@@ -43,6 +43,7 @@ from nt_jax.families.reader.quantities import QUANTITIES
 from nt_jax.inference.denoiser import READER
 from nt_jax.inference.loading import load_denoiser, load_noisetransfer
 from nt_jax.inference.workdir import is_workdir, load_workdir
+from nt_jax.models.parameters import mean
 from nt_jax.training.logs import read_metrics
 
 # Judges only while training.
@@ -86,17 +87,11 @@ def release(
 
 
 def _mean(trees: dict[str, Any], others: dict[str, Any], source: Path) -> dict[str, Any]:
-    """Averages the parameters of two runs of the same networks; counts stay the first one's."""
-
-    def mean(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        if np.issubdtype(one.dtype, np.integer):
-            return one
-        return (one.astype(np.float32) + other.astype(np.float32)) / 2
-
+    """Averages the networks of two runs, which must be the same ones."""
     sizes = [jax.tree.map(np.shape, dict(found)) for found in (trees, others)]
     if sizes[0] != sizes[1]:
         raise InputError(f"--mean_with={source}: its networks are not those of the run")
-    return jax.tree.map(mean, trees, others)
+    return mean(trees, others)
 
 
 def join_reader(model: str, reader: str, output: Path) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def check_config(config: Any, devices: int) -> None:
         on that many devices; names it.
     """
     check_fields(config)
-    check_data(config.data)
+    _check_data_together(config.data)
     if config.train.batch_size % devices:
         raise InputError(
             f"config.train.batch_size={config.train.batch_size} is not a multiple of the"
@@ -197,6 +197,11 @@ def check_data(data: Any) -> None:
         section, _, field = name.partition(".")
         if section == "data" and hasattr(data, field):  # which configs of before may lack
             _check_value(name, getattr(data, field), kind)
+    _check_data_together(data)
+
+
+def _check_data_together(data: Any) -> None:
+    """Checks what the fields of `config.data`, each good by itself, ask of each other."""
 
     def require(field: str, holds: bool, words: str) -> None:
         if not holds:

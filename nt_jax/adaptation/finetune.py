@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -19,7 +18,7 @@ from nt_jax.data.catalogue.sources import find_pairs
 from nt_jax.evaluation import denoising
 from nt_jax.files import replacing
 from nt_jax.inference.denoiser import Denoiser
-from nt_jax.models.parameters import Tree
+from nt_jax.models.parameters import Tree, mean
 from nt_jax.paths import is_file
 from nt_jax.training.logs import read_metrics
 from nt_jax.training.loop import train_and_evaluate
@@ -119,11 +118,7 @@ def half_way(start: Denoiser, trained: Tree) -> Denoiser:
     that the training has not seen (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR
     2022).
     """
-
-    def mean(before: Any, after: Any) -> np.ndarray:
-        return (np.asarray(before, np.float32) + np.asarray(after, np.float32)) / 2
-
-    return replace(start, params=jax.tree.map(mean, start.params, trained))
+    return replace(start, params=mean(start.params, trained))
 
 
 def score(before: Denoiser, after: Denoiser, pairs: Path) -> Scores:

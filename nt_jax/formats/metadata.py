@@ -64,9 +64,8 @@ def _copied(exif: Image.Exif) -> Image.Exif:
     if _INTEROP in values.get(_EXIF, {}):
         values[_EXIF][_INTEROP] = _texts(exif.get_ifd(_INTEROP))
     copy = Image.Exif()
-    copy.endian = (
-        exif.endian
-    )  # makers' notes stay the bytes they are, and have no order of their own
+    # Makers' notes stay the bytes they are, and most have no order of their own.
+    copy.endian = exif.endian
     copy.update(_texts(values))
     return copy
 

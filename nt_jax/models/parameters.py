@@ -54,6 +54,17 @@ def unstack(stacks: Stacks, layout: Layout) -> Tree:
     return flax.traverse_util.unflatten_dict(flat)
 
 
+def mean(one: Tree, other: Tree) -> Tree:
+    """Averages two trees of arrays, float32; whole numbers, which are counts, stay the first's."""
+
+    def of_leaves(a: Any, b: Any) -> np.ndarray:
+        if np.issubdtype(a.dtype, np.integer):
+            return np.asarray(a)
+        return (np.asarray(a, np.float32) + np.asarray(b, np.float32)) / 2
+
+    return jax.tree.map(of_leaves, one, other)
+
+
 @functools.lru_cache
 def module_layout(module: nn.Module, *shapes: Any) -> Layout:
     """Computes the parameter layout of `module` called with arrays of `shapes` (tuples, nested)."""
