@@ -2,7 +2,8 @@
 
 Cameras' raw files are developed where `rawpy` is installed. Pixels stay integers of the file's own
 depth; `to_float` and `from_float` convert one piece at a time, so that a large photograph is never
-held as float. What a file keeps: depth, grey, alpha, the ICC profile, EXIF, resolution.
+held as float. What a file keeps: depth, grey, alpha, the ICC profile, EXIF, resolution, and what
+people wrote in XMP and IPTC.
 
 Nothing here changes what other code sees: not Pillow's limits, no logger, no filter of warnings. So
 decoders may log what they find wrong in a file; commands silence them (`errors.quiet_decoders`).
@@ -13,7 +14,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -24,7 +25,7 @@ from PIL.ImageFile import ImageFile
 
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
-from nt_jax.formats import metadata, png, raw, webp
+from nt_jax.formats import descriptions, metadata, png, raw, webp
 from nt_jax.formats.metadata import Resolution
 from nt_jax.paths import look_through
 
@@ -70,6 +71,8 @@ class Photo:
       icc_profile: the colour profile; None where the file has none.
       exif: without orientation and thumbnail; None where the file has none.
       resolution: dots per inch across and down; None where the file has none.
+      xmp: what its vocabularies of descriptions say; None where there is nothing.
+      iptc: records of a JPEG or TIFF; None where there are none.
     """
 
     pixels: np.ndarray
@@ -77,6 +80,8 @@ class Photo:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     resolution: Resolution | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
@@ -302,6 +307,8 @@ def _open_tiff(source: Path, file: IO[bytes], stack: contextlib.ExitStack) -> _O
                 alpha,
                 # Of the inks or whatever else was converted.
                 page.iccprofile if layout.keeps_colours else None,
+                xmp=descriptions.kept_xmp(page.tags.valueof(descriptions.XMP_OF_TIFF)),
+                iptc=descriptions.kept_iptc(page.tags.valueof(descriptions.IPTC_OF_TIFF)),
             ),
             orientation(),
             metadata.exif_of_tiff(file),
@@ -318,7 +325,9 @@ def _open_webp(source: Path, data: bytes) -> _Opened:
     orientation = exif.get(metadata.ORIENTATION, 1)
 
     def decode() -> Photo:
-        return _upright(Photo(*_split(webp.decode(data)), found.icc_profile), orientation, exif)
+        xmp = descriptions.kept_xmp(found.xmp)
+        photo = Photo(*_split(webp.decode(data)), found.icc_profile, xmp=xmp)
+        return _upright(photo, orientation, exif)
 
     return _Opened(found.height, found.width, True, lambda: orientation, decode)
 
@@ -359,7 +368,9 @@ def _open_by_pillow(source: Path, file: IO[bytes], head: bytes, image: ImageFile
             )
         exif = image.getexif()
         resolution = metadata.usable(image.info.get("dpi"))
-        photo = Photo(pixels, alpha, icc_profile, resolution=resolution)
+        xmp = descriptions.kept_xmp(image.info.get("xmp"))
+        iptc = descriptions.iptc_of_photoshop(image.info.get("photoshop"))
+        photo = Photo(pixels, alpha, icc_profile, None, resolution, xmp, iptc)
         return _upright(photo, exif.get(metadata.ORIENTATION, 1), exif)
 
     return _Opened(image.height, image.width, costly, orientation, decode)
@@ -425,12 +436,12 @@ def _upright(photo: Photo, orientation: int, exif: Image.Exif) -> Photo:
 
     pixels = turn(photo.pixels)
     resolution = photo.resolution or metadata.resolution_of_exif(exif)
-    return Photo(
-        pixels,
-        None if photo.alpha is None else turn(photo.alpha),
-        photo.icc_profile,
-        metadata.kept_exif(exif, *pixels.shape[:2]),
-        resolution[::-1] if resolution and turned else resolution,
+    return replace(
+        photo,
+        pixels=pixels,
+        alpha=None if photo.alpha is None else turn(photo.alpha),
+        exif=metadata.kept_exif(exif, *pixels.shape[:2]),
+        resolution=resolution[::-1] if resolution and turned else resolution,
     )
 
 
@@ -509,6 +520,13 @@ def _encode(path: Path, suffix: str, photo: Photo) -> None:
             known["icc_profile"] = None
     if suffix == ".jpg" and photo.resolution and max(photo.resolution) >= 2**16 - 0.5:
         known["dpi"] = None  # for which there are 16 bits
+    if suffix in (".jpg", ".webp"):
+        known["xmp"] = photo.xmp
+    if suffix == ".jpg" and photo.iptc:
+        known["extra"] = descriptions.photoshop_segment(photo.iptc)
+    if suffix == ".png" and photo.xmp:
+        known["pnginfo"] = PngImagePlugin.PngInfo()
+        known["pnginfo"].add(b"iTXt", descriptions.png_text(photo.xmp))
     given = {name: value for name, value in known.items() if value is not None}
     Image.fromarray(array).save(path, **options[suffix], **given)
 
@@ -530,7 +548,7 @@ def _encode_tiff(path: Path, array: np.ndarray, photo: Photo) -> None:
         software=False,
         resolution=photo.resolution,
         resolutionunit=None if photo.resolution is None else "INCH",
-        extratags=metadata.tiff_tags(photo.exif),
+        extratags=metadata.tiff_tags(photo.exif) + descriptions.tiff_tags(photo.xmp, photo.iptc),
     )
     metadata.add_to_tiff(path, photo.exif)
 
@@ -546,7 +564,7 @@ def _encode_png16(array: np.ndarray, photo: Photo) -> bytes:
             filter=imagecodecs.PNG.FILTER.SUB,
         )
     )
-    chunks = metadata.png_chunks(photo.icc_profile, photo.exif, photo.resolution)
+    chunks = metadata.png_chunks(photo.icc_profile, photo.exif, photo.resolution, photo.xmp)
     return encoded[:_PNG_HEADER_END] + chunks + encoded[_PNG_HEADER_END:]
 
 

@@ -7,11 +7,12 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, IptcImagePlugin, PngImagePlugin
 
 from nt_jax import images
 from nt_jax.errors import InputError
@@ -652,6 +653,112 @@ def test_texts_of_exif_keep_their_bytes(tmp_path, suffix):
         assert (kept[0x4746], kept[0x9C9B]) == (exif[0x4746], exif[0x9C9B])
         owner = kept.get_ifd(0x8769)[0xA430]
         assert owner.rstrip("\0").encode("latin-1") == "Jürg".encode()
+
+
+XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+ <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"
+   xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"
+   xmlns:crs="http://ns.adobe.com/camera-raw-settings/1.0/" crs:Exposure2012="+1.50">
+  <dc:subject xmlns:dc="http://purl.org/dc/elements/1.1/"><rdf:Bag><rdf:li>Köln &amp; Rhein</rdf:li>
+  </rdf:Bag></dc:subject>
+  <xmp:Thumbnails><rdf:Alt><rdf:li>small</rdf:li></rdf:Alt></xmp:Thumbnails>
+ </rdf:Description>
+</rdf:RDF></x:xmpmeta><?xpacket end="w"?>""".encode()
+IPTC = b"\x1c\2\x19\0\5Rhein\x1c\2\x5a\0\4City"
+
+
+@pytest.mark.parametrize("target", [".png", ".jpg", ".tif", ".webp", "16.png", "16.tif"])
+@pytest.mark.parametrize("source", [".jpg", ".png", ".tif", ".webp"])
+def test_what_people_wrote_is_kept_and_the_rest_of_xmp_is_not(tmp_path, source, target):
+    path = tmp_path / f"a{source}"
+    image = Image.fromarray(pixels())
+    if source == ".tif":
+        tags = [(700, 1, len(XMP), XMP, True), (33723, 7, len(IPTC), IPTC, True)]
+        tifffile.imwrite(path, pixels(), photometric="rgb", metadata=None, extratags=tags)
+    elif source == ".png":
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=True)
+        image.save(path, pnginfo=text)
+    elif source == ".jpg":
+        block = b"8BIM\4\4\0\0" + len(IPTC).to_bytes(4, "big") + IPTC + bytes(len(IPTC) % 2)
+        content = b"Photoshop 3.0\0" + block
+        segment = b"\xff\xed" + (len(content) + 2).to_bytes(2, "big") + content
+        image.save(path, xmp=XMP, extra=segment)
+    else:
+        image.save(path, xmp=XMP)
+    photo = read_photo(path)
+    assert (photo.iptc == IPTC) == (source in (".jpg", ".tif"))
+    if target.startswith("16"):
+        photo = replace(photo, pixels=images.as_depth(photo.pixels, np.dtype(np.uint16)))
+    write_photo(tmp_path / f"b{target}", photo)
+    again = read_photo(tmp_path / f"b{target}")
+    assert again.xmp == photo.xmp
+    assert again.iptc == (photo.iptc if target.endswith(("jpg", "tif")) else None)
+    with Image.open(tmp_path / f"b{target}") as image:
+        image.load()
+        written = image.info.get("xmp") or image.getexif()[700]
+        text = written.decode() if isinstance(written, bytes) else written
+        if again.iptc:
+            fields = IptcImagePlugin.getiptcinfo(image)
+            assert (fields[2, 25], fields[2, 90]) == (b"Rhein", b"City")
+    root = ElementTree.fromstring(text.strip("\ufeff"))
+    assert next(root.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li")).text == "Köln & Rhein"
+    assert 'xmp:Rating="4"' in text
+    for gone in ("Orientation=", "Exposure2012=", "Thumbnails"):
+        assert gone not in text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no XML",
+        XMP[: len(XMP) // 2],
+        XMP.replace(b"<x:xmpmeta", b'<!DOCTYPE x [<!ENTITY a "b">]><x:xmpmeta'),
+        XMP.replace(b"Rating", b"Other" * 14_000),
+        b"<a>" * 10_000,
+        "Ä".encode("latin-1"),
+        b'<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description/></r:RDF>',
+    ],
+    ids=["text", "truncated", "entities", "large", "nested", "bytes", "empty"],
+)
+def test_xmp_that_is_damaged_or_says_nothing_is_left_out(tmp_path, data):
+    write_photo(tmp_path / "a.webp", Photo(pixels(), xmp=data))
+    photo = read_photo(tmp_path / "a.webp")
+    assert photo.xmp is None
+    assert photo.pixels.shape == (*SIZE, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_bytes_of_exif_have_the_type_that_it_says(tmp_path, suffix):
+    """UserComment and the like are UNDEFINED (7), GPS' version is BYTE (1): EXIF 2.32, tables."""
+    exif = Image.Exif()
+    exif[0x8769] = {0x9286: b"ASCII\0\0\0a comment", 0xA300: b"\3", 0xA005: {2: b"0100"}}
+    exif[0x8825] = {0: b"\2\3\0\0", 0x1B: b"ASCII\0\0\0GPS"}
+    photo = Photo(pixels(), exif=exif.tobytes(), resolution=(300, 300))
+    for _ in range(2):
+        write_photo(tmp_path / f"a{suffix}", photo)
+        photo = read_photo(tmp_path / f"a{suffix}")
+    data = photo.exif.removeprefix(b"Exif\0\0")
+    tags = {}
+
+    def walk(at):
+        count = int.from_bytes(data[at : at + 2], order)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind = (int.from_bytes(data[entry + i : entry + i + 2], order) for i in (0, 2))
+            tags[tag] = kind
+            if tag in (0x8769, 0x8825, 0xA005):
+                walk(int.from_bytes(data[entry + 8 : entry + 12], order))
+
+    order = "little" if data[:2] == b"II" else "big"
+    walk(int.from_bytes(data[4:8], order))
+    assert {tag: tags[tag] for tag in (0x9286, 0xA300, 2, 0x1B)} == dict.fromkeys(
+        (0x9286, 0xA300, 2, 0x1B), 7
+    )
+    assert tags[0] == 1
+    kept = images.metadata.exif_of_bytes(photo.exif)
+    assert kept.get_ifd(0x8769)[0x9286] == b"ASCII\0\0\0a comment"
+    assert kept.get_ifd(0x8825)[0x1B] == b"ASCII\0\0\0GPS"
 
 
 def test_a_profile_of_grey_does_not_describe_what_became_rgb(tmp_path):

@@ -16,6 +16,8 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from nt_jax.formats.descriptions import png_text
+
 ORIENTATION = 0x0112
 _EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
 _MAKER_NOTE = 0x927C
@@ -27,6 +29,10 @@ _INCH = 2
 _TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 _RATING = 0x4746
 _BYTES = range(0x9C9B, 0x9CA0)  # Windows' title, comment, author, keywords, subject
+# Types of a field that is bytes. In EXIF's own directories all of them are of the second, in GPS'
+# the method and the area.
+_BYTE, _UNDEFINED = 1, 7
+_UNDEFINED_OF_GPS = (0x1B, 0x1C)
 _KEPT = (*_TEXTS, _RATING, *_BYTES, _EXIF, _GPS)
 _PREFIX = b"Exif\0\0"
 _LARGEST = 65_500  # that JPEG holds
@@ -70,6 +76,36 @@ def _copied(exif: Image.Exif) -> Image.Exif:
     return copy
 
 
+def _packed(exif: Image.Exif) -> bytes:
+    """Packs EXIF as bytes, with their fields' types, all of which Pillow writes as BYTE."""
+    data = bytearray(exif.tobytes().removeprefix(_PREFIX))
+    order = "<" if data.startswith(b"II") else ">"
+    (first,) = struct.unpack_from(order + "I", data, 4)
+    _set_types(data, order, 0, first, 0)
+    return _PREFIX + bytes(data)
+
+
+def _set_types(data: bytearray, order: str, start: int, at: int, pointer: int) -> None:
+    """Sets the types of bytes in a directory and those below it, in place.
+
+    Args:
+      data: holds the directories.
+      order: of bytes, `<` or `>`.
+      start: place in the file of `data`.
+      at: place in the file of the directory.
+      pointer: tag that points to it; 0 of the first.
+    """
+    (count,) = struct.unpack_from(order + "H", data, at - start)
+    for entry in range(at - start + 2, at - start + 2 + 12 * count, 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHII", data, entry)
+        if tag in (_EXIF, _GPS, _INTEROP):
+            _set_types(data, order, start, value, tag)
+        elif kind == _BYTE and (
+            pointer in (_EXIF, _INTEROP) or (pointer == _GPS and tag in _UNDEFINED_OF_GPS)
+        ):
+            struct.pack_into(order + "H", data, entry + 2, _UNDEFINED)
+
+
 def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
     """Packs EXIF as bytes, for an upright image of that size; None where it is missing or damaged.
 
@@ -85,10 +121,10 @@ def kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
             for tag, value in ((_SIZES["width"], width), (_SIZES["height"], height))
             if tag in shot
         }
-        data = kept.tobytes()
+        data = _packed(kept)
         if len(data) > _LARGEST:
             shot.pop(_MAKER_NOTE, None)
-            data = kept.tobytes()
+            data = _packed(kept)
         return data if len(data) <= _LARGEST else None
     return None
 
@@ -150,16 +186,19 @@ def with_resolution(exif: bytes | None, resolution: Resolution | None) -> bytes 
     whole = _copied(exif_of_bytes(exif))
     whole[_X_RESOLUTION], whole[_Y_RESOLUTION] = resolution
     whole[_UNIT] = _INCH
-    return whole.tobytes()
+    return _packed(whole)
 
 
 # --- PNG -----------------------------------------------------------------------------------------
 
 
 def png_chunks(
-    icc_profile: bytes | None, exif: bytes | None, resolution: Resolution | None
+    icc_profile: bytes | None,
+    exif: bytes | None,
+    resolution: Resolution | None,
+    xmp: bytes | None,
 ) -> bytes:
-    """Makes what follows a PNG's header to keep the profile, EXIF and resolution."""
+    """Makes what follows a PNG's header to keep the profile, EXIF, resolution and XMP."""
     chunks = b""
     if icc_profile is not None:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile))
@@ -168,6 +207,8 @@ def png_chunks(
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
     if exif is not None:
         chunks += _chunk(b"eXIf", exif.removeprefix(_PREFIX))
+    if xmp is not None:
+        chunks += _chunk(b"iTXt", png_text(xmp))
     return chunks
 
 
@@ -210,7 +251,9 @@ def add_to_tiff(path: Path, exif: bytes | None) -> None:
             if end > _LAST_POINTER:
                 return
             file.seek(end)
-            file.write(directory.tobytes(end))
+            packed = bytearray(directory.tobytes(end))
+            _set_types(packed, "<", end, end, tag)
+            file.write(packed)
             file.seek(place.offset)
             file.write(struct.pack("<H", tag))
             file.seek(place.valueoffset)

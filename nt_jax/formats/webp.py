@@ -16,7 +16,7 @@ class Container(NamedTuple):
     Attributes:
       height, width: in pixels.
       frames: 1, or more of an animation.
-      icc_profile, exif: None where there is none.
+      icc_profile, exif, xmp: None where there is none.
     """
 
     height: int
@@ -24,6 +24,7 @@ class Container(NamedTuple):
     frames: int
     icc_profile: bytes | None
     exif: bytes | None
+    xmp: bytes | None
 
 
 def is_webp(head: bytes) -> bool:
@@ -44,14 +45,15 @@ def read_container(data: bytes) -> Container:
         frames += kind == b"ANMF"
         if kind not in chunks:
             # Of pixels the first bytes suffice.
-            most = length if kind in (b"ICCP", b"EXIF") else 10
+            most = length if kind in (b"ICCP", b"EXIF", b"XMP ") else 10
             chunks[kind] = data[at + 8 : at + 8 + min(length, most)]
         at += 8 + length + length % 2
     sizes = {size for kind in (b"VP8X", b"VP8 ", b"VP8L") if (size := _size(kind, chunks))}
     if len(sizes) != 1:
         raise ValueError("no size, or several")
     ((height, width),) = sizes
-    return Container(height, width, max(frames, 1), chunks.get(b"ICCP"), chunks.get(b"EXIF"))
+    known = (chunks.get(kind) for kind in (b"ICCP", b"EXIF", b"XMP "))
+    return Container(height, width, max(frames, 1), *known)
 
 
 def _size(kind: bytes, chunks: dict[bytes, bytes]) -> tuple[int, int] | None:

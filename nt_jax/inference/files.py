@@ -111,7 +111,10 @@ def plan(
     jobs, broken = [], Broken(skip_broken)
     for index, (image, target) in enumerate(pairs):
         if targets.setdefault(target, image) != image:
-            raise InputError(f"{image} and {targets[target]} would both become {target}")
+            raise InputError(
+                f"{image} and {targets[target]} would both become {target}; move one of them to "
+                "another folder"
+            )
         if not shard.holds(index):
             continue
         if target.resolve() in inputs:

@@ -67,6 +67,7 @@ def facts(path: Path, photo: Photo) -> str:
     parts += ["alpha"] * (photo.alpha is not None)
     parts += ["profile"] * (photo.icc_profile is not None)
     parts += ["EXIF"] * (photo.exif is not None)
+    parts += ["XMP"] * (photo.xmp is not None)
     return f"{path.name}: {', '.join(parts)}"
 
 
