@@ -40,7 +40,7 @@ from nt_jax.checkpointing import (
 )
 from nt_jax.errors import ArgumentParser, InputError, run_command
 from nt_jax.families.reader.quantities import QUANTITIES
-from nt_jax.inference.denoiser import READER
+from nt_jax.inference.denoiser import LINEAGE, READER
 from nt_jax.inference.loading import load_denoiser, load_noisetransfer
 from nt_jax.inference.workdir import is_workdir, load_workdir
 from nt_jax.models.parameters import mean
@@ -77,10 +77,11 @@ def release(
         "recipe": _recipe(read_config(workdir)),
         "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
     }
-    if start := _start(read_config(workdir)):
-        metadata["began_from"] = start
-    if terms:
-        metadata["terms"] = start["terms"] = dict(terms)
+    metadata |= _began_from(read_config(workdir))
+    owed: dict[str, Any] | None = metadata
+    while terms and owed:  # a model that it began from has its own already
+        owed.setdefault("terms", dict(terms))
+        owed = owed.get("began_from")
     released = {name: tree for name, tree in variables.items() if name != _NOT_RELEASED}
     save_model(output, metadata, _halved(released))
     return metadata
@@ -176,7 +177,7 @@ def _readers_of(source: str) -> dict[str, _Reader]:
         "step": metadata["step"],
         "recipe": _recipe(read_config(workdir)),
         "held_out": _held_out(workdir / "metrics.jsonl", metadata["step"]),
-    }
+    } | _began_from(read_config(workdir))
     settings = metadata["model"]
     found = [name for name in names if name in variables]
     if not found:
@@ -262,13 +263,22 @@ def _without_machine(spec: str) -> str:
     return ",".join("/".join(part.split("/")[-2:]) for part in spec.split(","))
 
 
-def _start(config: dict[str, Any]) -> dict[str, Any]:
-    """Says what the networks were trained on that a run began with; {} where it cannot be read."""
+def _began_from(config: dict[str, Any]) -> dict[str, Any]:
+    """Says what the networks that a run began with were trained on; {} where nothing tells."""
     source = config["train"].get("init_from", "")
-    if not source or not is_workdir(source):
+    if not source:
         return {}
-    steps, recipe = checkpoint_steps(Path(source)), _recipe(read_config(Path(source)))
-    return {"name": _without_machine(source), "step": max(steps, default=0), "recipe": recipe}
+    if is_workdir(source):
+        before = read_config(Path(source))
+        step = max(checkpoint_steps(Path(source)), default=0)
+        told = {"step": step, "recipe": _recipe(before)} | _began_from(before)
+    else:  # a denoiser may begin from a model
+        try:
+            metadata = load_denoiser(source).metadata
+        except InputError:
+            return {}
+        told = {name: metadata[name] for name in ("step", *LINEAGE) if name in metadata}
+    return {"began_from": {"name": _without_machine(source)} | told}
 
 
 def _held_out(metrics: Path, step: int) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     from nt_jax.compilation import use_compilation_cache
     from nt_jax.devices import check_devices
     from nt_jax.files import progress
-    from nt_jax.inference.denoiser import READER
+    from nt_jax.inference.denoiser import LINEAGE, READER
     from nt_jax.inference.loading import load_denoiser, load_noisetransfer
     from nt_jax.inference.workdir import load_workdir
 
@@ -193,9 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     if scores.after <= scores.before:
         said.append("training gained nothing, so this is the denoiser it began with")
         metadata, after = dict(start.metadata), start
-    # What this denoiser owes to the data and terms of the one before.
-    owed = ("recipe", "terms", "adapted", "began_from")
-    base = {name: start.metadata[name] for name in owed if name in start.metadata}
+    base = {name: start.metadata[name] for name in LINEAGE if name in start.metadata}
     adapted = {
         "photos": len(found),
         "steps": steps,

@@ -11,6 +11,7 @@ darktable, `safetensors` (of a DnCNN) in what loads models with spandrel. Sizes,
 `nt_jax/inference/export.py` and docs/export.md.
 """
 
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_signals
@@ -24,10 +25,10 @@ _FORMATS = ("onnx", "stablehlo", "dtmodel", "safetensors")
 
 def _size(text: str) -> tuple[int, int]:
     """Reads N or HxW as (height, width); argparse tells what is wrong."""
-    sides = [int(side) for side in text.lower().split("x")]
-    if len(sides) > 2:
-        raise ValueError
-    return sides[0], sides[-1]
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ArgumentTypeError(f"expected N or HxW, such as 512 or 480x640; got {text!r}")
+    return int(sides[0]), int(sides[-1])
 
 
 def _parser() -> ArgumentParser:

@@ -368,6 +368,7 @@ def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypat
         ["--format=onnx", output],
         ["--format=onnx", unet, "--size=20", output],
         ["--format=onnx", unet, "--size=2x3x4", output],
+        ["--format=onnx", unet, "--size=ax64", output],
         ["--format=onnx", unet, f"--output={tmp_path / 'none' / 'a'}"],
         ["--format=tflite", unet, output],
         ["--format=safetensors", unet, f"--output={tmp_path / 'a.safetensors'}"],

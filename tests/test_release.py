@@ -135,6 +135,13 @@ def test_a_released_denoiser_tells_what_it_began_from(tmp_path):
     assert metadata["began_from"]["recipe"]["data"]["pairs"] == "polyu/train"
     (warning,) = darktable.warnings(nt_jax.load_denoiser(tmp_path / "model"))
     assert "PolyU" in warning
+    for number, source in enumerate((end, tmp_path / "model")):  # a run, and a model
+        last = denoiser_run(tmp_path / f"c{number}", 2, source)
+        told = release(last, tmp_path / f"model{number}", terms={"sidd_small/train": "MIT"})
+        first = told["began_from"]["began_from"]
+        assert first["recipe"]["data"]["pairs"] == "polyu/train"
+        own = {"data/photos": "CC0"}, {"sidd_small/train": "MIT"}
+        assert told["began_from"]["terms"] == own[source == end]
 
 
 def test_the_bundled_small_follows_the_level_of_its_reference():

@@ -57,6 +57,8 @@ _HALOS_OF_A_TILE = 12
 # Factor on the level that is read, or its inverse.
 _STRONGEST = 4.0
 
+# What a denoiser's folder says of the data and terms that it owes, and of those before it.
+LINEAGE = ("recipe", "terms", "adapted", "began_from")
 # Its network's name in a denoiser's folder.
 READER = "spectrum_reader"
 
