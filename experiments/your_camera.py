@@ -38,9 +38,8 @@ from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import Pair, find_pairs, parse_spec, read_rgb
 from nt_jax.errors import ArgumentParser, InputError, quiet_decoders, run_command
 from nt_jax.evaluation import denoising, report, statistics
-from nt_jax.evaluation.samples import SMALLEST_SIDE
 from nt_jax.files import replacing
-from nt_jax.images import Photo, to_float, write_photo
+from nt_jax.images import SMALLEST_SIDE, Photo, to_float, write_photo
 from nt_jax.inference.loading import load_denoiser
 
 _ROWS = (

@@ -27,7 +27,7 @@ from nt_jax.files import progress, replacing
 from nt_jax.images import Photo, read_photo, read_rgb, write_photo
 from nt_jax.inference.files import images_to_work_on, make_folders
 from nt_jax.inference.noise_bank import NoiseBank
-from nt_jax.paths import parse_path
+from nt_jax.paths import exists, is_folder, parse_path
 
 __all__ = ["LAYOUTS", "NoiseBank", "make_pairs"]
 
@@ -94,7 +94,7 @@ def make_pairs(
 def _plan(clean: Path, output: Path, count: int, seed: int) -> list[_Pair]:
     if count < 1:
         raise InputError(f"count: expected 1 or more; got {count}")
-    if output.exists() and not output.is_dir():
+    if exists(output) and not is_folder(output):
         raise InputError(f"{output} is a file; name an output folder")
     if output.resolve() == clean.resolve():
         raise InputError(f"{output} holds the clean images; choose another output")
@@ -143,7 +143,7 @@ def _record(bank: NoiseBank, pairs: Sequence[_Pair], options: dict[str, Any]) ->
 def _check_output(output: Path, record: dict[str, Any]) -> None:
     """Raises InputError where the folder holds anything but an earlier start of the same."""
     path = output / _RECORD
-    if path.exists():
+    if exists(path):
         try:
             before = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -153,7 +153,7 @@ def _check_output(output: Path, record: dict[str, Any]) -> None:
                 f"{output} holds pairs of another bank, seed, count or clean images; choose "
                 "another output, or the same flags to go on"
             )
-    elif output.is_dir() and any(output.iterdir()):
+    elif is_folder(output) and any(output.iterdir()):
         raise InputError(f"{output} is not empty; choose another output")
 
 

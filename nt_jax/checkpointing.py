@@ -72,14 +72,17 @@ def save_model(
       beside: names of files and folders that may lie there.
 
     Raises:
-      InputError: `folder` exists and is no model folder.
+      InputError: `folder` exists and is no model folder, or the parameters cannot be written.
     """
     folder = pathlib.Path(folder).absolute()
     check_replaceable(folder, beside)
     inside = _inside(folder)
     with scratch_beside(folder) as scratch:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(scratch / VARIABLES, variables)
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                checkpointer.save(scratch / VARIABLES, variables)
+        except Exception as error:  # orbax raises many kinds, of a full disk for instance
+            raise InputError(f"{folder} cannot be written ({first_line(error)})") from error
         # It names a folder of this machine, and the rename below already says that all is there.
         (scratch / VARIABLES / "commit_success.txt").unlink(missing_ok=True)
         if inside:

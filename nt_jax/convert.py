@@ -66,7 +66,7 @@ def _noisetransfer(networks: dict[str, Network]) -> tuple[dict[str, Any], dict[s
         "discriminator": torch_files.DISCRIMINATOR,
     }
     variables = {
-        variable: _normalized(networks[name])
+        variable: _normalized(networks[name], name)
         for variable, name in names.items()
         if name in networks
     }
@@ -77,8 +77,11 @@ def _n2g(extractor: Network) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"kind": "n2g", "model": extractor.sizes}, {"generator": extractor.params}
 
 
-def _normalized(network: Network) -> dict[str, Any]:
-    tree = spectral_normalize(network.params, SpectralVectors(network.u, network.v))
+def _normalized(network: Network, name: str) -> dict[str, Any]:
+    with np.errstate(all="ignore"):
+        tree = spectral_normalize(network.params, SpectralVectors(network.u, network.v))
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)):
+        raise InputError(f"{name}: a spectral norm is 0 or overflows; fetch the file again")
     return jax.tree.map(np.asarray, tree)
 
 

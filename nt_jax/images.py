@@ -135,12 +135,17 @@ def read_photo(path: str | os.PathLike) -> Photo:
     with _opened(path) as image:
         photo = image.decode()
     height, width = photo.pixels.shape[:2]
+    check_sides(path, height, width)
+    return photo
+
+
+def check_sides(path: object, height: int, width: int) -> None:
+    """Raises InputError if an image is below 16 pixels a side."""
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(
             f"{path} is {width}x{height}; an image needs at least "
             f"{SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
         )
-    return photo
 
 
 def read_rgb(source: str | os.PathLike, *, keep_depth: bool = False) -> np.ndarray:

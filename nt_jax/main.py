@@ -25,7 +25,7 @@ from ml_collections import ConfigDict, config_flags
 
 from nt_jax import configs
 from nt_jax.errors import InputError, quiet_decoders, run_command
-from nt_jax.paths import expand
+from nt_jax.paths import exists, expand, is_file, is_folder
 
 
 class Arguments(NamedTuple):
@@ -73,13 +73,13 @@ def parse() -> Arguments:
             " e.g. --config=configs/noisetransfer.py:smoke --workdir=runs/smoke"
         )
     file = pathlib.Path(config_flags.get_config_filename(values["config"]).split(":")[0])
-    if not file.is_file():
+    if not is_file(file):
         raise InputError(f"no config file {file}; the recipes are {', '.join(configs.names())}")
     if not isinstance(config, ConfigDict):
         raise InputError(f"{file}: get_config returns no ConfigDict; see configs/common.py")
     _expand_fields(config)
     workdir = expand(values.workdir)
-    if workdir.exists() and not workdir.is_dir():
+    if exists(workdir) and not is_folder(workdir):
         raise InputError(f"--workdir={workdir} is a file; name a folder")
     cluster = values.coordinator, values.num_processes, values.process_id
     if any(value is not None for value in cluster) and None in cluster:

@@ -102,7 +102,7 @@ class Folder(NamedTuple):
 
     def left_out(self) -> list[str]:
         """Writes lines about what is left out: files of other types, and what this package made."""
-        made = [f"{folder}: left out, a model or run of nt_jax" for folder in self.made]
+        made = [f"{folder}: left out, made by nt_jax" for folder in self.made]
         return ([self._other_types()] if self.others else []) + made
 
     def _other_types(self) -> str:
@@ -180,8 +180,10 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _is_made(folder: Path) -> bool:
-    """Tells whether a folder is a model of this package, or a training run."""
+    """Tells whether a folder is a model of this package, a training run, or prepared data."""
     if is_file(folder / "model.json") and is_folder(folder / "variables"):
+        return True
+    if is_file(folder / "index.jsonl") and is_file(folder / "about.json"):
         return True
     begun = is_file(folder / "adapt.json")
     return begun or (is_file(folder / "config.json") and is_folder(folder / "checkpoints"))

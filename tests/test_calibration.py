@@ -208,10 +208,14 @@ def test_eval_noise_of_pairs_and_photos(folder, model, pairs, tmp_path, capsys):
     assert results["mean"]["lag1_error"] == pytest.approx(mean, abs=1e-6)
 
     photos = pairs / "noisy"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(photos / "2.png")  # lens cap on
     eval.main(["noise", f"--model={folder}", f"--images={photos}", f"--output={output}"])
     results = json.loads((output / "results.json").read_text())
-    assert "mean" not in results
-    assert [image["name"] for image in results["images"]] == ["0", "1"]
+    assert [image["name"] for image in results["images"]] == ["0", "1", "2"]
+    assert results["images"][2]["estimate_sigma"] == [0, 0, 0]
+    assert (output / "readings.png").is_file()
+    levels = [np.sqrt(np.mean(np.square(image["level"]))) for image in results["images"]]
+    assert results["mean"]["total_level"] == pytest.approx(np.mean(levels), rel=1e-5)
 
 
 def test_eval_noise_refuses(pairs, tmp_path):

@@ -246,6 +246,32 @@ def test_foreign_content_is_no_state_dict(released, monkeypatch, capsys):
     assert "encoder_k.pt: missing key" in refuse(monkeypatch, capsys, released)
 
 
+def test_arrays_that_are_no_plain_numbers_are_named(released, monkeypatch, capsys):
+    def first(state):
+        return next(key for key, value in state.items() if value.ndim > 1)
+
+    def sparse(state):
+        state[first(state)] = state[first(state)].to_sparse()
+
+    def imaginary(state):
+        state[first(state)] = state[first(state)].to(torch.complex64)
+
+    for change_it in (sparse, imaginary):
+        original = (released / "ridnet_g.pt").read_bytes()
+        change(released / "ridnet_g.pt", change_it)
+        assert "is no plain array" in refuse(monkeypatch, capsys, released)
+        (released / "ridnet_g.pt").write_bytes(original)
+
+
+def test_a_kernel_of_zeros_has_no_spectral_norm(released, monkeypatch, capsys):
+    def zero(state):
+        key = next(key for key in state if key.endswith("weight_orig"))
+        state[key] = torch.zeros_like(state[key])
+
+    change(released / "VUNet.pt", zero)
+    assert "VUNet.pt: a spectral norm is 0" in refuse(monkeypatch, capsys, released)
+
+
 @pytest.mark.parametrize(
     ("name", "other", "key"),
     [

@@ -217,6 +217,12 @@ def test_generated_folders_score_as_their_definition(evaluate, triples, short):
     assert again == results, "everything random hangs on the seed"
 
 
+def test_true_noise_may_be_scored_as_generated(evaluate, triples, short):
+    clean, noisy, _ = triples
+    results, _ = evaluate("generation", clean=clean, noisy=noisy, generated=noisy)
+    assert results["mean"]["akld"] == results["mean"]["ks"] == 0
+
+
 def test_generated_files_may_have_another_extension(triples):
     path = triples[2] / "sub/0.png"
     image = np.array(Image.open(path))
@@ -409,7 +415,9 @@ def test_wrong_model(pairs, denoiser, tmp_path, capsys):
 
 def test_wrong_output(triples, tmp_path, capsys):
     (tmp_path / "file").touch()
-    for output in (tmp_path / "file", tmp_path / "file/below", triples[0]):
+    inside = triples[0] / "scores"  # whose pictures would be scored the next time
+    long = tmp_path / ("a" * 300)
+    for output in (tmp_path / "file", tmp_path / "file/below", triples[0], inside, long):
         arguments = ["generation", *flags_of(triples), f"--output={output}"]
         assert str(output) in fails(arguments, tmp_path, capsys)
 

@@ -95,7 +95,7 @@ def test_pictures_of_our_own_models_and_runs_are_no_photos(tmp_path, capsys):
     jobs = plan(pair_up(tmp_path / "in", tmp_path / "out"))
     assert below(tmp_path / "in", [job.source for job in jobs]) == ["a.png"]
     said = capsys.readouterr().out
-    assert "in/den: left out, a model or run of nt_jax" in said
+    assert "in/den: left out, made by nt_jax" in said
     assert "in/run: left out" in said
     named = plan(pair_up(tmp_path / "in" / "den", tmp_path / "out"))  # who names it wants it
     assert len(named) == 2

@@ -470,7 +470,13 @@ def _text(root):
     return "b_gt.png is not a readable PNG"
 
 
-@pytest.mark.parametrize("damage", [_missing_partner, _other_size, _truncated, _text])
+def _tiny(root):
+    for kind in ("gt", "noisy"):
+        _write(root / f"b_{kind}.png", _image(0, height=15, width=20))
+    return "b_noisy.png is 20x15"
+
+
+@pytest.mark.parametrize("damage", [_missing_partner, _other_size, _truncated, _text, _tiny])
 def test_broken_images_fail_by_name_or_are_skipped(damage, tmp_path, capsys):
     pairs(tmp_path / "raw")
     message = damage(tmp_path / "raw")
@@ -546,6 +552,10 @@ def test_a_data_set_is_not_overwritten(sidd, tmp_path, capsys):
         settings = {"tile": TILE, "val_scenes": ["002"]} | change
         with pytest.raises(InputError, match="other images or settings: remove it"):
             run.prepare("sidd", sidd.raw, sidd.data, **settings)
+    shutil.copytree(sidd.folder, tmp_path / "sidd")
+    (tmp_path / "sidd" / "index.jsonl").unlink()  # without it nothing can be read
+    with pytest.raises(InputError, match="other images or settings: remove it"):
+        run.prepare("sidd", sidd.raw, tmp_path, TILE, ["002"])
 
 
 _KILLED = """

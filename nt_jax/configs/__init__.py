@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nt_jax.paths import expand
+from nt_jax.paths import expand, is_file
 
 FOLDER = Path(__file__).parent
 # Where a bare word is looked for if no file is called so: its arguments are the sizes of networks.
@@ -24,7 +24,7 @@ def find_recipe(text: str) -> str:
     """
     name, colon, argument = text.partition(":")
     path = expand(name)
-    if path.is_file():
+    if is_file(path):
         return f"{path}{colon}{argument}"
     beside = path.suffix == ".py" and path.parent.as_posix() in ("configs", "nt_jax/configs")
     recipe = path.stem if beside else name

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from nt_jax import metrics
 from nt_jax.evaluation.samples import Images
 from nt_jax.images import cut_middle
+from nt_jax.readings import NoiseReading
 
 _GAIN = 4
 _SIDE = 256
@@ -135,6 +136,30 @@ def noise_levels(looks: Mapping[str, Look]) -> Figure:
         ax.plot(*look.level_curve(), _style(name), marker=".", label=name)
     ax.set_ylim(0, None)
     ax.legend(fontsize=9)
+    return figure
+
+
+def readings(read: Sequence[NoiseReading], true: Sequence[NoiseReading]) -> Figure:
+    """Draws the level and the correlation with the next pixel that are read off photos.
+
+    Args:
+      read: in any order.
+      true: of the same photos, for the other axis; empty where it is not known, for which each
+        photo's level is drawn over its correlation.
+    """
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    if not true:
+        ax = figure.subplots()
+        ax.plot([r.lag1 for r in read], [r.total_level for r in read], "o")
+        _label(ax, "noise that is read", "correlation with the next pixel", "level, of 255")
+        return figure
+    both = zip(figure.subplots(1, 2), ("total_level", "lag1"), strict=True)
+    for (ax, name), title in zip(both, ("level, of 255", "correlation, next pixel"), strict=True):
+        x, y = ([float(getattr(r, name)) for r in numbers] for numbers in (true, read))
+        ax.plot(x, y, "o")
+        ends = min(*x, *y), max(*x, *y)
+        ax.plot(ends, ends, "k-", linewidth=0.8)
+        _label(ax, title, "true", "read")
     return figure
 
 

@@ -14,7 +14,7 @@ from nt_jax.broken import Broken
 from nt_jax.data.catalogue.references import photograph
 from nt_jax.data.catalogue.sources import ImageFile, read_rgb
 from nt_jax.errors import InputError
-from nt_jax.evaluation import report, statistics
+from nt_jax.evaluation import figures, report, statistics
 from nt_jax.evaluation.samples import usable_images, usable_pairs
 from nt_jax.files import progress
 from nt_jax.images import to_float
@@ -67,6 +67,11 @@ def true_noise(clean: np.ndarray, noisy: np.ndarray) -> NoiseReading:
         channel_correlation=correlation[[0, 0, 1], [1, 2, 2]],
         bias=255 * noise.mean((0, 1)),
     )
+
+
+def _estimated(channel: np.ndarray) -> float:
+    # Where all is black it takes the median of nothing.
+    return float(estimate_sigma(channel.astype(np.float32))) if channel.any() else 0.0
 
 
 def errors(read: Read) -> dict[str, float]:
@@ -127,7 +132,7 @@ def run(
             broken.note(error)
             continue
         true = None if clean is None else true_noise(clean, noisy)
-        estimated = np.asarray(estimate_sigma(noisy.astype(np.float32), channel_axis=-1))
+        estimated = np.array([_estimated(channel) for channel in noisy.transpose(2, 0, 1)])
         of_spectrum = None
         if clean is not None and model.networks.spectrum_reader:
             of_spectrum = spectrum_error(model, to_float(noisy) - to_float(clean), to_float(noisy))
@@ -147,6 +152,7 @@ def _write(found: list[Read], output: Path, asked: dict[str, Any], broken: Broke
     photographs = [read.photograph for read in found]
     each = [errors(read) if read.true else {} for read in found]
     results: dict[str, Any] = {"arguments": asked}
+    estimates: dict[str, statistics.Estimate | None]
     if each[0]:
         estimates = {
             name: statistics.mean([e[name] for e in each], photographs)
@@ -156,7 +162,14 @@ def _write(found: list[Read], output: Path, asked: dict[str, Any], broken: Broke
         cells = [report.cell(estimates[name], _ERRORS[name][1]) for name in estimates]
         titles = [_ERRORS[name][0] for name in estimates]
         tables.append(report.markdown_table(["mean error", *titles], [["read", *cells]]))
-        results |= report.as_json(estimates)
+    else:
+        estimates = {
+            name: statistics.mean(
+                [float(getattr(read.reading, name)) for read in found], photographs
+            )
+            for name in ("total_level", "lag1", "lag2")
+        }
+    results |= report.as_json(estimates)
     results |= {
         "images": [
             {"name": read.name}
@@ -176,7 +189,9 @@ def _write(found: list[Read], output: Path, asked: dict[str, Any], broken: Broke
         *(f"Skipped: {error}" for error in broken.skipped),
     ]
     text = "\n".join(tables) + "\n" + "\n\n".join(notes) + "\n"
-    report.write_results(output, results, text, {})
+    trues = [read.true for read in found if read.true]
+    drawn = figures.readings([read.reading for read in found], trues)
+    report.write_results(output, results, text, {"readings": drawn})
     return text
 
 

@@ -15,6 +15,7 @@ from nt_jax.evaluation.figures import Look
 from nt_jax.evaluation.statistics import Estimate
 from nt_jax.files import scratch_beside
 from nt_jax.metrics import Metric
+from nt_jax.paths import exists, is_folder, printable
 
 # What every score of an image is computed on, in evaluations and while training.
 PROTOCOL = "Scored as floats, clipped to [0, 1] and not rounded to 8 bits."
@@ -76,12 +77,13 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
     """Checks that results can go there, before the work.
 
     Raises:
-      InputError: `output` is a file or an input folder, or nothing can be written there.
+      InputError: `output` is a file or in an input folder, or nothing can be written there.
     """
-    if output.exists() and not output.is_dir():
+    if exists(output) and not is_folder(output):
         raise InputError(f"--output={output} is a file; name a folder")
-    if output.resolve() in {path.resolve() for path in inputs}:
-        raise InputError(f"--output={output} is an input folder; choose another")
+    for path in inputs:  # where its pictures would be scored the next time
+        if is_folder(path) and output.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"--output={output} is in the input folder {path}; choose another")
     with _scratch(output):
         pass
 
@@ -110,7 +112,7 @@ def write_results(
     with _scratch(output) as folder:
         content = json.dumps(results, indent=2, allow_nan=False)
         (folder / "results.json").write_text(content + "\n", encoding="utf-8")
-        (folder / "results.md").write_text(text, encoding="utf-8")
+        (folder / "results.md").write_text(printable(text), encoding="utf-8")
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=110)
         output.mkdir(exist_ok=True)

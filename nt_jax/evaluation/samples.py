@@ -27,10 +27,16 @@ from nt_jax.data.catalogue.sources import (
     find_photos,
 )
 from nt_jax.errors import InputError
-from nt_jax.images import image_size, list_images, nothing_found, read_rgb
+from nt_jax.images import (
+    SMALLEST_SIDE,
+    check_sides,
+    image_size,
+    list_images,
+    nothing_found,
+    read_rgb,
+)
 from nt_jax.paths import expand, same_name
 
-SMALLEST_SIDE = 16
 LARGEST_WHOLE = 512
 BLOCK = 256
 _BLOCKS = 4
@@ -145,11 +151,7 @@ def _size(path: ImageFile, broken: Broken) -> tuple[int, int] | None:
     """Reads height and width; None where the image cannot be used."""
     try:
         height, width = image_size(path)
-        if min(height, width) < SMALLEST_SIDE:
-            raise InputError(
-                f"{path} is {width}x{height}; an image needs at least "
-                f"{SMALLEST_SIDE}x{SMALLEST_SIDE} pixels"
-            )
+        check_sides(path, height, width)
         return height, width
     except InputError as error:
         broken.note(error)
@@ -176,11 +178,11 @@ def samples_of_folders(clean: Path, noisy: Path, generated: Path, broken: Broken
       InputError: a folder is missing or empty; an image has no partner, sizes differ within a
         triple, an image is below 16 pixels a side or cannot be read, and `broken` does not go on.
     """
-    folders = {folder: _by_name(folder, broken) for folder in (clean, noisy, generated)}
+    folders = [(folder, _by_name(folder, broken)) for folder in (clean, noisy, generated)]
     images: list[_Files] = []
-    for name in sorted(set().union(*folders.values())):
-        missing = [folder for folder, files in folders.items() if name not in files]
-        paths = [files[name] for files in folders.values() if name in files]
+    for name in sorted(set().union(*(files for _, files in folders))):
+        missing = [folder for folder, files in folders if name not in files]
+        paths = [files[name] for _, files in folders if name in files]
         if missing:
             broken.note(f"{missing[0]} has no image {name}, but there is {paths[0]}")
             continue

@@ -33,6 +33,7 @@ from nt_jax.errors import InputError
 from nt_jax.families import IN_BATCHES, Generator
 from nt_jax.files import replacing
 from nt_jax.images import SMALLEST_SIDE
+from nt_jax.inference.checks import fitting_parameters
 from nt_jax.inference.denoiser import Denoiser
 from nt_jax.inference.tiles import ALIGNMENT, receptive_radius, round_up
 from nt_jax.models.generator import map_shapes
@@ -63,6 +64,7 @@ OPSET = 20
 Size = tuple[int, int]
 
 
+@fitting_parameters()
 def export(model: Exported, path: Path, format: str, size: Size | None = None) -> tuple[Path, Path]:
     """Writes `path` (the generator) and its neighbour `NAME_embed.EXT` (the embedding network).
 
@@ -85,6 +87,7 @@ def export(model: Exported, path: Path, format: str, size: Size | None = None) -
     return path, encoder_path
 
 
+@fitting_parameters()
 def export_generator(model: Generator, path: Path, format: str, size: Size | None) -> list[Path]:
     """Writes a model of any family: as it does itself, else what it computes, as StableHLO.
 
@@ -116,6 +119,7 @@ def export_generator(model: Generator, path: Path, format: str, size: Size | Non
     return [path]
 
 
+@fitting_parameters()
 def export_denoiser(denoiser: Denoiser, path: Path, format: str, size: Size | None = None) -> Path:
     """Writes a denoiser, `Denoiser.fixed`; arguments, result and errors as of `export`."""
     _check(format, size, denoiser.network.alignment)
@@ -234,6 +238,7 @@ def _onnx(model: Exported, size: Size | None) -> tuple[bytes, bytes]:
     return generator.SerializeToString(), encoder.SerializeToString()
 
 
+@fitting_parameters()
 def denoiser_onnx(denoiser: Denoiser, size: Size | None) -> bytes:
     """Exports a denoiser as ONNX: `input` [1, 3, H, W] of that size, or any -> `output`.
 

@@ -7,7 +7,7 @@ import numpy as np
 from nt_jax.errors import InputError
 from nt_jax.inference import torch_format
 from nt_jax.inference.torch_format import Network
-from nt_jax.paths import is_file
+from nt_jax.paths import is_file, is_folder
 
 GENERATOR, KEY_ENCODER, DISCRIMINATOR = "VUNet.pt", "encoder_k.pt", "encoder_q.pt"
 DENOISER = "ridnet_g.pt"
@@ -30,6 +30,8 @@ def read_folder(folder: Path) -> dict[str, Network]:
       InputError: there is no checkpoint, noise generation lacks one of its two, one is not what its
         name says, or they do not fit each other, as of two programs.
     """
+    if not is_folder(folder):
+        raise InputError(f"{folder}: no such folder")
     networks = {
         name: reader(_load(folder / name), str(folder / name))
         for name, reader in _READERS.items()
@@ -69,11 +71,17 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     except MemoryError:
         raise
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}); fetch it again"
+        ) from error
     except Exception as error:  # torch raises many kinds on damaged or foreign files
         raise InputError(
             f"{path} is damaged or was not written by torch.save; fetch it again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path} holds no state dict, arrays by name; save module.state_dict()")
+    for key, value in state.items():
+        plain = value.layout == torch.strided and not value.is_meta
+        if not plain or value.is_complex() or value.is_quantized:
+            raise InputError(f"{path}: {key!r} is no plain array; save module.state_dict()")
     return {str(key): value.to(torch.float32).numpy() for key, value in state.items()}

@@ -123,6 +123,8 @@ def read_ridnet(state: State, source: str) -> Network:
     """Reads `ridnet_g.pt`: sizes are `features` and `blocks`; else as `read_generator`."""
     features = _size(state, "head.weight", 0, source)
     blocks = _count(state, "b", first=1)
+    if not blocks:
+        raise InputError(f"{source} has no block 'b1.'; {_EXPECTED}")
     sizes = {"features": features, "blocks": blocks}
     return _read(sizes, ridnet_layers(features, blocks), state, source)
 

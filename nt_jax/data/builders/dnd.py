@@ -6,7 +6,7 @@ from pathlib import Path
 from nt_jax.data.builders import matlab
 from nt_jax.data.builders.listing import Listing, Source
 from nt_jax.errors import InputError
-from nt_jax.paths import files_named
+from nt_jax.paths import files_named, is_file
 
 
 def list_dnd(raw_dir: Path) -> Listing:
@@ -24,7 +24,7 @@ def list_dnd(raw_dir: Path) -> Listing:
     listed, broken = [], []
     for number, image_boxes in enumerate(boxes, start=1):
         path = info.parent / "images_srgb" / f"{number:04d}.mat"
-        if not path.is_file():
+        if not is_file(path):
             broken.append(f"{path}: missing, info.mat has boxes for it")
             continue
         for box, (y, x, height, width) in enumerate(image_boxes.tolist(), start=1):

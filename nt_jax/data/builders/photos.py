@@ -5,7 +5,7 @@ from pathlib import Path
 from nt_jax.data.builders.listing import SPLITS, Listing, photo, split_of
 from nt_jax.data.catalogue.layouts import check_clean
 from nt_jax.images import list_images
-from nt_jax.paths import folders_named
+from nt_jax.paths import folders_named, is_folder
 
 
 def list_photos(raw_dir: Path) -> Listing:
@@ -40,7 +40,7 @@ def list_bsds500(raw_dir: Path) -> Listing:
         listed = [
             photo(path, root, split)
             for split in SPLITS
-            if (root / split).is_dir()
+            if is_folder(root / split)
             for path in list_images(root / split)
         ]
         if listed:

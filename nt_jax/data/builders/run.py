@@ -13,7 +13,7 @@ from nt_jax.data.builders.listing import Listing, Source, assign_splits
 from nt_jax.data.catalogue import prepared
 from nt_jax.errors import InputError
 from nt_jax.images import EXTENSIONS
-from nt_jax.paths import look_through
+from nt_jax.paths import exists, is_file, is_folder, look_through, printable
 
 
 class Dataset(NamedTuple):
@@ -132,15 +132,16 @@ def prepare(
     Raises:
       InputError: nothing of that layout in `raw_dir`, a broken image, or another data set there.
     """
-    if not raw_dir.is_dir():
+    if not is_folder(raw_dir):
         raise InputError(f"{raw_dir}: no such folder")
     if tile < 16:
         raise InputError(f"--tile: {tile} is below 16")
     listed, broken = _list(dataset, raw_dir, val_scenes, align)
     fingerprint = _fingerprint(listed, tile)
     folder = data_dir / dataset
-    if folder.exists() or folder.is_symlink():
-        if prepared.read_about(folder).get("fingerprint") != fingerprint:
+    if exists(folder) or os.path.islink(folder):
+        complete = is_file(folder / prepared.INDEX)
+        if not complete or prepared.read_about(folder).get("fingerprint") != fingerprint:
             raise InputError(
                 f"{folder}: no data set of prepare's, or one of other images or settings: remove it"
                 " or give another --data_dir"
@@ -161,7 +162,8 @@ def prepare(
     ]
     _remove_others(made, rows)
     if skipped:
-        (made / "skipped.txt").write_text("".join(f"{line}\n" for line in skipped))
+        lines = "".join(f"{printable(line)}\n" for line in skipped)
+        (made / "skipped.txt").write_text(lines, encoding="utf-8")
     prepared.write_index(made, rows, {"dataset": dataset, "fingerprint": fingerprint})
     try:
         os.rename(made, folder)

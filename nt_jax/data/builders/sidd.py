@@ -8,7 +8,7 @@ from nt_jax.data.builders import matlab
 from nt_jax.data.builders.listing import Listing, Source, pair
 from nt_jax.data.catalogue import sources
 from nt_jax.errors import InputError
-from nt_jax.paths import files_named, look_through
+from nt_jax.paths import files_named, is_file, is_folder, look_through
 
 
 def _partner(noisy: Path) -> Path:
@@ -27,7 +27,7 @@ def _blocks(noisy: Path) -> Listing:
     Both files stay in memory: 250 MB each.
     """
     clean = _partner(noisy)
-    if not clean.is_file():
+    if not is_file(clean):
         return Listing([], [f"{noisy}: its clean partner {clean.name} is missing"])
     try:
         shape = matlab.read_blocks(noisy).shape
@@ -90,7 +90,7 @@ def list_siddplus(raw_dir: Path) -> Listing:
     for noisy in look_through(raw_dir, frozenset()).folders:
         if "noisy" not in noisy.name.lower():
             continue
-        if not _partner(noisy).is_dir():
+        if not is_folder(_partner(noisy)):
             broken.append(f"{noisy}: its clean partner {_partner(noisy).name} is missing")
             continue
         found, problems = sources.match_folders(_partner(noisy), noisy)

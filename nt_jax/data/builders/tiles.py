@@ -19,7 +19,7 @@ from nt_jax.data.builders.listing import Source
 from nt_jax.data.catalogue.prepared import ROLES
 from nt_jax.errors import InputError
 from nt_jax.files import progress, replacing, shortened
-from nt_jax.images import EXTENSIONS, LARGE, image_size
+from nt_jax.images import EXTENSIONS, LARGE, check_sides, image_size
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -60,7 +60,7 @@ def read(source: Source) -> dict[str, np.ndarray]:
     Each is uint8, or uint16 where its file is deeper.
 
     Raises:
-      InputError: a file cannot be read, or the two differ in size.
+      InputError: a file cannot be read, the two differ in size, or have a side below 16 pixels.
     """
     readers = {"clean": source.clean, "noisy": source.noisy}
     images = {role: reader() for role, reader in readers.items() if reader}
@@ -70,6 +70,8 @@ def read(source: Source) -> dict[str, np.ndarray]:
             f"{source.files[-1]}: {w}x{h}, but its clean partner {source.files[0]} is"
             f" {width}x{height}"
         )
+    height, width = next(iter(images.values())).shape[:2]
+    check_sides(source.files[-1], height, width)
     return images
 
 

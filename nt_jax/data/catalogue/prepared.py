@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
-from nt_jax.paths import expand
+from nt_jax.paths import exists, expand, is_file, is_folder
 
 INDEX = "index.jsonl"
 ABOUT = "about.json"
@@ -189,11 +189,11 @@ def _locate_split(asked: Path) -> tuple[Path | None, str]:
 
     Gives (None, "") for another folder.
     """
-    if asked.is_dir():
+    if is_folder(asked):
         if root := _locate(asked):
             return root, ""
-        return (asked.parent, asked.name) if (asked.parent / INDEX).is_file() else (None, "")
-    if asked.exists() or not asked.parent.is_dir():
+        return (asked.parent, asked.name) if is_file(asked.parent / INDEX) else (None, "")
+    if exists(asked) or not is_folder(asked.parent):
         return None, ""
     return _locate(asked.parent), asked.name
 
