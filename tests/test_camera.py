@@ -335,7 +335,7 @@ def test_the_comparison_checks_its_flags_before_the_work(tmp_path):
     for output, seed, told in (
         ("out", "-1", "expected 0 to"),
         ("file", "0", "is a file"),
-        ("pairs", "0", "is an input folder"),
+        ("pairs", "0", "is in the input folder"),
     ):
         flags = [f"--pairs={tmp_path / 'pairs'}", f"--output={tmp_path / output}"]
         with pytest.raises(InputError, match=told):

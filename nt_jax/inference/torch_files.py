@@ -31,7 +31,7 @@ def read_folder(folder: Path) -> dict[str, Network]:
         name says, or they do not fit each other, as of two programs.
     """
     if not is_folder(folder):
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: no such folder; name that of {', '.join(_READERS)}")
     networks = {
         name: reader(_load(folder / name), str(folder / name))
         for name, reader in _READERS.items()
