@@ -80,7 +80,7 @@ def test_flags_of_windows_where_there_are_none(resize, how, flag):
 def test_the_folder_is_new_and_whole(resize, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    for name, told in (("file", "is a file"), ("photos", "is an input folder")):
+    for name, told in (("file", "is a file"), ("photos", "is in the input folder")):
         with pytest.raises(InputError, match=told):
             resize("--every=1", f"--output={tmp_path / name}")
     resize("--every=1", f"--output={tmp_path / 'empty'}")

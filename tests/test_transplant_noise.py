@@ -82,4 +82,4 @@ def test_a_wrong_run_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert "b.png" in line()
     assert "expected 0 to" in line("--seed=-1")
     assert "is a file" in line(f"--output={tmp_path / 'file'}")
-    assert "is an input folder" in line(f"--output={tmp_path / 'pairs'}")
+    assert "is in the input folder" in line(f"--output={tmp_path / 'pairs'}")

@@ -140,8 +140,8 @@ def prepare(
     fingerprint = _fingerprint(listed, tile)
     folder = data_dir / dataset
     if exists(folder) or os.path.islink(folder):
-        complete = is_file(folder / prepared.INDEX)
-        if not complete or prepared.read_about(folder).get("fingerprint") != fingerprint:
+        about = prepared.read_about(folder)
+        if about.get("fingerprint") != fingerprint or not is_file(folder / prepared.INDEX):
             raise InputError(
                 f"{folder}: no data set of prepare's, or one of other images or settings: remove it"
                 " or give another --data_dir"
