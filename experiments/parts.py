@@ -57,6 +57,20 @@ def noted(path: Path, fact: Any) -> bool:
     return kept(path, {}, lambda: fact) == json.loads(json.dumps(fact))
 
 
+def window(rng: np.random.Generator, size: int, *images: np.ndarray) -> list[np.ndarray]:
+    """Cuts the same window of `size` pixels a side, at a drawn place, out of images [H, W, ...]."""
+    top, left = (int(rng.integers(side - size + 1)) for side in images[0].shape[:2])
+    return [image[top : top + size, left : left + size] for image in images]
+
+
+def write_pair(folder: Path, number: int, clean: np.ndarray, noisy: np.ndarray) -> None:
+    """Writes FOLDER/clean/NUMBER.png and FOLDER/noisy/NUMBER.png: of 0 to 255, rounded."""
+    for name, image in (("clean", clean), ("noisy", noisy)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / name / f"{number:05}.png")
+
+
 @contextlib.contextmanager
 def new_folder(output: Path, inputs: Sequence[Path]) -> Iterator[Path]:
     """Gives a folder to write to that becomes `output` at the end, unless something fails.

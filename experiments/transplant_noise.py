@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from experiments import parts
@@ -90,11 +89,6 @@ def matched(photo: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return np.clip((photo - own) * contrast + centre, 0, 255)
 
 
-def _window(rng: np.random.Generator, size: int, *images: np.ndarray) -> list[np.ndarray]:
-    top, left = (int(rng.integers(side - size + 1)) for side in images[0].shape[:2])
-    return [image[top : top + size, left : left + size] for image in images]
-
-
 def write(
     pairs: Sequence[sources.Pair],
     photos: Sequence[np.ndarray],
@@ -114,8 +108,6 @@ def write(
     photos = [photo for photo in photos if min(photo.shape[:2]) >= size]
     if not photos:
         raise InputError(f"no photograph has {size} pixels a side: choose a smaller --size")
-    for name in ("clean", "noisy"):
-        (output / name).mkdir(parents=True, exist_ok=True)
     written = 0
     for _, pair in progress(pairs, len(pairs), "pair", "transplant"):
         clean, noisy = (
@@ -124,14 +116,11 @@ def write(
         if min(clean.shape[:2]) < size:
             continue
         for _ in range(each):
-            old, old_noisy = _window(rng, size, clean, noisy)
-            (photo,) = _window(rng, size, photos[int(rng.integers(len(photos)))])
+            old, old_noisy = parts.window(rng, size, clean, noisy)
+            (photo,) = parts.window(rng, size, photos[int(rng.integers(len(photos)))])
             photo = np.rot90(photo, int(rng.integers(4)))[:, :: 1 - 2 * int(rng.integers(2))]
             new = np.round(matched(photo.astype(np.float32), old))
-            images = {"clean": new, "noisy": transplant(old, old_noisy, new)}
-            for name, image in images.items():
-                pixels = np.clip(np.round(image), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(output / name / f"{written:05}.png")
+            parts.write_pair(output, written, new, transplant(old, old_noisy, new))
             written += 1
     return written
 

@@ -20,7 +20,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from experiments import parts
 from nt_jax import metrics, prng
@@ -110,13 +109,11 @@ def write(
     rng = np.random.default_rng(seed)
     makers = maker(camera.PUBLISHED), maker(camera.Options(processed=True))
     weights = np.array([weight for _, weight in photos])
-    for name in ("clean", "noisy"):
-        (output / name).mkdir(parents=True, exist_ok=True)
+    weights /= weights.sum()
     for number, _ in progress(range(count), count, "pair", "make noise"):
         for _ in range(_TRIES):
-            photo, _ = photos[rng.choice(len(photos), p=weights / weights.sum())]
-            top, left = (int(rng.integers(side - size + 1)) for side in photo.shape[:2])
-            clean = photo[top : top + size, left : left + size]
+            photo, _ = photos[rng.choice(len(photos), p=weights)]
+            (clean,) = parts.window(rng, size, photo)
             noisy = noisy_patch(rng, makers, clean, levels, jpeg, quality)
             luma = (noisy.astype(np.float32) - clean).mean(-1)
             found = metrics.lag_autocorrelation(np.stack([luma] * 3, axis=-1)[None], 1)[0]
@@ -124,8 +121,7 @@ def write(
                 break
         else:
             raise InputError(f"--lags={lags[0]},{lags[1]}: no such noise in {_TRIES} draws")
-        for name, image in (("clean", clean), ("noisy", noisy)):
-            Image.fromarray(image).save(output / name / f"{number:05}.png")
+        parts.write_pair(output, number, clean, noisy)
 
 
 def _range(text: str) -> Range:

@@ -375,7 +375,7 @@ def _open_by_pillow(source: Path, file: IO[bytes], head: bytes, image: ImageFile
         resolution = metadata.usable(image.info.get("dpi"))
         xmp = descriptions.kept_xmp(image.info.get("xmp"))
         iptc = descriptions.iptc_of_photoshop(image.info.get("photoshop"))
-        photo = Photo(pixels, alpha, icc_profile, None, resolution, xmp, iptc)
+        photo = Photo(pixels, alpha, icc_profile, resolution=resolution, xmp=xmp, iptc=iptc)
         return _upright(photo, exif.get(metadata.ORIENTATION, 1), exif)
 
     return _Opened(image.height, image.width, costly, orientation, decode)

@@ -1,4 +1,4 @@
-"""What people wrote about a photograph, XMP and IPTC: title, keywords, rating, rights.
+"""Keeps what people wrote about a photograph in XMP and IPTC: title, keywords, rating, rights.
 
 XMP holds far more: how a raw developer is to show the file, where in it a gain map or a film lies,
 small copies of it, what EXIF says. Of a new file little of that is true, so only the vocabularies

@@ -64,7 +64,6 @@ OPSET = 20
 Size = tuple[int, int]
 
 
-@fitting_parameters()
 def export(model: Exported, path: Path, format: str, size: Size | None = None) -> tuple[Path, Path]:
     """Writes `path` (the generator) and its neighbour `NAME_embed.EXT` (the embedding network).
 
@@ -87,7 +86,6 @@ def export(model: Exported, path: Path, format: str, size: Size | None = None) -
     return path, encoder_path
 
 
-@fitting_parameters()
 def export_generator(model: Generator, path: Path, format: str, size: Size | None) -> list[Path]:
     """Writes a model of any family: as it does itself, else what it computes, as StableHLO.
 
@@ -119,7 +117,6 @@ def export_generator(model: Generator, path: Path, format: str, size: Size | Non
     return [path]
 
 
-@fitting_parameters()
 def export_denoiser(denoiser: Denoiser, path: Path, format: str, size: Size | None = None) -> Path:
     """Writes a denoiser, `Denoiser.fixed`; arguments, result and errors as of `export`."""
     _check(format, size, denoiser.network.alignment)
@@ -176,6 +173,7 @@ def _spec(*shape: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
+@fitting_parameters()
 def _serialized(function: Callable[..., Any], *specs: Any) -> bytes:
     return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(*specs).serialize())
 
@@ -238,7 +236,6 @@ def _onnx(model: Exported, size: Size | None) -> tuple[bytes, bytes]:
     return generator.SerializeToString(), encoder.SerializeToString()
 
 
-@fitting_parameters()
 def denoiser_onnx(denoiser: Denoiser, size: Size | None) -> bytes:
     """Exports a denoiser as ONNX: `input` [1, 3, H, W] of that size, or any -> `output`.
 
@@ -287,6 +284,7 @@ def _wrap_cells(graph: Any, cell: int) -> None:
         values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
 
+@fitting_parameters()
 def _to_onnx(function: Callable[..., Any], **options: Any) -> Any:
     """Runs jax2onnx's `to_onnx`, quiet."""
     try:
