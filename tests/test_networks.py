@@ -245,6 +245,14 @@ def test_up_convolution_is_a_convolution_of_the_dilated_input():
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_up_convolution_of_any_size_gathers_nothing():
+    """A gather of any size cannot be written as ONNX the second time in a process."""
+    size = jax.export.symbolic_shape("b, h, w")
+    x, kernel = jax.ShapeDtypeStruct((*size, 3), jnp.float32), random(1, 4, 4, 3, 7)
+    traced = jax.jit(lambda x: UpConv(7).apply({"params": {"kernel": kernel}}, x)).trace(x)
+    assert "gather" not in str(traced.jaxpr)
+
+
 def test_instance_norm_is_per_sample_and_channel_with_biased_variance():
     x = np.asarray(random(0, 2, 3, 4, 5, 6)) * 3 + 1
     scale, shift = random(1, 2, 3, 1, 1, 6), random(2, 2, 3, 1, 1, 6)

@@ -298,7 +298,11 @@ def _to_onnx(function: Callable[..., Any], **options: Any) -> Any:
             import_all_plugins()
     except ImportError as error:
         raise InputError("ONNX export needs jax2onnx: pip install 'nt_jax[export]'") from error
-    return to_onnx(function, opset=OPSET, **options)
+    try:
+        return to_onnx(function, opset=OPSET, **options)
+    finally:
+        # What was traced by jax2onnx has operations that XLA does not know.
+        jax.clear_caches()
 
 
 class _NoExamples:

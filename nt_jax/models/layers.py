@@ -286,9 +286,18 @@ class UpConv(nn.Module):
         taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
         y = convolve(x.astype(self.dtype), taps, 1)
         y = y.reshape(count, height + 1, width + 1, 2, 2, self.features)
-        y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)
-        y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], axis=4)
+        y = jnp.stack([_phase(y, 0, 1, 3), _phase(y, 1, 1, 3)], axis=2)
+        y = jnp.stack([_phase(y, 0, 3, 4), _phase(y, 1, 3, 4)], axis=4)
         return y.reshape(count, 2 * height, 2 * width, self.features)
+
+
+def _phase(y: Array, phase: int, side: int, phases: int) -> Array:
+    """Takes a phase, of the axis `phases`, without the row or column of `side` that it lacks.
+
+    Of an image of any size, brackets would gather, which jax2onnx cannot write each time.
+    """
+    y = jax.lax.index_in_dim(y, phase, phases, keepdims=False)
+    return jax.lax.slice_in_dim(y, phase, y.shape[side] - 1 + phase, axis=side)
 
 
 class Dense(nn.Module):
