@@ -43,6 +43,8 @@ SIZE = 2 * _RINGS
 CONDITIONS = SIZE + 1
 # What a difference of two logarithms of amplitude is in decibels.
 DECIBELS = 20 / np.log(10)
+# Error of a standardised vector, 3 dB, up to which a reader knows what it reads.
+_SURE = np.float32(3 / DECIBELS) / _SPREAD
 
 
 def measure(noise: Array) -> Measured:
@@ -79,6 +81,15 @@ def condition(vectors: Array, known: Array | bool = True) -> Array:
     """Makes a denoiser's condition of standardised vectors: [N, SIZE] -> [N, CONDITIONS]."""
     values = jnp.where(known, vectors, 0)
     return jnp.concatenate([values, jnp.ones_like(values[:, :1])], axis=1)
+
+
+def cautious(vectors: Array, errors: Array) -> Array:
+    """Lowers standardised vectors [..., SIZE] by what their expected errors are above 3 dB.
+
+    A reader that does not know takes fine detail for noise. To take detail away costs a photo more
+    than to leave weak noise.
+    """
+    return vectors - jnp.maximum(errors - _SURE, 0)
 
 
 def decode(vectors: Array | np.ndarray) -> Any:

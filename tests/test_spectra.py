@@ -157,3 +157,12 @@ def test_a_model_that_reads_no_spectrum_leaves_noise_as_it_is(tmp_path):
     model = nt_jax.load(save_tiny(tmp_path / "model"))
     noise = np.random.default_rng(0).normal(size=(64, 64, 3)).astype(np.float32)
     np.testing.assert_array_equal(match_spectrum(model, noise, noise, noise), noise)
+
+
+def test_a_reading_is_lowered_by_what_its_expected_error_is_above_3_decibels():
+    decibels = np.array([0.0, 3.0, 8.0])
+    amplitudes = 10 ** (decibels / 20)
+    errors = standardised(amplitudes) - standardised(1.0)
+    lowered = spectra.cautious(standardised(np.full(3, 4.0)), errors)
+    expected = 4 / 10 ** (np.array([0, 0, 5]) / 20)
+    np.testing.assert_allclose(lowered, standardised(expected), rtol=1e-4, atol=1e-5)

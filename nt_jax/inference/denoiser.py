@@ -345,7 +345,8 @@ def _read_condition(
 ) -> Array:
     network, side = reader
     crops = stacked_crops(images, side)  # [K, N, side, side, 3]
-    vectors = read_noise(network, params, crops.reshape(-1, *crops.shape[2:])).values
+    outputs = read_noise(network, params, crops.reshape(-1, *crops.shape[2:]))
+    vectors = spectra.cautious(outputs.values, outputs.spread)
     logs = spectra.together(vectors.reshape(*crops.shape[:2], -1))
     return spectra.condition(spectra.encode(logs + jnp.log(strength)))
 
