@@ -43,8 +43,8 @@ SIZE = 2 * _RINGS
 CONDITIONS = SIZE + 1
 # What a difference of two logarithms of amplitude is in decibels.
 DECIBELS = 20 / np.log(10)
-# Error of a standardised vector, 3 dB, up to which a reader knows what it reads.
-_SURE = np.float32(3 / DECIBELS) / _SPREAD
+# Error of a standardised vector, 4 dB, up to which a reader knows what it reads.
+_SURE = np.float32(4 / DECIBELS) / _SPREAD
 
 
 def measure(noise: Array) -> Measured:
@@ -84,7 +84,7 @@ def condition(vectors: Array, known: Array | bool = True) -> Array:
 
 
 def cautious(vectors: Array, errors: Array) -> Array:
-    """Lowers standardised vectors [..., SIZE] by what their expected errors are above 3 dB.
+    """Lowers standardised vectors [..., SIZE] by what their expected errors are above 4 dB.
 
     A reader that does not know takes fine detail for noise. To take detail away costs a photo more
     than to leave weak noise.

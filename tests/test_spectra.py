@@ -159,8 +159,8 @@ def test_a_model_that_reads_no_spectrum_leaves_noise_as_it_is(tmp_path):
     np.testing.assert_array_equal(match_spectrum(model, noise, noise, noise), noise)
 
 
-def test_a_reading_is_lowered_by_what_its_expected_error_is_above_3_decibels():
-    decibels = np.array([0.0, 3.0, 8.0])
+def test_a_reading_is_lowered_by_what_its_expected_error_is_above_4_decibels():
+    decibels = np.array([0.0, 4.0, 9.0])
     amplitudes = 10 ** (decibels / 20)
     errors = standardised(amplitudes) - standardised(1.0)
     lowered = spectra.cautious(standardised(np.full(3, 4.0)), errors)
