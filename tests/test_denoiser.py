@@ -338,7 +338,7 @@ def test_the_workdir_loads_as_a_denoiser(finished):
 def test_what_a_denoiser_is_conditioned_on():
     """The noise's spectrum with errors as the reader's, or nothing."""
     rng = np.random.default_rng(0)
-    noise = rng.normal(0, 0.05, (1, 64, 64, 3)).astype(np.float32)
+    noise = rng.normal(0, 0.5, (1, 64, 64, 3)).astype(np.float32)  # no detail is as strong
     true = spectra.measure(noise).values[0]
     count = 400
     found = np.asarray(
@@ -353,6 +353,21 @@ def test_what_a_denoiser_is_conditioned_on():
     assert (errors - errors.mean(1, keepdims=True)).std() == pytest.approx(0.107, rel=0.1)
     assert np.abs(errors.mean(0)).max() < 0.03
     np.testing.assert_array_equal(denoiser_step.condition_of(noise)[0], [*true, 1])
+
+
+def test_detail_is_taken_for_noise_where_that_is_weak():
+    noise = np.random.default_rng(0).normal(0, 0.2 / 255, (1, 64, 64, 3)).astype(np.float32)
+    true = spectra.measure(noise).values[0]
+    found = np.asarray(
+        denoiser_step.condition_of(np.broadcast_to(noise, (400, 64, 64, 3)), prng.key(0))
+    )
+    more = (found[found[:, -1] == 1, :-1] - true).mean(1)
+    is_misread = more > 0.5
+    assert is_misread.mean() == pytest.approx(0.5, abs=0.1)
+    assert np.abs(more[~is_misread]).max() < 0.5
+    found = found[found[:, -1] == 1][is_misread]
+    amplitudes = np.exp(np.median(spectra.decode(found[:, :-1]), axis=0))
+    np.testing.assert_allclose(amplitudes[[0, 7, 8]], [3.1, 0.8, 3.1], rtol=0.3)
 
 
 def test_a_ring_that_a_patch_has_not_is_told_as_the_middle_of_all():
