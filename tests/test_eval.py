@@ -1,6 +1,7 @@
 """The evaluation commands, end to end on small images, and their parts."""
 
 import json
+import pathlib
 import shutil
 import sys
 import types
@@ -22,7 +23,7 @@ from nt_jax.checkpointing import save_model
 from nt_jax.data.catalogue.references import next_other, photograph
 from nt_jax.data.catalogue.sources import find_pairs, read_rgb
 from nt_jax.errors import InputError, run_command
-from nt_jax.evaluation import c2st, denoising, embedding, generation, samples, statistics
+from nt_jax.evaluation import c2st, denoising, embedding, generation, report, samples, statistics
 from nt_jax.evaluation.baselines import BASELINES
 from nt_jax.evaluation.oracles import CEILING, ORACLES, camera_model, level_curve, white
 from nt_jax.evaluation.report import markdown_table
@@ -420,6 +421,11 @@ def test_wrong_output(triples, tmp_path, capsys):
     for output in (tmp_path / "file", tmp_path / "file/below", triples[0], inside, long):
         arguments = ["generation", *flags_of(triples), f"--output={output}"]
         assert str(output) in fails(arguments, tmp_path, capsys)
+
+
+def test_a_folder_that_takes_no_files_is_told_before_the_work():
+    with pytest.raises(InputError, match="--output=/proc cannot be written"):
+        report.check_output(pathlib.Path("/proc"), [])  # beside it one can write
 
 
 def spoil_missing(folder):

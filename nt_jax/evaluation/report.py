@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,15 +85,15 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
     for path in inputs:  # where its pictures would be scored the next time
         if is_folder(path) and output.resolve().is_relative_to(path.resolve()):
             raise InputError(f"--output={output} is in the input folder {path}; choose another")
-    with _scratch(output):
-        pass
+    with _writing(output), scratch_beside(output):
+        if is_folder(output):
+            tempfile.TemporaryFile(dir=output).close()
 
 
 @contextlib.contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
+def _writing(output: Path) -> Iterator[None]:
     try:
-        with scratch_beside(output) as folder:
-            yield folder
+        yield
     except OSError as error:
         raise InputError(
             f"--output={output} cannot be written: {error.strerror or error}; choose another"
@@ -109,7 +110,7 @@ def write_results(
     Raises:
       InputError: they cannot be written.
     """
-    with _scratch(output) as folder:
+    with _writing(output), scratch_beside(output) as folder:
         content = json.dumps(results, indent=2, allow_nan=False)
         (folder / "results.json").write_text(content + "\n", encoding="utf-8")
         (folder / "results.md").write_text(printable(text), encoding="utf-8")
