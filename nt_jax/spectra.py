@@ -83,13 +83,15 @@ def condition(vectors: Array, known: Array | bool = True) -> Array:
     return jnp.concatenate([values, jnp.ones_like(values[:, :1])], axis=1)
 
 
-def cautious(vectors: Array, errors: Array) -> Array:
-    """Lowers standardised vectors [..., SIZE] by what their expected errors are above 4 dB.
+def hedged(vectors: Array, errors: Array) -> Array:
+    """Moves standardised vectors [..., SIZE] by the errors that are expected of them.
 
-    A reader that does not know takes fine detail for noise. To take detail away costs a photo more
-    than to leave weak noise.
+    Up by half of one: what is read is a median of logarithms, below the logarithm of the mean
+    power. Down by twice what one is above 4 dB: a reader that does not know takes fine detail for
+    noise, and to take detail away costs a photo more than to leave weak noise. Both factors are
+    fitted to what denoising makes of photos (docs/log/denoiser.md).
     """
-    return vectors - jnp.maximum(errors - _SURE, 0)
+    return vectors + 0.5 * errors - 2 * jnp.maximum(errors - _SURE, 0)
 
 
 def decode(vectors: Array | np.ndarray) -> Any:

@@ -159,10 +159,9 @@ def test_a_model_that_reads_no_spectrum_leaves_noise_as_it_is(tmp_path):
     np.testing.assert_array_equal(match_spectrum(model, noise, noise, noise), noise)
 
 
-def test_a_reading_is_lowered_by_what_its_expected_error_is_above_4_decibels():
-    decibels = np.array([0.0, 4.0, 9.0])
-    amplitudes = 10 ** (decibels / 20)
-    errors = standardised(amplitudes) - standardised(1.0)
-    lowered = spectra.cautious(standardised(np.full(3, 4.0)), errors)
-    expected = 4 / 10 ** (np.array([0, 0, 5]) / 20)
-    np.testing.assert_allclose(lowered, standardised(expected), rtol=1e-4, atol=1e-5)
+def test_a_reading_is_raised_by_half_its_expected_error_and_lowered_by_doubt():
+    decibels = np.array([0.0, 2.0, 4.0, 9.0])
+    errors = standardised(10 ** (decibels / 20)) - standardised(1.0)
+    found = spectra.hedged(standardised(np.full(4, 4.0)), errors)
+    moved = np.array([0.0, 1.0, 2.0, 4.5 - 10])
+    np.testing.assert_allclose(found, standardised(4 * 10 ** (moved / 20)), rtol=1e-4, atol=1e-5)

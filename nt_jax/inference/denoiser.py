@@ -346,7 +346,7 @@ def _read_condition(
     network, side = reader
     crops = stacked_crops(images, side)  # [K, N, side, side, 3]
     outputs = read_noise(network, params, crops.reshape(-1, *crops.shape[2:]))
-    vectors = spectra.cautious(outputs.values, outputs.spread)
+    vectors = spectra.hedged(outputs.values, outputs.spread)
     logs = spectra.together(vectors.reshape(*crops.shape[:2], -1))
     return spectra.condition(spectra.encode(logs + jnp.log(strength)))
 
