@@ -287,7 +287,8 @@ def test_the_condition_is_what_is_read_off_the_whole_image(conditioned):
     images = ODD[None, :128, :192] / np.float32(255)
     crops = [images[0, y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64, 128)]
     reader, params, _ = conditioned.reader
-    vectors = jax.jit(lambda x: read_noise(reader, params, x).values)(np.stack(crops))
+    found = jax.jit(lambda x: read_noise(reader, params, x))(np.stack(crops))
+    vectors = spectra.hedged(found.values, found.spread)
     amplitude = np.exp(spectra.decode(np.asarray(vectors)))
     read = np.sqrt(np.square(amplitude).mean(0))
     for strength in (1.0, 2.0):
