@@ -6,12 +6,15 @@
   python -m nt_jax.export --format=safetensors --denoiser=runs/dncnn --output=dncnn.safetensors
 
 `--model` writes the generator, its random maps being inputs, and beside it the embedding network,
-`NAME_embed.EXT`. `stablehlo` runs in JAX and XLA, `onnx` in onnxruntime and others, `dtmodel` in
-darktable, `safetensors` (of a DnCNN) in what loads models with spandrel. Sizes, layouts and names:
-`nt_jax/inference/export.py` and docs/export.md.
+`NAME_embed.EXT`. A denoiser that reads each photo's noise is written for the noise of some photos,
+`--noisy=PHOTOS`, else blind, or `--with_reader` in a file beside it, `NAME_read.EXT`. `stablehlo`
+runs in JAX and XLA, `onnx` in onnxruntime and others, `dtmodel` in darktable, `safetensors` (of a
+DnCNN) in what loads models with spandrel. Sizes, layouts and names: `nt_jax/inference/export.py`
+and docs/export.md.
 """
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_signals
@@ -36,6 +39,16 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--format", required=True, choices=_FORMATS, help="of the file")
     parser.add_argument("--model", help="bundled name, workdir or model folder, or")
     parser.add_argument("--denoiser", help="bundled name, workdir or folder of a denoiser")
+    parser.add_argument(
+        "--noisy",
+        type=parse_path,
+        help="photo or folder whose noise the denoiser's file is for",
+    )
+    parser.add_argument(
+        "--with_reader",
+        action="store_true",
+        help="write the denoiser's reader too, NAME_read.EXT; onnx and stablehlo",
+    )
     parser.add_argument("--output", required=True, type=parse_path, help="file to write")
     parser.add_argument("--size", type=_size, help="N or HxW pixels, static; by default any size")
     parser.add_argument("--author", default="nt_jax", help="of the weights, for a dtmodel's card")
@@ -63,6 +76,10 @@ def main(argv: list[str] | None = None) -> None:
         )
     if args.format == "safetensors" and (args.model or args.size):
         raise InputError("--format=safetensors takes a --denoiser, and no --size: it runs on any")
+    if args.model and (args.noisy or args.with_reader):
+        raise InputError("--noisy and --with_reader go with a --denoiser")
+    if args.with_reader and (args.noisy or args.format not in ("onnx", "stablehlo")):
+        raise InputError("--with_reader goes with --format=onnx or stablehlo, and without --noisy")
 
     from nt_jax.inference import darktable, spandrel
     from nt_jax.inference.export import export_denoiser, export_generator
@@ -70,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.format == "dtmodel":
         darktable.check_target(args.output)
-        denoiser = _load_denoiser(args.denoiser)
+        denoiser = _load_denoiser(args)
         notes = darktable.write_dtmodel(
             denoiser, args.output, author=args.author, license=args.license
         )
@@ -79,25 +96,43 @@ def main(argv: list[str] | None = None) -> None:
         written = [args.output]
     elif args.format == "safetensors":
         spandrel.check_target(args.output)
-        spandrel.write_safetensors(_load_denoiser(args.denoiser), args.output)
+        spandrel.write_safetensors(_load_denoiser(args), args.output)
         written = [args.output]
     elif args.denoiser:
-        denoiser = _load_denoiser(args.denoiser)
-        written = [export_denoiser(denoiser, args.output, args.format, args.size)]
+        denoiser = _load_denoiser(args)
+        written = export_denoiser(
+            denoiser, args.output, args.format, args.size, with_reader=args.with_reader
+        )
     else:
         written = export_generator(load(args.model), args.output, args.format, args.size)
     for path in written:
         print(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
-def _load_denoiser(name: str) -> "Denoiser":
+def _load_denoiser(args: Namespace) -> "Denoiser":
+    """Loads it; where it reads noise, says what becomes of that, and reads `--noisy`."""
     from nt_jax.inference.loading import load_denoiser
 
-    denoiser = load_denoiser(name)
-    if denoiser.reader:
+    denoiser = load_denoiser(args.denoiser)
+    if args.noisy:
+        return _knowing(denoiser, args.noisy, args.output)
+    if denoiser.reader and not args.with_reader:
         told = "is blind" if denoiser.condition is None else "knows that of the photos adapted to"
-        print(f"note: this denoiser reads each photo's noise; the file has no reader and {told}")
+        print(
+            f"note: this denoiser reads each photo's noise; the file has no reader and {told};"
+            " --noisy=PHOTOS makes it for the noise of those"
+        )
     return denoiser
+
+
+def _knowing(denoiser: "Denoiser", noisy: Path, output: Path) -> "Denoiser":
+    from nt_jax.adaptation.inputs import find_noisy
+    from nt_jax.files import progress
+    from nt_jax.images import read_photo
+
+    photos = find_noisy(noisy, output)
+    shown = progress(photos, len(photos), "photo")
+    return denoiser.knowing(read_photo(path).pixels for _, path in shown)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ def measure(noise: Array) -> Measured:
 
 def condition(vectors: Array, known: Array | bool = True) -> Array:
     """Makes a denoiser's condition of standardised vectors: [N, SIZE] -> [N, CONDITIONS]."""
-    values = jnp.where(known, vectors, 0)
+    # jax2onnx makes numbers of 64 bits of a 0 without a type.
+    values = jnp.where(known, vectors, np.float32(0))
     return jnp.concatenate([values, jnp.ones_like(values[:, :1])], axis=1)
 
 

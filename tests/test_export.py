@@ -14,6 +14,8 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+from PIL import Image
+from skimage import data
 from tiny_models import EMBEDDING_SIZE, save_tiny
 
 import nt_jax
@@ -216,6 +218,67 @@ def test_a_denoiser_that_reads_is_fixed_in_stablehlo(denoisers, tmp_path, capsys
     assert is_adapted == bool(np.abs(fixed(image) - blind).max() > 1e-3)
 
 
+@pytest.fixture(scope="module")
+def reading(denoisers):
+    """The folder of one that reads noise, and the denoiser."""
+    join_denoiser(str(denoisers / "unet"), "small", denoisers / "reads")
+    return denoisers / "reads", nt_jax.load_denoiser(denoisers / "reads")
+
+
+def noisy_photo(height, width, level, seed):
+    rng = np.random.default_rng(seed)
+    clean = data.chelsea()[:height, :width] / 255
+    return (255 * np.clip(clean + rng.normal(0, level, clean.shape), 0, 1)).astype(np.uint8)
+
+
+def test_a_reader_and_a_denoiser_that_is_told_in_onnx(reading, tmp_path):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, denoiser = reading
+    path = tmp_path / "told.onnx"
+    main(["--format=onnx", "--with_reader", f"--denoiser={folder}", f"--output={path}"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["told.onnx", "told_read.onnx"]
+    tell, read = (
+        onnxruntime.InferenceSession(tmp_path / f"told{end}.onnx") for end in ("", "_read")
+    )
+    side = read.get_inputs()[0].shape[-1]
+    assert side == denoiser.reader.patch_size
+    photos = [noisy_photo(64, 128, level, 0) for level in (0.02, 0.2)]
+    inputs = np.stack(photos).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    conditions = [
+        read.run(None, {"input": np.stack([image[..., :side], image[..., side:]])})[0]
+        for image in inputs
+    ]
+    for photo, condition in zip(photos, conditions, strict=True):
+        np.testing.assert_allclose(condition, denoiser.read(photo), atol=1e-5)
+    feed = {"input": inputs, "condition": np.concatenate(conditions)}
+    np.testing.assert_allclose(
+        tell.run(None, feed)[0].transpose(0, 2, 3, 1), denoiser(np.stack(photos)), atol=1e-5
+    )
+    swapped = feed | {"condition": feed["condition"][::-1]}
+    assert np.abs(tell.run(None, swapped)[0] - tell.run(None, feed)[0]).max() > 1e-3
+
+
+def test_a_file_for_the_noise_of_photos(reading, tmp_path, capsys):
+    folder, denoiser = reading
+    (tmp_path / "photos").mkdir()
+    photos = [noisy_photo(80, 96, level, 1) for level in (0.05, 0.2)]
+    for number, photo in enumerate(photos):
+        Image.fromarray(photo).save(tmp_path / "photos" / f"{number}.png")
+    path = tmp_path / "photos" / "fixed.stablehlo"
+    flags = [f"--denoiser={folder}", f"--noisy={tmp_path / 'photos'}", f"--output={path}"]
+    main(["--format=stablehlo", *flags])
+    assert "blind" not in capsys.readouterr().out
+    known = np.mean([denoiser.read(photo)[0] for photo in photos], axis=0)
+    expected = replace(denoiser, condition=known).fixed
+    image = noisy_image(24, 40)
+    written = jax.export.deserialize(bytearray(path.read_bytes())).call(image[None])[0]
+    np.testing.assert_allclose(written, expected(image), atol=1e-5)
+    assert np.abs(written - denoiser.fixed(image)).max() > 1e-3
+    with pytest.raises(nt_jax.InputError, match="no photo has the 64x64 pixels"):
+        denoiser.knowing([photos[0][:32]])
+
+
 def test_darktable_takes_and_tiles_a_denoiser(denoisers, tmp_path, capsys):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -361,6 +424,8 @@ def test_safetensors_that_is_not_installed(dncnns, tmp_path, monkeypatch):
 
 def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypatch, capsys):
     unet, output = f"--denoiser={denoisers / 'unet'}", f"--output={tmp_path / 'a.dtmodel'}"
+    photo = denoisers / "photo.png"
+    Image.fromarray(noisy_photo(64, 64, 0.1, 0)).save(photo)
     wrong = [
         ["--format=dtmodel", f"--denoiser={denoisers / 'ridnet'}", output],
         ["--format=dtmodel", unet, f"--output={tmp_path / 'a.zip'}"],
@@ -374,6 +439,10 @@ def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypat
         ["--format=safetensors", unet, f"--output={tmp_path / 'a.safetensors'}"],
         ["--format=safetensors", unet, f"--output={tmp_path / 'a.pth'}"],
         ["--format=safetensors", "--model=small", f"--output={tmp_path / 'a.safetensors'}"],
+        ["--format=onnx", unet, "--with_reader", output],
+        ["--format=onnx", unet, f"--noisy={photo}", output],
+        ["--format=onnx", "--model=small", f"--noisy={photo}", output],
+        ["--format=dtmodel", unet, "--with_reader", output],
         ["--format=safetensors", unet, "--size=64", f"--output={tmp_path / 'a.safetensors'}"],
     ]
     for flags in wrong:

@@ -101,7 +101,7 @@ def main() -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = args.threads
     with tempfile.TemporaryDirectory() as folder:
-        file = export_denoiser(denoiser, Path(folder) / "denoiser.onnx", "onnx")
+        (file,) = export_denoiser(denoiser, Path(folder) / "denoiser.onnx", "onnx")
         session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
     torch.set_num_threads(args.threads)
     network = TorchUNet(denoiser)

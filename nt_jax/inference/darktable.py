@@ -9,11 +9,13 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 
 from nt_jax.errors import InputError
 from nt_jax.files import replacing
@@ -89,17 +91,17 @@ def write_dtmodel(
     config = {
         "id": path.stem,
         "name": re.sub(r"[-_]+", " ", path.stem),
-        "description": f"Blind denoiser ({denoiser.metadata['kind']}) for developed photos",
+        "description": f"{_manner(denoiser)} ({denoiser.metadata['kind']}) for developed photos",
         "task": "denoise",
         "backend": "onnx",
         # Another for other weights, or darktable would keep those it has.
-        "version": f"1.{denoiser.metadata.get('step', 0)}",
+        "version": f"1.{denoiser.metadata.get('step', 0)}{_release_of(denoiser.condition)}",
         "attributes": {"input_sizes": [SIDE], "size_multiple": denoiser.network.alignment},
         "model_card": _card(denoiser, author, license),
     }
     content = {
         "config.json": json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n",
-        "model.onnx": denoiser_onnx(denoiser, (SIDE, SIDE)),
+        "model.onnx": denoiser_onnx(denoiser.fixed, (SIDE, SIDE)),
     }
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -109,6 +111,18 @@ def write_dtmodel(
     with replacing(path) as temporary:
         temporary.write_bytes(archive.getvalue())
     return list(warnings(denoiser))
+
+
+def _manner(denoiser: "Denoiser") -> str:
+    return "Blind denoiser" if denoiser.condition is None else "Denoiser of one noise"
+
+
+def _levels(denoiser: "Denoiser") -> str:
+    return "any level" if denoiser.condition is None else "about that of the photos it was made for"
+
+
+def _release_of(condition: np.ndarray | None) -> str:
+    return "" if condition is None else f".{zlib.crc32(condition.tobytes())}"
 
 
 def _card(denoiser: "Denoiser", author: str, license: str) -> dict[str, str]:
@@ -126,7 +140,7 @@ def _card(denoiser: "Denoiser", author: str, license: str) -> dict[str, str]:
     terms = dict.fromkeys(line for _, lines in told for line in lines)
     return {
         "long_description": (
-            f"Removes noise of any level from developed photos: a {kind} of "
+            f"Removes noise of {_levels(denoiser)} from developed photos: a {kind} of "
             f"{parameters / 1e6:.2f} M parameters after "
             f"{denoiser.metadata.get('step', 'an unknown number of')} steps.{figures}"
         ),

@@ -15,7 +15,7 @@ A conditioned denoiser reads the noise's power spectrum off the image first, on 
 a reference is embedded by: they too are of the whole image, whatever the tiles.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -92,8 +92,8 @@ class Denoiser:
       params: its parameters.
       metadata: what the denoiser's folder says about it.
       reader: what reads the noise that the network is conditioned on; None of a blind network.
-      condition: of the photos that it was adapted to, on average, float32 [spectra.CONDITIONS];
-        None of any other.
+      condition: of the photos that it was adapted to, or is `knowing`, on average, float32
+        [spectra.CONDITIONS]; None of any other.
     """
 
     network: DenoiserNetwork
@@ -121,6 +121,23 @@ class Denoiser:
                 bias = bias + self.condition @ leaves["condition"]
             params[layer] = {"kernel": kernel, "bias": bias}
         return replace(self, network=self.network.clone(conditions=0), params=params, reader=None)
+
+    def knowing(self, photos: Iterable[np.ndarray]) -> "Denoiser":
+        """Takes the noise of photos, on average, as `condition`: for programs that read no noise.
+
+        Args:
+          photos: as for `denoise_tiles`.
+
+        Raises:
+          InputError: nothing can be read off them.
+        """
+        if self.reader is None:
+            raise InputError("this denoiser is blind: it reads no noise off photos")
+        read = [condition for condition in map(self.read, photos) if condition is not None]
+        if not read:
+            side = self.reader.patch_size
+            raise InputError(f"no photo has the {side}x{side} pixels that noise is read off")
+        return replace(self, condition=np.asarray(jnp.concatenate(read).mean(0)))
 
     def __call__(self, noisy: ArrayLike, *, ensemble: bool = False, strength: float = 1.0) -> Array:
         """Denoises images: [H, W, 3] or [N, H, W, 3] -> the same shape, float32 in [0, 1].
@@ -344,7 +361,22 @@ def _read_condition(
     reader: tuple[NoiseReader, int], params: Tree, images: Array, strength: Array
 ) -> Array:
     network, side = reader
-    crops = stacked_crops(images, side)  # [K, N, side, side, 3]
+    return read_crops(network, params, stacked_crops(images, side), strength)
+
+
+def read_crops(
+    network: NoiseReader, params: Tree, crops: Array, strength: Array | float = 1.0
+) -> Array:
+    """Reads the noise of N images off K crops of each, as a network is conditioned on it.
+
+    Args:
+      network, params: the reader.
+      crops: float32 [K, N, side, side, 3] in [0, 1].
+      strength: as for a denoiser's call.
+
+    Returns:
+      float32 [N, spectra.CONDITIONS].
+    """
     outputs = read_noise(network, params, crops.reshape(-1, *crops.shape[2:]))
     vectors = spectra.hedged(outputs.values, outputs.spread)
     logs = spectra.together(vectors.reshape(*crops.shape[:2], -1))

@@ -12,7 +12,11 @@ embedding network (the key encoder, on images as they are: give it crops of `Mod
   pixels a side and average), NHWC: images [B, H, W, 3] in [0, 1] -> embedding [B, E]; of any size.
 denoiser: images in [0, 1] -> images, clipped to [0, 1]; in StableHLO [B, H, W, 3], in ONNX as other
   programs know denoisers, input [B, 3, H, W] -> output. RIDNet averages over what it is given,
-  `Denoiser` over the whole image (inference/denoiser.py): the same up to 512x512 pixels.
+  `Denoiser` over the whole image (inference/denoiser.py): the same up to 512x512 pixels. One that
+  reads has no reader in the file, `Denoiser.fixed`; or, told so, it has a second input, condition
+  [B, 17], for which there is a file of the reader.
+reader of a denoiser: crops of one image, of the size that it was trained on, laid out as the
+  denoiser's images, K of them -> condition [1, 17].
 
     jax.export.deserialize(bytearray(path.read_bytes())).call(clean, embedding, maps)
     onnxruntime.InferenceSession(path).run(["noise"], {"clean": clean, ...})
@@ -28,13 +32,13 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from nt_jax import prng
+from nt_jax import prng, spectra
 from nt_jax.errors import InputError
 from nt_jax.families import IN_BATCHES, Generator
 from nt_jax.files import replacing
 from nt_jax.images import SMALLEST_SIDE
 from nt_jax.inference.checks import fitting_parameters
-from nt_jax.inference.denoiser import Denoiser
+from nt_jax.inference.denoiser import Denoiser, SpectrumReader, read_crops
 from nt_jax.inference.tiles import ALIGNMENT, receptive_radius, round_up
 from nt_jax.models.generator import map_shapes
 from nt_jax.models.layers import Array
@@ -78,11 +82,9 @@ def export(model: Exported, path: Path, format: str, size: Size | None = None) -
         written.
     """
     _check(format, size, ALIGNMENT)
-    encoder_path = path.with_name(f"{path.stem}_embed{path.suffix}")
-    contents = {"stablehlo": _stablehlo, "onnx": _onnx}[format](model, size)
-    with contextlib.ExitStack() as both:  # or neither
-        for target, content in zip((path, encoder_path), contents, strict=True):
-            both.enter_context(replacing(target)).write_bytes(content)
+    encoder_path = _beside(path, "embed")
+    generator, encoder = {"stablehlo": _stablehlo, "onnx": _onnx}[format](model, size)
+    _write({path: generator, encoder_path: encoder})
     return path, encoder_path
 
 
@@ -117,14 +119,49 @@ def export_generator(model: Generator, path: Path, format: str, size: Size | Non
     return [path]
 
 
-def export_denoiser(denoiser: Denoiser, path: Path, format: str, size: Size | None = None) -> Path:
-    """Writes a denoiser, `Denoiser.fixed`; arguments, result and errors as of `export`."""
+def export_denoiser(
+    denoiser: Denoiser,
+    path: Path,
+    format: str,
+    size: Size | None = None,
+    *,
+    with_reader: bool = False,
+) -> list[Path]:
+    """Writes a denoiser, `Denoiser.fixed`; arguments and errors as of `export`.
+
+    Args:
+      with_reader: leave its condition an input, and write its reader as `NAME_read.EXT`.
+
+    Returns:
+      What was written.
+
+    Raises:
+      InputError: `with_reader`, and the denoiser is blind.
+    """
     _check(format, size, denoiser.network.alignment)
-    write = {"stablehlo": _stablehlo_denoiser, "onnx": denoiser_onnx}[format]
-    content = write(denoiser, size)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
+    reader = denoiser.reader if with_reader else None
+    if with_reader and reader is None:
+        raise InputError("this denoiser is blind: it takes no condition and has no reader")
+    write, write_reader = {
+        "stablehlo": (_stablehlo_denoiser, _stablehlo_reader),
+        "onnx": (denoiser_onnx, _reader_onnx),
+    }[format]
+    contents = {path: write(denoiser if reader else denoiser.fixed, size)}
+    if reader:
+        contents[_beside(path, "read")] = write_reader(reader)
+    _write(contents)
+    return list(contents)
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}_{name}{path.suffix}")
+
+
+def _write(contents: Mapping[Path, bytes]) -> None:
+    """Writes all files or none."""
+    with contextlib.ExitStack() as all_of_them:
+        for path, content in contents.items():
+            all_of_them.enter_context(replacing(path)).write_bytes(content)
 
 
 def _check(format: str, size: Size | None, alignment: int) -> None:
@@ -150,15 +187,21 @@ def _functions(model: Exported) -> tuple[Callable[..., Array], Callable[[Array],
     return generate, encode
 
 
-def _denoise(denoiser: Denoiser) -> Callable[[Array], Array]:
-    denoiser = denoiser.fixed
-
-    def denoise(images: Array) -> Array:
+def _denoise(denoiser: Denoiser) -> Callable[..., Array]:
+    def denoise(images: Array, *condition: Array) -> Array:
         with jax.default_matmul_precision("float32"):
-            clean = denoiser.network.apply({"params": denoiser.params}, images)
+            clean = denoiser.network.apply({"params": denoiser.params}, images, *condition)
         return jnp.clip(jnp.asarray(clean), 0, 1)
 
     return denoise
+
+
+def _read(reader: SpectrumReader) -> Callable[[Array], Array]:
+    def read(crops: Array) -> Array:
+        with jax.default_matmul_precision("float32"):
+            return read_crops(reader.network, reader.params, crops[:, None])
+
+    return read
 
 
 # --- StableHLO -----------------------------------------------------------------------------------
@@ -191,7 +234,13 @@ def _stablehlo(model: Exported, size: Size | None) -> tuple[bytes, bytes]:
 
 def _stablehlo_denoiser(denoiser: Denoiser, size: Size | None) -> bytes:
     shape = (1, *size) if size else _symbolic_size(denoiser.network.alignment)
-    return _serialized(_denoise(denoiser), _spec(*shape, 3))
+    told = [_spec(shape[0], spectra.CONDITIONS)] if denoiser.network.conditions else []
+    return _serialized(_denoise(denoiser), _spec(*shape, 3), *told)
+
+
+def _stablehlo_reader(reader: SpectrumReader) -> bytes:
+    (count,) = jax.export.symbolic_shape("k")
+    return _serialized(_read(reader), _spec(count, reader.patch_size, reader.patch_size, 3))
 
 
 # --- ONNX ----------------------------------------------------------------------------------------
@@ -239,31 +288,35 @@ def _onnx(model: Exported, size: Size | None) -> tuple[bytes, bytes]:
 def denoiser_onnx(denoiser: Denoiser, size: Size | None) -> bytes:
     """Exports a denoiser as ONNX: `input` [1, 3, H, W] of that size, or any -> `output`.
 
-    See the module.
+    See the module. One with conditions has the input `condition`, too.
 
     Raises:
       InputError: jax2onnx is not installed.
     """
     denoise = _denoise(denoiser)
+    told = bool(denoiser.network.conditions)
     # Any multiple of 8 is h cells of 8: jax2onnx would not find h in 8 * h, so it sees the cells'
     # pixels as channels, [B, 8 * 8 * 3, h, w], and ONNX's own operators put them there and back.
     cell = 1 if size else denoiser.network.alignment
 
-    def of_cells(x: Array) -> Array:
+    def of_cells(x: Array, *condition: Array) -> Array:
         batch, _, rows, columns = x.shape
         x = x.reshape(batch, cell, cell, 3, rows, columns).transpose(0, 4, 1, 5, 2, 3)
-        x = denoise(x.reshape(batch, rows * cell, columns * cell, 3))
+        x = denoise(x.reshape(batch, rows * cell, columns * cell, 3), *condition)
         x = x.reshape(batch, rows, cell, columns, cell, 3).transpose(0, 2, 4, 5, 1, 3)
         return x.reshape(batch, cell * cell * 3, rows, columns)
 
-    def of_image(x: Array) -> Array:
-        return denoise(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    def of_image(x: Array, *condition: Array) -> Array:
+        return denoise(x.transpose(0, 2, 3, 1), *condition).transpose(0, 3, 1, 2)
 
     model = _to_onnx(
         of_image if cell == 1 else of_cells,
-        inputs=[(1, 3, *size) if size else ("batch", cell * cell * 3, "height", "width")],
+        inputs=[
+            (1, 3, *size) if size else ("batch", cell * cell * 3, "height", "width"),
+            *[(1 if size else "batch", spectra.CONDITIONS)] * told,
+        ],
         model_name="denoiser",
-        input_names=["input" if cell == 1 else "cells"],
+        input_names=["input" if cell == 1 else "cells", *["condition"] * told],
         output_names=["output" if cell == 1 else "denoised"],
     )
     if cell > 1:
@@ -280,8 +333,19 @@ def _wrap_cells(graph: Any, cell: int) -> None:
     graph.node.append(helper.make_node("DepthToSpace", ["denoised"], ["output"], **order))
     shape: list[str | int | None] = ["batch", 3, "height", "width"]
     for name, values in (("input", graph.input), ("output", graph.output)):
-        del values[:]
-        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        values[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+
+def _reader_onnx(reader: SpectrumReader) -> bytes:
+    read, side = _read(reader), reader.patch_size
+    model = _to_onnx(
+        lambda crops: read(crops.transpose(0, 2, 3, 1)),
+        inputs=[("crops", 3, side, side)],
+        model_name="noise_reader",
+        input_names=["input"],
+        output_names=["condition"],
+    )
+    return model.SerializeToString()
 
 
 @fitting_parameters()
