@@ -231,32 +231,34 @@ def noisy_photo(height, width, level, seed):
     return (255 * np.clip(clean + rng.normal(0, level, clean.shape), 0, 1)).astype(np.uint8)
 
 
-def test_a_reader_and_a_denoiser_that_is_told_in_onnx(reading, tmp_path):
+def test_a_reader_and_a_denoiser_that_is_told_in_onnx(reading, tmp_path, monkeypatch):
+    """By the code of docs/export.md, on photos of other sizes and noises."""
     pytest.importorskip("jax2onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     folder, denoiser = reading
-    path = tmp_path / "told.onnx"
-    main(["--format=onnx", "--with_reader", f"--denoiser={folder}", f"--output={path}"])
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["told.onnx", "told_read.onnx"]
-    tell, read = (
-        onnxruntime.InferenceSession(tmp_path / f"told{end}.onnx") for end in ("", "_read")
-    )
-    side = read.get_inputs()[0].shape[-1]
-    assert side == denoiser.reader.patch_size
-    photos = [noisy_photo(64, 128, level, 0) for level in (0.02, 0.2)]
-    inputs = np.stack(photos).transpose(0, 3, 1, 2).astype(np.float32) / 255
-    conditions = [
-        read.run(None, {"input": np.stack([image[..., :side], image[..., side:]])})[0]
-        for image in inputs
-    ]
-    for photo, condition in zip(photos, conditions, strict=True):
-        np.testing.assert_allclose(condition, denoiser.read(photo), atol=1e-5)
-    feed = {"input": inputs, "condition": np.concatenate(conditions)}
-    np.testing.assert_allclose(
-        tell.run(None, feed)[0].transpose(0, 2, 3, 1), denoiser(np.stack(photos)), atol=1e-5
-    )
-    swapped = feed | {"condition": feed["condition"][::-1]}
-    assert np.abs(tell.run(None, swapped)[0] - tell.run(None, feed)[0]).max() > 1e-3
+    monkeypatch.chdir(tmp_path)
+    main(["--format=onnx", "--with_reader", f"--denoiser={folder}", "--output=denoiser.onnx"])
+    assert {file.name for file in tmp_path.iterdir()} == {"denoiser.onnx", "denoiser_read.onnx"}
+    page = (ROOT / "docs" / "export.md").read_text()
+    [code] = [part for part in re.findall(r"```python\n(.*?)```", page, re.S) if "_read" in part]
+    found = []
+    for size, level in (((104, 200), 0.02), ((64, 128), 0.2)):
+        photo = noisy_photo(*size, level, 0)
+        names = {"photo": photo.transpose(2, 0, 1)[None].astype(np.float32) / 255, "np": np}
+        exec("import onnxruntime\n" + code, names)
+        np.testing.assert_allclose(names["feed"]["condition"], denoiser.read(photo), atol=1e-5)
+        clean = names["clean"][0].transpose(1, 2, 0)
+        np.testing.assert_allclose(clean, denoiser(photo), atol=1e-5)
+        assert np.abs(clean - denoiser.fixed(photo)).max() > 1e-3
+        found.append(names)
+    # Each photo of a batch has its own.
+    first, second = (one["feed"] for one in found)
+    feed = {
+        "input": np.concatenate([first["input"][..., :64, :128], second["input"]]),
+        "condition": np.concatenate([first["condition"], second["condition"]]),
+    }
+    [together] = found[0]["denoise"].run(["output"], feed)
+    np.testing.assert_allclose(together[1], found[1]["clean"][0], atol=1e-5)
 
 
 def test_a_file_for_the_noise_of_photos(reading, tmp_path, capsys):
