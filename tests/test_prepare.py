@@ -545,6 +545,14 @@ def test_command_ends_with_2_and_one_line(tmp_path):
     assert ended.stderr == "error: missing: no such folder\n"
 
 
+def test_an_output_that_takes_no_files_is_told_before_images_are_decoded(tmp_path, monkeypatch):
+    _photos(tmp_path / "raw", ["a.png"])
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(run, "_check_all", lambda *_: pytest.fail("decodes"))
+    with pytest.raises(InputError, match="photos cannot be written: Not a directory"):
+        run.prepare("photos", tmp_path / "raw", tmp_path / "file" / "data")
+
+
 def test_a_data_set_is_not_overwritten(sidd, tmp_path, capsys):
     assert run.prepare("sidd", sidd.raw, sidd.data, TILE, ["002"]) == sidd.folder
     assert capsys.readouterr().out == f"{sidd.folder}: prepared already\n"

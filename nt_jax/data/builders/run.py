@@ -1,9 +1,10 @@
 """Preparing a data set: list, check, cut, write. Nothing is written before all is checked."""
 
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from nt_jax.data.builders import dnd, pairs, photos, sidd, tiles
 from nt_jax.data.builders.listing import Listing, Source, assign_splits
 from nt_jax.data.catalogue import prepared
 from nt_jax.errors import InputError
+from nt_jax.files import scratch_beside
 from nt_jax.images import EXTENSIONS
 from nt_jax.paths import exists, is_file, is_folder, look_through, printable
 
@@ -148,6 +150,8 @@ def prepare(
             )
         print(f"{folder}: prepared already", flush=True)
         return folder
+    with _writing(folder), scratch_beside(folder):  # before images are decoded
+        pass
     work = data_dir / f".{dataset}.unfinished"
     usable, skipped = _check_all(listed, broken, tile, work / _DONE, on_error == "skip")
     made = work / dataset
@@ -165,10 +169,8 @@ def prepare(
         lines = "".join(f"{printable(line)}\n" for line in skipped)
         (made / "skipped.txt").write_text(lines, encoding="utf-8")
     prepared.write_index(made, rows, {"dataset": dataset, "fingerprint": fingerprint})
-    try:
+    with _writing(folder):
         os.rename(made, folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
     shutil.rmtree(work)
     return folder
 
@@ -207,11 +209,17 @@ def _about_image(source: Source, dataset: str, raw_dir: Path) -> dict[str, Any]:
 def _make_folders(work: Path, *inside: Path) -> None:
     if work.is_symlink():  # what it leads to would be filled, and removed at the end
         raise InputError(f"{work} is a link: remove it")
-    try:
+    with _writing(work):
         for folder in inside:
             folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"{work} cannot be written: {error.strerror}") from error
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def _remove_others(folder: Path, rows: list[dict[str, Any]]) -> None:
