@@ -14,7 +14,6 @@ and docs/export.md.
 """
 
 from argparse import ArgumentTypeError, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nt_jax.errors import ArgumentParser, InputError, run_command, unwind_on_signals
@@ -43,6 +42,9 @@ def _parser() -> ArgumentParser:
         "--noisy",
         type=parse_path,
         help="photo or folder whose noise the denoiser's file is for",
+    )
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="factor on the level that is read off --noisy"
     )
     parser.add_argument(
         "--with_reader",
@@ -80,6 +82,8 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--noisy and --with_reader go with a --denoiser")
     if args.with_reader and (args.noisy or args.format not in ("onnx", "stablehlo")):
         raise InputError("--with_reader goes with --format=onnx or stablehlo, and without --noisy")
+    if args.strength != 1 and not args.noisy:
+        raise InputError("--strength goes with --noisy")
 
     from nt_jax.inference import darktable, spandrel
     from nt_jax.inference.export import export_denoiser, export_generator
@@ -115,7 +119,7 @@ def _load_denoiser(args: Namespace) -> "Denoiser":
 
     denoiser = load_denoiser(args.denoiser)
     if args.noisy:
-        return _knowing(denoiser, args.noisy, args.output)
+        return _knowing(denoiser, args)
     if denoiser.reader and not args.with_reader:
         told = "is blind" if denoiser.condition is None else "knows that of the photos adapted to"
         print(
@@ -125,14 +129,15 @@ def _load_denoiser(args: Namespace) -> "Denoiser":
     return denoiser
 
 
-def _knowing(denoiser: "Denoiser", noisy: Path, output: Path) -> "Denoiser":
+def _knowing(denoiser: "Denoiser", args: Namespace) -> "Denoiser":
     from nt_jax.adaptation.inputs import find_noisy
     from nt_jax.files import progress
     from nt_jax.images import read_photo
 
-    photos = find_noisy(noisy, output)
+    denoiser.check_strength(args.strength)
+    photos = find_noisy(args.noisy, args.output)
     shown = progress(photos, len(photos), "photo")
-    return denoiser.knowing(read_photo(path).pixels for _, path in shown)
+    return denoiser.knowing((read_photo(path).pixels for _, path in shown), args.strength)
 
 
 if __name__ == "__main__":

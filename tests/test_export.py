@@ -269,9 +269,9 @@ def test_a_file_for_the_noise_of_photos(reading, tmp_path, capsys):
         Image.fromarray(photo).save(tmp_path / "photos" / f"{number}.png")
     path = tmp_path / "photos" / "fixed.stablehlo"
     flags = [f"--denoiser={folder}", f"--noisy={tmp_path / 'photos'}", f"--output={path}"]
-    main(["--format=stablehlo", *flags])
+    main(["--format=stablehlo", "--strength=1.5", *flags])
     assert "blind" not in capsys.readouterr().out
-    known = np.mean([denoiser.read(photo)[0] for photo in photos], axis=0)
+    known = np.mean([denoiser.read(photo, 1.5)[0] for photo in photos], axis=0)
     expected = replace(denoiser, condition=known).fixed
     image = noisy_image(24, 40)
     written = jax.export.deserialize(bytearray(path.read_bytes())).call(image[None])[0]
@@ -424,7 +424,10 @@ def test_safetensors_that_is_not_installed(dncnns, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypatch, capsys):
+def test_wrong_flags_end_with_2_and_write_nothing(
+    denoisers, reading, tmp_path, monkeypatch, capsys
+):
+    reads = f"--denoiser={reading[0]}"
     unet, output = f"--denoiser={denoisers / 'unet'}", f"--output={tmp_path / 'a.dtmodel'}"
     photo = denoisers / "photo.png"
     Image.fromarray(noisy_photo(64, 64, 0.1, 0)).save(photo)
@@ -442,6 +445,8 @@ def test_wrong_flags_end_with_2_and_write_nothing(denoisers, tmp_path, monkeypat
         ["--format=safetensors", unet, f"--output={tmp_path / 'a.pth'}"],
         ["--format=safetensors", "--model=small", f"--output={tmp_path / 'a.safetensors'}"],
         ["--format=onnx", unet, "--with_reader", output],
+        ["--format=onnx", unet, "--strength=2", output],
+        ["--format=onnx", reads, f"--noisy={photo}", "--strength=9", output],
         ["--format=onnx", unet, f"--noisy={photo}", output],
         ["--format=onnx", "--model=small", f"--noisy={photo}", output],
         ["--format=dtmodel", unet, "--with_reader", output],

@@ -122,18 +122,20 @@ class Denoiser:
             params[layer] = {"kernel": kernel, "bias": bias}
         return replace(self, network=self.network.clone(conditions=0), params=params, reader=None)
 
-    def knowing(self, photos: Iterable[np.ndarray]) -> "Denoiser":
+    def knowing(self, photos: Iterable[np.ndarray], strength: float = 1.0) -> "Denoiser":
         """Takes the noise of photos, on average, as `condition`: for programs that read no noise.
 
         Args:
           photos: as for `denoise_tiles`.
+          strength: as for a call.
 
         Raises:
-          InputError: nothing can be read off them.
+          InputError: a wrong strength, or nothing can be read off them.
         """
         if self.reader is None:
             raise InputError("this denoiser is blind: it reads no noise off photos")
-        read = [condition for condition in map(self.read, photos) if condition is not None]
+        conditions = (self.read(photo, strength) for photo in photos)
+        read = [condition for condition in conditions if condition is not None]
         if not read:
             side = self.reader.patch_size
             raise InputError(f"no photo has the {side}x{side} pixels that noise is read off")
