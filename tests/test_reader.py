@@ -15,9 +15,10 @@ from tiny_models import save_tiny
 import nt_jax
 from experiments.release_model import join_reader
 from nt_jax import readings
+from nt_jax.checkpointing import load_state
 from nt_jax.configs.reader import get_config
 from nt_jax.errors import InputError
-from nt_jax.families.reader.task import laplace
+from nt_jax.families.reader.task import ReaderTask, laplace
 from nt_jax.models.biased import init_biased
 from nt_jax.models.noise_reader import NoiseReader, NoiseReaderOutputs, read_noise
 from nt_jax.training.loop import train_and_evaluate
@@ -91,6 +92,33 @@ def test_training_begins_with_a_reader_of_other_numbers(run, tmp_path, capsys):
     before, after = (summary[when]["eval/spectrum_error"] for when in ("start", "end"))
     assert after < 0.9 * before
     assert "eval/level_error" not in summary["end"]
+
+
+def test_training_begins_with_a_narrower_reader(run, tmp_path, capsys):
+    config = get_config("smoke")
+    config.model.width = 6
+    config.train.init_from = str(run)
+    task = ReaderTask(config)
+    _, state = task.networks_of(str(run))
+    assert "has width 4, not 6: it is widened" in capsys.readouterr().out
+    _, _, narrow = load_state(run)
+    patches = PHOTO[:24].reshape(24, 4, 24, 3).swapaxes(0, 1).astype(np.float32) / 255
+    for name in ("params", "average"):
+        wide = jax.jit(partial(read_noise, NoiseReader(6)))(state[name], patches)
+        expected = jax.jit(partial(read_noise, NoiseReader(4)))(narrow[name], patches)
+        np.testing.assert_allclose(wide.values, expected.values, atol=1e-5)
+        np.testing.assert_allclose(wide.spread, expected.spread, atol=1e-5)
+
+    # What is new is not stuck: what was there learns to see it.
+    def loss_of(params):
+        return jnp.square(read_noise(NoiseReader(6), params, patches).values).sum()
+
+    gradient = jax.jit(jax.grad(loss_of))(state["params"])
+    for name in gradient.keys() - {"first"}:
+        assert np.abs(gradient[name]["kernel"][:, :, -1, 0]).max() > 0, name
+    config.model.width = 2
+    with pytest.raises(InputError, match="has other sizes"):
+        train_and_evaluate(config, tmp_path / "narrower")
 
 
 def test_a_model_reads_and_calibrates_by_the_reader_it_is_given(run, blind, tmp_path):

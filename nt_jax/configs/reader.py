@@ -26,7 +26,7 @@ def get_config(arg: str = "small") -> ConfigDict:
     for name in ("variant", "losses"):
         del config[name]
     config.model = model = ConfigDict()
-    # Channels of the first scale.
+    # Channels of the first scale. `train.init_from` may name a narrower reader.
     model.width = 16
     # What it reads: numbers of `nt_jax.readings`, or the power spectrum (`nt_jax.spectra`).
     model.reads = "readings"

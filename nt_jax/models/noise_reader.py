@@ -20,6 +20,7 @@ from nt_jax.readings import SIZE
 # Channels of the three scales, in units of the width, and residual blocks of each.
 _SCALES = ((1, 1), (2, 2), (3, 2))
 _HIDDEN = 8
+_POOLED = "hidden"  # name of the layer that sees what is pooled
 LAST = "last"  # name of the layer that depends on what is read
 # Of the logarithm of a spread: from exact to no idea.
 _SURE, _UNSURE = -5.0, 2.0
@@ -65,10 +66,44 @@ class NoiseReader(nn.Module):
                 x = x + y
             pooled += _pool(x, BiasedConv(_HIDDEN, 1, name=f"attend_{scale}")(_activate(x)))
         x = jnp.concatenate(pooled, axis=-1)[:, None, None]
-        x = _activate(BiasedConv(_HIDDEN * self.width, 1, name="hidden")(x))
+        x = _activate(BiasedConv(_HIDDEN * self.width, 1, name=_POOLED)(x))
         x = BiasedConv(2 * self.size, 1, name=LAST)(x)[:, 0, 0]
         values, spread = jnp.split(x, 2, axis=-1)
         return NoiseReaderOutputs(values, jnp.exp(jnp.clip(spread, _SURE, _UNSURE)))
+
+
+def widened(params: Tree, width: int, fresh: Tree, fresh_width: int) -> Tree:
+    """Puts a reader's parameters into those of a wider one, which then reads the same.
+
+    What the wider one has more begins as fresh, but changes nothing that the other computes: its
+    channels see all, and are seen by none of the other's.
+
+    Args:
+      params: of a reader of `width`, as arrays of NumPy.
+      fresh: of one of `fresh_width`, likewise, that reads as many numbers.
+
+    Returns:
+      Of the shapes of `fresh`.
+    """
+    wide = jax.tree.map(np.array, fresh)
+    for name, layer in wide.items():
+        kernel = params[name]["kernel"]
+        inputs, outputs = kernel.shape[2:]
+        rows = _pooled_rows(width, fresh_width) if name == _POOLED else np.arange(inputs)
+        layer["kernel"][..., :outputs] = 0
+        layer["kernel"][:, :, rows, :outputs] = kernel
+        layer["bias"][:outputs] = params[name]["bias"]
+    return wide
+
+
+def _pooled_rows(width: int, fresh_width: int) -> np.ndarray:
+    """Lists where a wider reader has what another pools: by scale and by `_pool`'s parts."""
+    rows, start = [], 0
+    for channels, _ in _SCALES:
+        for _ in range(2 + _HIDDEN):  # mean, deviation, and each map of scores
+            rows.append(start + np.arange(channels * width))
+            start += channels * fresh_width
+    return np.concatenate(rows)
 
 
 def _views(noisy: Array) -> list[Array]:

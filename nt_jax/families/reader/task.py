@@ -1,5 +1,6 @@
 """Readers of noise as a task of the training loop."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,14 +11,20 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from nt_jax import families, readings
+from nt_jax import families, prng, readings
 from nt_jax.checkpointing import load_state
 from nt_jax.evaluation import heldout
 from nt_jax.evaluation.heldout import Scores
 from nt_jax.families.reader import reads
 from nt_jax.families.reader.quantities import QUANTITIES
 from nt_jax.models.biased import init_biased
-from nt_jax.models.noise_reader import LAST, NoiseReader, NoiseReaderOutputs, read_noise
+from nt_jax.models.noise_reader import (
+    LAST,
+    NoiseReader,
+    NoiseReaderOutputs,
+    read_noise,
+    widened,
+)
 from nt_jax.models.parameters import Array, Tree
 from nt_jax.training import logs
 from nt_jax.training.optimizer import JitStep, averaged, descend, make_optimizer
@@ -82,21 +89,40 @@ class ReaderTask(Task):
         return JitStep(train_step, self.config, (self._network,), mesh)
 
     def networks_of(self, source: str) -> tuple[int, dict[str, Any]]:
-        """Reads another run's; where that reads other numbers, the last layer begins at 0."""
+        """Reads another run's, in two cases not as they are.
+
+        Where that reads other numbers, the last layer begins at 0; where it is narrower, what this
+        one has more changes nothing at first.
+        """
         config, step, state = load_state(source)
-        theirs, ours = reads(config["model"]), self.config.model.reads
-        if families.name_of(config) == "reader" and theirs != ours:
-            logs.say(f"{source} reads {theirs}, not {ours}: the last layer begins at 0")
-            count = 2 * self._quantity.size
-            zeros = jax.tree.map(
-                lambda leaf: np.zeros((*leaf.shape[:-1], count), leaf.dtype), state["params"][LAST]
-            )
-            state = state | {
-                name: state[name] | {LAST: zeros}
-                for name in self.inherits
-                if state.get(name) is not None
-            }
+        changes: list[Callable[[Tree], Tree]] = []
+        if families.name_of(config) == "reader":
+            theirs, ours = reads(config["model"]), self.config.model.reads
+            if theirs != ours:
+                logs.say(f"{source} reads {theirs}, not {ours}: the last layer begins at 0")
+                changes.append(self._without_last)
+            width = config["model"]["width"]
+            if width < self.config.model.width:
+                logs.say(
+                    f"{source} has width {width}, not {self.config.model.width}: it is widened"
+                )
+                changes.append(partial(self._widened, width))
+        for name in self.inherits:
+            for change in changes if state.get(name) is not None else ():
+                state[name] = change(state[name])
         return step, state
+
+    def _without_last(self, params: Tree) -> Tree:
+        count = 2 * self._quantity.size
+        return params | {
+            LAST: jax.tree.map(
+                lambda leaf: np.zeros((*leaf.shape[:-1], count), leaf.dtype), params[LAST]
+            )
+        }
+
+    def _widened(self, width: int, params: Tree) -> Tree:
+        fresh = init_biased(prng.key(self.config.seed), self._network)
+        return widened(params, width, fresh, self.config.model.width)
 
     def evaluate(self, state: ReaderState, key: Array) -> Scores:
         """Compares what is read off held-out patches with what their noise is."""
