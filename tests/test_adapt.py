@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -62,7 +63,8 @@ def _save_run(workdir):
     config.model.width, config.model.blocks = 16, 1
     config.model.finest_blocks = 2
     config.model.conditioned = True
-    state = init_state(config, make_network(config), jax.random.key(0))
+    init = jax.jit(partial(init_state, config, make_network(config)))
+    state = jax.device_get(init(jax.random.key(0)))
     state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, state.params))
     workdir.mkdir()
     saved = json.loads(config.to_json())
