@@ -91,7 +91,7 @@ class Program:
         leaves, structure = jax.tree.flatten(arguments)
         shapes = [jax.typeof(leaf).str_short() for leaf in leaves]
         key = (folder, static, structure, *shapes)
-        # Threads that begin together would each trace and compile it.
+        # Threads that begin together would each trace it.
         with self._one_thread:
             if key not in self._found:
                 name = self._function.__qualname__
