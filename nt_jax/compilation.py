@@ -7,6 +7,7 @@ which takes longer than a small photo does. So the traced programs are kept besi
 import functools
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Program:
             options["donate_argnums"] = donate + 1
         self._jitted = jax.jit(function, static_argnums=0, **options)
         self._found: dict[Any, Callable[..., Any]] = {}
+        self._one_thread = threading.RLock()
 
     def __call__(self, static: Any, *arguments: Any) -> Any:
         """Calls the function."""
@@ -89,14 +91,16 @@ class Program:
         leaves, structure = jax.tree.flatten(arguments)
         shapes = [jax.typeof(leaf).str_short() for leaf in leaves]
         key = (folder, static, structure, *shapes)
-        if key not in self._found:
-            name = self._function.__qualname__
-            parts = (self._function.__module__, name, static, structure, shapes, self._options)
-            digest = hashlib.sha256(repr(parts).encode())
-            digest.update(_surroundings())
-            path = folder / f"{name.split('.')[-1]}-{digest.hexdigest()[:32]}{_SUFFIX}"
-            exported = _read(path) or self._trace(path, static, arguments)
-            self._found[key] = jax.jit(exported.call, **self._donated, **self._options)
+        # Threads that begin together would each trace it.
+        with self._one_thread:
+            if key not in self._found:
+                name = self._function.__qualname__
+                parts = (self._function.__module__, name, static, structure, shapes, self._options)
+                digest = hashlib.sha256(repr(parts).encode())
+                digest.update(_surroundings())
+                path = folder / f"{name.split('.')[-1]}-{digest.hexdigest()[:32]}{_SUFFIX}"
+                exported = _read(path) or self._trace(path, static, arguments)
+                self._found[key] = jax.jit(exported.call, **self._donated, **self._options)
         return self._found[key]
 
     def _trace(self, path: Path, static: Any, arguments: tuple[Any, ...]) -> Any:

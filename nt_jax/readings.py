@@ -104,6 +104,7 @@ def channel_correlation(noise: Array) -> Array:
     return jnp.stack(products, axis=-1)
 
 
+@jax.jit
 def measure(noise: Array, clean: Array) -> Measured:
     """Measures all readings of known noise, standardised.
 

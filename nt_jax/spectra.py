@@ -47,6 +47,7 @@ DECIBELS = 20 / np.log(10)
 _SURE = np.float32(4 / DECIBELS) / _SPREAD
 
 
+@jax.jit
 def measure(noise: Array) -> Measured:
     """Measures the spectrum of known noise, standardised for a network to learn.
 

@@ -71,23 +71,19 @@ def programs_kept():
     use_compilation_cache()
 
 
-# By what a step sees.
-_STEPS = {}
-
-
-@pytest.fixture(scope="module")
-def steps_traced_once():
-    """Runs of one worker that differ in nothing a step sees share the compiled step."""
-    from nt_jax.families.noisetransfer import task
+@pytest.fixture(scope="session", autouse=True)
+def starts_traced_once():
+    """Runs of one worker that differ in nothing a first state is made of share its making."""
+    from nt_jax.training import loop
     from nt_jax.training.optimizer import step_config
 
-    jit_train_step, steps = task.jit_train_step, _STEPS
+    make, made = loop._fresh_state, {}
 
-    def shared(config, networks, mesh):
-        key = step_config(config), networks, mesh
-        if key not in steps:
-            steps[key] = jit_train_step(config, networks, mesh)
-        return steps[key]
+    def shared(config, task):
+        key = type(task), step_config(config), config.seed
+        if key not in made:
+            made[key] = make(config, task)
+        return made[key]
 
-    with mock.patch.object(task, "jit_train_step", shared):
+    with mock.patch.object(loop, "_fresh_state", shared):
         yield

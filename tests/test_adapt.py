@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -62,7 +63,8 @@ def _save_run(workdir):
     config.model.width, config.model.blocks = 16, 1
     config.model.finest_blocks = 2
     config.model.conditioned = True
-    state = init_state(config, make_network(config), jax.random.key(0))
+    init = jax.jit(partial(init_state, config, make_network(config)))
+    state = jax.device_get(init(jax.random.key(0)))
     state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, state.params))
     workdir.mkdir()
     saved = json.loads(config.to_json())
@@ -73,8 +75,8 @@ def _save_run(workdir):
 
 @pytest.fixture(scope="module", autouse=True)
 def shorter():
-    """Half of the fewest pairs and steps: a minute of a person's time is not one of the suite's."""
-    with mock.patch.multiple(adapt, _FEWEST_PAIRS=8, _FEWEST_STEPS=10):
+    """Fewer pairs and steps than any: a minute of a person's time is not one of the suite's."""
+    with mock.patch.multiple(adapt, _FEWEST_PAIRS=8, _FEWEST_STEPS=4):
         yield
 
 
@@ -253,8 +255,8 @@ def test_pairs_have_the_spectrum_that_the_model_reads_off_the_photo(folder, tmp_
     inner = np.r_[1:7, 9:15]  # the widest ring and the coarsest of few frequencies aside
     np.testing.assert_allclose(amplitude[inner], wanted[inner], rtol=0.1)
 
-    list(make_pairs(model, denoiser, [found], [photo], tmp_path / "pairs", 16, 0))
-    assert len(list((tmp_path / "pairs" / "train" / "noisy").iterdir())) == 14
+    list(make_pairs(model, denoiser, [found], [photo], tmp_path / "pairs", 8, 0))
+    assert len(list((tmp_path / "pairs" / "train" / "noisy").iterdir())) == 7
 
 
 def test_a_patch_takes_the_tones_of_its_denoised_image_and_not_its_detail():

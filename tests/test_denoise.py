@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +35,21 @@ OTHERS = {
     "dncnn": DnCNN(8, 8),
     "ffdnet": FFDNet(8, 4),
 }
+# Compiled whole: each operation of each shape would be a program.
+apply_jit = jax.jit(NETWORK.apply)
+means_jit = jax.jit(partial(attention_means, NETWORK))
+
+
+def enlarged(network):
+    """Random parameters, 1.5 times those of a start."""
+    params = jax.device_get(init_biased(jax.random.key(0), network))
+    return jax.device_put(jax.tree.map(lambda leaf: np.float32(1.5) * leaf, params))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    params = jax.tree.map(lambda leaf: 1.5 * leaf, init_biased(jax.random.key(0), NETWORK))
+    params = enlarged(NETWORK)
     save_model(
         folder, {"kind": "ridnet", "model": {"features": 16, "blocks": 1}}, {"denoiser": params}
     )
@@ -85,11 +95,11 @@ def test_radius_is_what_the_gradient_reaches(blocks):
     network = RIDNet(16, blocks)
     size = 2 * network.radius + 5
     middle = size // 2
-    image = jnp.full((1, size, size, 3), 0.5)
+    image = np.full((1, size, size, 3), 0.5, np.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
     # Positive weights: no contribution cancels another.
-    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes)
-    means = [jnp.ones((1, 1, 1, 16))] * blocks
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, np.float32), shapes)
+    means = [np.ones((1, 1, 1, 16), np.float32)] * blocks
 
     @jax.jit
     def reached(image):
@@ -97,19 +107,19 @@ def test_radius_is_what_the_gradient_reaches(blocks):
             lambda x: network.apply({"params": params}, x, means)[0, middle, middle, 0]
         )(image)
 
-    rows, columns = np.nonzero(np.abs(reached(image)[0]).sum(-1))
+    rows, columns = np.nonzero(np.abs(np.asarray(reached(image)[0])).sum(-1))
     assert np.abs(rows - middle).max() == np.abs(columns - middle).max() == network.radius
 
 
 def test_means_are_what_attention_averages(denoiser):
     image = PIXELS[None] / np.float32(255)
-    means = attention_means(NETWORK, denoiser.params, image)
-    given = NETWORK.apply({"params": denoiser.params}, image, means)
-    own = NETWORK.apply({"params": denoiser.params}, image)
+    means = means_jit(denoiser.params, image)
+    given = apply_jit({"params": denoiser.params}, image, means)
+    own = apply_jit({"params": denoiser.params}, image)
     np.testing.assert_allclose(given, own, atol=1e-6)
-    pair = attention_means(NETWORK, denoiser.params, np.concatenate([image, image[:, ::-1]]))
+    pair = means_jit(denoiser.params, np.concatenate([image, image[:, ::-1]]))
     assert [mean.shape for mean in pair] == [(1, 1, 1, 16)]
-    zero = NETWORK.apply({"params": denoiser.params}, image, [0 * mean for mean in means])
+    zero = apply_jit({"params": denoiser.params}, image, [0 * np.asarray(mean) for mean in means])
     assert np.abs(zero - own).max() > 1e-3
 
 
@@ -135,8 +145,8 @@ def test_a_large_image_is_pooled_over_crops(denoiser, monkeypatch):
     monkeypatch.setattr(inference, "_CROP_SIDE", 16)
     image = PIXELS[:45] / np.float32(255)
     crops = [image[y : y + 16, x : x + 16] for y in (0, 9, 19, 29) for x in (0, 18, 37, 56)]
-    means = attention_means(NETWORK, denoiser.params, np.stack(crops))
-    expected = NETWORK.apply({"params": denoiser.params}, image[None], means)[0]
+    means = means_jit(denoiser.params, np.stack(crops))
+    expected = apply_jit({"params": denoiser.params}, image[None], means)[0]
     for tile in (16, 512):
         result = joined(denoiser.denoise_tiles(image, tile=tile), image.shape)
         np.testing.assert_allclose(result, np.clip(expected, 0, 1), atol=1e-5)
@@ -147,17 +157,17 @@ def test_a_large_image_is_pooled_over_crops(denoiser, monkeypatch):
 def other(request):
     """A denoiser of each kind without attention, with random parameters."""
     network = OTHERS[request.param]
-    params = jax.tree.map(lambda leaf: 1.5 * leaf, init_biased(jax.random.key(0), network))
-    return Denoiser(network, params, {})
+    return Denoiser(network, enlarged(network), {})
 
 
 def test_radius_of_the_others_is_what_the_gradient_reaches(other):
     network, multiple = other.network, other.network.alignment
     size = multiple * (-(-2 * network.radius // multiple) + 3)
     middle = size // multiple // 2 * multiple
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    image = np.full((1, size, size, 3), 0.5, np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
     # Positive weights: no contribution cancels another.
-    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes["params"])
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, np.float32), shapes["params"])
 
     @jax.jit
     def reached(image, y):
@@ -168,7 +178,7 @@ def test_radius_of_the_others_is_what_the_gradient_reaches(other):
 
     radii = []
     for y in range(middle, middle + multiple):
-        rows, columns = np.nonzero(reached(jnp.full((1, size, size, 3), 0.5), y))
+        rows, columns = np.nonzero(reached(image, y))
         radii.append(max(np.abs(rows - y).max(), np.abs(columns - y).max()))
     assert max(radii) == network.radius
 
@@ -227,20 +237,21 @@ def test_tiles_of_an_ensemble_give_the_whole_image(network):
 
 
 CONDITIONED = UNet(16, 1, conditions=spectra.CONDITIONS)
+conditioned_jit = jax.jit(CONDITIONED.apply)
 
 
 @pytest.fixture(scope="module")
 def conditioned():
     """A denoiser with random parameters that reads 64x64 patches."""
-    keys = iter(jax.random.split(jax.random.key(1), 100))
+    rng = np.random.default_rng(1)
 
     def shaken(path, leaf):
         if path[-1].key in ("condition", "gain"):
-            return 0.05 * jax.random.normal(next(keys), leaf.shape)
-        return 1.5 * leaf
+            return np.float32(0.05) * rng.standard_normal(leaf.shape, np.float32)
+        return np.float32(1.5) * leaf
 
-    params = init_biased(jax.random.key(0), CONDITIONED)
-    params = jax.tree_util.tree_map_with_path(shaken, params)
+    params = jax.device_get(init_biased(jax.random.key(0), CONDITIONED))
+    params = jax.device_put(jax.tree_util.tree_map_with_path(shaken, params))
     reader = NoiseReader(8, spectra.SIZE)
     read = init_biased(jax.random.key(2), reader)
     return Denoiser(CONDITIONED, params, {}, inference.SpectrumReader(reader, read, 64))
@@ -249,16 +260,16 @@ def conditioned():
 def test_under_one_condition_it_is_a_blind_one_with_other_parameters(conditioned):
     images = np.stack([ODD[:64, :64], ODD[64:128, :64]]) / np.float32(255)
     condition = np.random.default_rng(0).normal(size=(2, spectra.CONDITIONS)).astype(np.float32)
-    apply = jax.jit(CONDITIONED.apply)
+    apply = conditioned_jit
     results = apply({"params": conditioned.params}, images, condition)
 
     def plain(row):
         return {
             name: {
-                "kernel": layer["kernel"] * np.exp(condition[row] @ np.asarray(layer["gain"])),
-                "bias": layer["bias"] + condition[row] @ np.asarray(layer["condition"]),
+                "kernel": layer["kernel"] * np.exp(condition[row] @ layer["gain"]),
+                "bias": layer["bias"] + condition[row] @ layer["condition"],
             }
-            for name, layer in conditioned.params.items()
+            for name, layer in jax.device_get(conditioned.params).items()
         }
 
     blind = jax.jit(OTHERS["unet"].apply)
@@ -278,7 +289,7 @@ def test_fixed_it_is_blind_or_knows_the_photos_that_it_was_adapted_to(conditione
     condition = np.random.default_rng(0).normal(size=spectra.CONDITIONS).astype(np.float32)
     fixed = replace(conditioned, condition=condition).fixed
     assert fixed.network == OTHERS["unet"]
-    expected = CONDITIONED.apply({"params": conditioned.params}, image[None], condition[None])[0]
+    expected = conditioned_jit({"params": conditioned.params}, image[None], condition[None])[0]
     np.testing.assert_allclose(fixed(image), np.clip(expected, 0, 1), atol=1e-5)
     assert np.abs(fixed(image) - blind).max() > 1e-3
 
@@ -288,7 +299,7 @@ def test_the_condition_is_what_is_read_off_the_whole_image(conditioned):
     crops = [images[0, y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64, 128)]
     reader, params, _ = conditioned.reader
     found = jax.jit(lambda x: read_noise(reader, params, x))(np.stack(crops))
-    vectors = spectra.hedged(found.values, found.spread)
+    vectors = jax.jit(spectra.hedged)(found.values, found.spread)
     amplitude = np.exp(spectra.decode(np.asarray(vectors)))
     read = np.sqrt(np.square(amplitude).mean(0))
     for strength in (1.0, 2.0):
@@ -296,7 +307,7 @@ def test_the_condition_is_what_is_read_off_the_whole_image(conditioned):
         np.testing.assert_allclose(condition[0, -1], 1)
         decoded = spectra.decode(np.asarray(condition[0, :-1]))
         np.testing.assert_allclose(np.exp(decoded), strength * read, rtol=1e-3)
-        expected = CONDITIONED.apply({"params": conditioned.params}, images, condition)[0]
+        expected = conditioned_jit({"params": conditioned.params}, images, condition)[0]
         result = conditioned(images[0], strength=strength)
         np.testing.assert_allclose(result, np.clip(expected, 0, 1), atol=1e-5)
 
@@ -317,10 +328,10 @@ def test_one_whose_condition_shifts_biases_alone_loads(conditioned, tmp_path):
     images = np.random.default_rng(0).random((2, 64, 64, 3)).astype(np.float32)
     condition = np.random.default_rng(0).normal(size=(2, spectra.CONDITIONS)).astype(np.float32)
     loaded = nt_jax.load_denoiser(tmp_path / "older")
-    result = loaded.network.apply({"params": loaded.params}, images, condition)
-    expected = CONDITIONED.apply({"params": params(np.zeros_like)}, images, condition)
+    result = jax.jit(loaded.network.apply)({"params": loaded.params}, images, condition)
+    expected = conditioned_jit({"params": params(np.zeros_like)}, images, condition)
     np.testing.assert_allclose(result, expected, atol=1e-2)  # saved with 16 bits
-    gained = CONDITIONED.apply({"params": params(np.asarray)}, images, condition)
+    gained = conditioned_jit({"params": params(np.asarray)}, images, condition)
     assert np.abs(np.asarray(result - gained)).max() > 0.05
 
 

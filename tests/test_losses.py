@@ -18,8 +18,8 @@ from nt_jax.fields import check_config
 from nt_jax.training.optimizer import averaged, make_optimizer
 
 
-def random(seed: int, *shape: int) -> jnp.ndarray:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+def random(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def softplus(x: float) -> float:
@@ -28,9 +28,12 @@ def softplus(x: float) -> float:
 
 # --- InfoNCE -------------------------------------------------------------------------------------
 
-QUERY = jnp.array([[2.0, 0.0], [0.0, 3.0]])
-KEY = jnp.array([[1.0, 0.0], [0.6, 0.8]])
-QUEUE = jnp.array([[0.0, 5.0], [-1.0, 0.0]])
+QUERY = np.float32([[2.0, 0.0], [0.0, 3.0]])
+KEY = np.float32([[1.0, 0.0], [0.6, 0.8]])
+QUEUE = np.float32([[0.0, 5.0], [-1.0, 0.0]])
+
+# Compiled whole: each operation of each shape would be a program.
+info_nce = jax.jit(losses.info_nce, static_argnames="batch_negatives")
 
 
 def test_info_nce_by_hand():
@@ -38,7 +41,7 @@ def test_info_nce_by_hand():
     tau = 0.5
     first = -math.log(math.exp(2) / (math.exp(2) + 1 + math.exp(-2)))
     second = -math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(2) + 1))
-    loss, accuracy = losses.info_nce(QUERY, KEY, QUEUE, tau, batch_negatives=False)
+    loss, accuracy = info_nce(QUERY, KEY, QUEUE, tau, batch_negatives=False)
     assert loss == pytest.approx((first + second) / 2, rel=1e-6)
     assert accuracy == 0.5
 
@@ -48,24 +51,24 @@ def test_info_nce_with_the_batchs_other_keys():
     tau = 0.5
     first = -math.log(math.exp(2) / (math.exp(2) + 1 + math.exp(-2) + math.exp(1.2)))
     second = -math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(2) + 1 + 1))
-    loss, accuracy = losses.info_nce(QUERY, KEY, QUEUE, tau, batch_negatives=True)
+    loss, accuracy = info_nce(QUERY, KEY, QUEUE, tau, batch_negatives=True)
     assert loss == pytest.approx((first + second) / 2, rel=1e-6)
     assert accuracy == 0.5
 
 
 def test_info_nce_of_one_positive_without_rivals_is_near_zero():
-    query = jnp.array([[1.0, 0.0]])
-    loss, accuracy = losses.info_nce(query, query, -query, 0.1, batch_negatives=True)
+    query = np.float32([[1.0, 0.0]])
+    loss, accuracy = info_nce(query, query, -query, 0.1, batch_negatives=True)
     assert loss == pytest.approx(math.log1p(math.exp(-20)), abs=1e-6)
     assert accuracy == 1
 
 
 def test_info_nce_ignores_length_and_stays_finite_at_zero():
     args = random(0, 4, 8), random(1, 4, 8), random(2, 6, 8)
-    expected, _ = losses.info_nce(*args, 0.1, True)
-    scaled, _ = losses.info_nce(5 * args[0], 0.2 * args[1], 3 * args[2], 0.1, True)
+    expected, _ = info_nce(*args, 0.1, batch_negatives=True)
+    scaled, _ = info_nce(5 * args[0], 0.2 * args[1], 3 * args[2], 0.1, batch_negatives=True)
     assert scaled == pytest.approx(float(expected), rel=1e-5)
-    assert np.isfinite(losses.info_nce(jnp.zeros((4, 8)), *args[1:], 0.1, True)[0])
+    assert np.isfinite(info_nce(0 * args[0], *args[1:], 0.1, batch_negatives=True)[0])
 
 
 @pytest.mark.parametrize("batch_negatives", [False, True])
@@ -83,8 +86,12 @@ def test_info_nce_gradient(batch_negatives):
 
 # --- Adversarial losses and feature matching -----------------------------------------------------
 
-REAL = [jnp.array([[2.0, -1.0]]), jnp.array([[0.5]])]
-FAKE = [jnp.array([[-3.0, 1.0]]), jnp.array([[0.0]])]
+REAL = [np.float32([[2.0, -1.0]]), np.float32([[0.5]])]
+FAKE = [np.float32([[-3.0, 1.0]]), np.float32([[0.0]])]
+
+adversarial_discriminator = jax.jit(losses.adversarial_discriminator, static_argnums=2)
+adversarial_generator = jax.jit(losses.adversarial_generator)
+feature_matching = jax.jit(losses.feature_matching)
 
 
 def test_adversarial_losses_by_hand():
@@ -92,23 +99,23 @@ def test_adversarial_losses_by_hand():
     first = (softplus(-2) + softplus(1)) / 2 + (softplus(-3) + softplus(1)) / 2
     second = softplus(-0.5) + softplus(0)
     expected = (first + second) / 2
-    assert losses.adversarial_discriminator(REAL, FAKE, False) == pytest.approx(expected, rel=1e-6)
-    halved = losses.adversarial_discriminator(REAL, FAKE, True)
+    assert adversarial_discriminator(REAL, FAKE, False) == pytest.approx(expected, rel=1e-6)
+    halved = adversarial_discriminator(REAL, FAKE, True)
     assert halved == pytest.approx(expected / 2, rel=1e-6)
     generator = ((softplus(3) + softplus(-1)) / 2 + softplus(0)) / 2
-    assert losses.adversarial_generator(FAKE) == pytest.approx(generator, rel=1e-6)
+    assert adversarial_generator(FAKE) == pytest.approx(generator, rel=1e-6)
 
 
 def test_adversarial_losses_stay_finite_at_large_logits():
-    large = [jnp.array([1e4, -1e4])]
-    assert losses.adversarial_discriminator(large, large, False) == pytest.approx(1e4)
-    assert losses.adversarial_generator(large) == pytest.approx(5e3)
+    large = [np.float32([1e4, -1e4])]
+    assert adversarial_discriminator(large, large, False) == pytest.approx(1e4)
+    assert adversarial_generator(large) == pytest.approx(5e3)
 
 
 def test_adversarial_gradients():
     real, fake = [random(0, 2, 3), random(1, 4)], [random(2, 2, 3), random(3, 4)]
     for function, args in (
-        (lambda r, f: losses.adversarial_discriminator(r, f, True), (real, fake)),
+        (lambda r, f: adversarial_discriminator(r, f, True), (real, fake)),
         (losses.adversarial_generator, (fake,)),
     ):
         check_grads(jax.jit(function), args, order=1, modes=["rev"], rtol=1e-2)
@@ -117,17 +124,15 @@ def test_adversarial_gradients():
 def test_feature_matching_by_hand():
     # Mean over each level first, so that a small level weighs as much as a large one.
     expected = ((5 + 2) / 2 + 0.5) / 2
-    assert losses.feature_matching(REAL, FAKE) == pytest.approx(expected, rel=1e-6)
+    assert feature_matching(REAL, FAKE) == pytest.approx(expected, rel=1e-6)
 
 
 def test_feature_matching_gradient_reaches_the_generated_side_only():
-    real, fake = jax.grad(losses.feature_matching, (0, 1))(REAL, FAKE)
+    real, fake = jax.jit(jax.grad(losses.feature_matching, (0, 1)))(REAL, FAKE)
     assert all(np.all(g == 0) for g in real)
     np.testing.assert_allclose(fake[0], [[-0.25, 0.25]])
     np.testing.assert_allclose(fake[1], [[-0.5]])
-    check_grads(
-        jax.jit(lambda f: losses.feature_matching(REAL, f)), (FAKE,), 1, modes=["rev"], rtol=1e-2
-    )
+    check_grads(jax.jit(lambda f: feature_matching(REAL, f)), (FAKE,), 1, modes=["rev"], rtol=1e-2)
 
 
 # --- Blurred differences -------------------------------------------------------------------------
@@ -191,7 +196,7 @@ def test_wasserstein_is_scipys_over_the_deviation():
     # A mean that is off by the deviation; and of no noise, by grey levels.
     shifted = noise + noise.std((1, 2), keepdims=True)
     assert wasserstein(noise, shifted) == pytest.approx(1, rel=1e-4)
-    assert wasserstein(0 * noise, 0 * noise + 2 / 255) == pytest.approx(2, rel=1e-4)
+    assert wasserstein(0 * noise, 0 * noise + np.float32(2 / 255)) == pytest.approx(2, rel=1e-4)
 
 
 def test_wasserstein_does_not_see_where_a_value_is():
@@ -249,10 +254,10 @@ def test_adam_adds_l2_to_the_gradient_before_the_moments():
     )
     optimizer = make_optimizer(train)
     params = {"kernel": jnp.array([2.0, -1.0])}
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     expected, m, v = np.array([2.0, -1.0]), 0.0, 0.0
     for step, gradient in enumerate([[0.3, 0.0], [-0.1, 0.2]], start=1):
-        updates, state = optimizer.update({"kernel": jnp.array(gradient)}, state, params)
+        updates, state = update({"kernel": jnp.array(gradient)}, state, params)
         params = optax.apply_updates(params, updates)
         # torch.optim.Adam(lr, betas, eps=1e-8, weight_decay=l2).
         g = np.array(gradient) + 0.01 * expected

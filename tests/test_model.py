@@ -213,7 +213,8 @@ def test_many_crops_are_embedded_in_batches(model):
     expected = np.mean(one_by_one, axis=0)
     np.testing.assert_allclose(small.embed(photos), expected, atol=1e-6)
     np.testing.assert_allclose(small.embed(photos[1]), expected[1], atol=1e-6)
-    found = embed_by_crops(model.networks, model.params["key_encoder"], photos, 16)
+    by_crops = jax.jit(embed_by_crops, static_argnums=(0, 3))
+    found = by_crops(model.networks, model.params["key_encoder"], photos, 16)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

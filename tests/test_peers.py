@@ -48,6 +48,12 @@ from nt_jax.training import loop
 NAMES = tuple(peers._PEERS)
 
 
+# Compiled whole: each operation of each shape would be a program.
+init_flow = jax.jit(srgbflow.init_flow, static_argnums=1)
+sample = jax.jit(srgbflow.sample, static_argnums=0)
+init_pair_flow = jax.jit(naflow.init_params, static_argnums=1)
+
+
 def count(params: Tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -106,6 +112,15 @@ def test_a_run_makes_a_model_that_is_a_row_of_the_tables(name, tmp_path):
     assert generation.of_model(model)(images, jax.random.key(0)).shape == clean.shape
 
 
+def moved(params, amount=0.1):
+    """Parameters away from their start."""
+    leaves, tree = jax.tree.flatten(params)
+    draws = np.random.default_rng(0)
+    return jax.tree.unflatten(
+        tree, [leaf + amount * draws.standard_normal(leaf.shape, np.float32) for leaf in leaves]
+    )
+
+
 # --- sRGB Flow -----------------------------------------------------------------------------------
 
 
@@ -113,20 +128,14 @@ def test_a_run_makes_a_model_that_is_a_row_of_the_tables(name, tmp_path):
 def flow():
     """(flow, parameters away from their start), the full size."""
     module = srgbflow.Flow()
-    params = srgbflow.init_flow(jax.random.key(0), module)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return module, jax.tree.unflatten(tree, moved)
+    return module, moved(init_flow(jax.random.key(0), module))
 
 
 def noise_clean_settings(side):
-    noise = jax.random.normal(jax.random.key(2), (2, side, side, 3))
-    clean = jax.random.uniform(jax.random.key(3), (2, side, side, 3))
-    return noise, clean, jnp.array([7, len(SETTINGS)])
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((2, side, side, 3), np.float32)
+    clean = rng.random((2, side, side, 3), np.float32)
+    return noise, clean, np.array([7, len(SETTINGS)])
 
 
 def test_srgbflow_has_the_published_size(flow):
@@ -167,39 +176,41 @@ def test_srgbflow_knows_its_determinant(flow):
 
 def test_srgbflow_fresh_is_white_noise_of_ten_levels_and_tells_its_likelihood():
     module = srgbflow.Flow(1)
-    params = srgbflow.init_flow(jax.random.key(0), module)
+    params = jax.device_get(init_flow(jax.random.key(0), module))
     _, clean, settings = noise_clean_settings(64)
-    noise = srgbflow.sample(module, params, clean, settings, jax.random.key(4))
+    noise = np.asarray(sample(module, params, clean, settings, jax.random.key(4)))
     assert 255 * float(noise.std()) == pytest.approx(10, rel=0.02)
-    nats = srgbflow.nats(module, params, noise, clean, settings)
+    nats_of = jax.jit(partial(srgbflow.nats, module, params))
+    nats = nats_of(noise, clean, settings)
     entropy = 0.5 * np.log(2 * np.pi * np.e * 10**2)
     assert float(nats) == pytest.approx(entropy, abs=0.03)
-    level = jnp.full_like(noise, 20 / 255)  # two deviations
+    level = np.full(noise.shape, 20 / 255, np.float32)  # two deviations
     by_hand = 0.5 * np.log(2 * np.pi * 10**2) + 2**2 / 2
-    assert float(srgbflow.nats(module, params, level, clean, settings)) == pytest.approx(by_hand)
+    assert float(nats_of(level, clean, settings)) == pytest.approx(by_hand)
 
 
 def test_srgbflow_is_told_camera_and_iso():
     module = srgbflow.Flow(1)
-    params = srgbflow.init_flow(jax.random.key(0), module)
+    params = jax.device_get(init_flow(jax.random.key(0), module))
     number = setting_number("S6_3200")
     assert SETTINGS[number] == "S6_3200"
     assert setting_number("S6_500") == setting_number("") == len(SETTINGS) == 25
-    table = params["layers_0"]["log_scale"]
-    params["layers_0"]["log_scale"] = table.at[number].set(np.log(1 / 3))
+    params["layers_0"]["log_scale"] = params["layers_0"]["log_scale"].copy()
+    params["layers_0"]["log_scale"][number] = np.log(1 / 3)
     _, clean, _ = noise_clean_settings(32)
-    settings = jnp.array([number, len(SETTINGS)])
-    noise = srgbflow.sample(module, params, clean, settings, jax.random.key(4))
+    settings = np.array([number, len(SETTINGS)])
+    noise = np.asarray(sample(module, params, clean, settings, jax.random.key(4)))
     assert 255 * noise.std((1, 2, 3)) == pytest.approx([30, 10], rel=0.05)
 
 
 def test_srgbflow_makes_noise_of_a_camera_that_training_knows_as_one_of_others():
     """All others are one class, which training saw too; without a name one is drawn."""
     module = srgbflow.Flow(1)
-    flow = srgbflow.init_flow(jax.random.key(0), module)
-    table = flow["layers_0"]["log_scale"]
-    flow["layers_0"]["log_scale"] = table.at[3].set(np.log(1 / 3))
-    counts = jnp.zeros(26, jnp.int32).at[jnp.array([3, 25])].set(jnp.array([1000, 1]))
+    flow = jax.device_get(init_flow(jax.random.key(0), module))
+    flow["layers_0"]["log_scale"] = flow["layers_0"]["log_scale"].copy()
+    flow["layers_0"]["log_scale"][3] = np.log(1 / 3)
+    counts = np.zeros(26, np.int32)
+    counts[[3, 25]] = 1000, 1
     model = SRGBFlow(module, {"flow": flow, "counts": counts}, {})
     clean = np.full((32, 32, 3), 128, np.uint8)
     levels = {
@@ -212,7 +223,8 @@ def test_srgbflow_makes_noise_of_a_camera_that_training_knows_as_one_of_others()
 
 
 def test_srgbflow_draws_settings_as_often_as_training_saw_them():
-    counts = jnp.zeros(26, jnp.int32).at[jnp.array([3, 25])].set(jnp.array([300, 100]))
+    counts = np.zeros(26, np.int32)
+    counts[[3, 25]] = 300, 100
     drawn = np.asarray(draw_settings(counts, jax.random.key(0), 4000))
     assert set(drawn) == {3, 25}
     assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.04)
@@ -229,11 +241,12 @@ def size_of(module, *shapes):
 
 
 def test_gradient_penalty_by_hand():
-    real, fake = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 2))
+    real, fake = np.random.default_rng(0).standard_normal((2, 3, 4, 4, 2), np.float32)
+    penalty = jax.jit(gradient_penalty, static_argnums=0)
     # A sum of n pixels has a gradient of 1 each, of length sqrt(n).
-    steep = gradient_penalty(lambda x: x.sum((1, 2, 3)), real, fake, jax.random.key(1))
+    steep = penalty(lambda x: x.sum((1, 2, 3)), real, fake, jax.random.key(1))
     assert float(steep) == pytest.approx((np.sqrt(32) - 1) ** 2, rel=1e-5)
-    half = gradient_penalty(lambda x: x[:, 0, 0, 0] / 2, real, fake, jax.random.key(1))
+    half = penalty(lambda x: x[:, 0, 0, 0] / 2, real, fake, jax.random.key(1))
     assert float(half) == pytest.approx(0.25, rel=1e-5)
 
 
@@ -244,12 +257,13 @@ def test_wasserstein_by_hand():
 
 
 def test_plain_convolutions():
-    x = jnp.arange(8.0).reshape(1, 2, 4, 1)
-    ones = {"kernel": jnp.ones((2, 2, 1, 1)), "bias": jnp.full(1, 0.5)}
-    doubled = Doubling(1).apply({"params": ones}, x)
+    x = np.arange(8, dtype=np.float32).reshape(1, 2, 4, 1)
+    ones = {"kernel": np.ones((2, 2, 1, 1), np.float32), "bias": np.full(1, 0.5, np.float32)}
+    doubled = jax.jit(Doubling(1).apply)({"params": ones}, x)
     np.testing.assert_array_equal(doubled[0, ..., 0], np.kron(x[0, ..., 0], np.ones((2, 2))) + 0.5)
-    middle = {"kernel": jnp.zeros((3, 3, 1, 1)).at[0, 1].set(1)}  # the pixel above
-    above = Conv(1, reflect=True, biased=False).apply({"params": middle}, x)
+    middle = {"kernel": np.zeros((3, 3, 1, 1), np.float32)}
+    middle["kernel"][0, 1] = 1  # the pixel above
+    above = jax.jit(Conv(1, reflect=True, biased=False).apply)({"params": middle}, x)
     np.testing.assert_array_equal(above[0, ..., 0], x[0, ::-1, :, 0])
 
 
@@ -336,11 +350,12 @@ def test_neca_has_the_published_size():
 
 
 def test_neca_levels_by_hand():
-    noise = jnp.zeros((2, 8, 8, 3)).at[0, 3, 3, 0].set(1.0)
+    noise = np.zeros((2, 8, 8, 3), np.float32)
+    noise[0, 3, 3, 0] = 1
     share = 1 / (8 * 8 * 3)
     by_hand = np.sqrt(share - share**2)
     assert neca_losses.global_level(noise).ravel() == pytest.approx([by_hand, 0])
-    local = neca_losses.local_level(noise)
+    local = np.asarray(jax.jit(neca_losses.local_level)(noise))
     by_hand = np.sqrt(1 / 49 - 1 / 49**2)
     # Places from which the pixel is among the 7x7: 7 rows, of 0 to 6.
     np.testing.assert_allclose(local[0, :7, :7, 0], by_hand, rtol=1e-5)
@@ -354,41 +369,34 @@ def test_neca_levels_by_hand():
 
 def test_neca_is_told_the_gain():
     generator = neca.make_generator({"level_width": 4, "width": 1})
-    clean, image = jax.random.uniform(jax.random.key(0), (1, 12, 12, 3)), (1, 16, 16, 3)
+    clean = np.random.default_rng(0).random((1, 12, 12, 3), np.float32)
+    image = (1, 16, 16, 3)
     shapes = {"gain": (image,), "level": (image, (1, 1, 1, 1)), "correlation": (image,)}
     params = {
         name: init_plain(jax.random.key(1), getattr(generator, name), shape)
         for name, shape in shapes.items()
     }
-    last = {"kernel": jnp.zeros((1, 1, 4, 1)), "bias": jnp.full(1, 2.0)}
+    last = {"kernel": np.zeros((1, 1, 4, 1), np.float32), "bias": np.full(1, 2, np.float32)}
     params["gain"] = {**params["gain"], "last": last}
-    made = neca.make(generator, params, clean, clean, jax.random.key(2))
+    make = jax.jit(partial(neca.make, generator))
+    made = make(params, clean, clean, jax.random.key(2))
     assert made.gain == 2
     assert (made.level >= 0).all()
     # The rest is what the correlation adds, within the bounds of tanh.
     assert 0 < np.abs(made.noise - made.plain).max() < 1
-    params["gain"]["last"]["bias"] = jnp.full(1, 4.0)
-    more = neca.make(generator, params, clean, clean, jax.random.key(2))
+    params["gain"]["last"]["bias"] = np.full(1, 4, np.float32)
+    more = make(params, clean, clean, jax.random.key(2))
     assert np.abs(more.level - made.level).max() > 0.01
 
 
 # --- NAFlow --------------------------------------------------------------------------------------
 
 
-def moved(params, amount=0.1):
-    """Parameters away from their start."""
-    leaves, tree = jax.tree.flatten(params)
-    draws = np.random.default_rng(0)
-    return jax.tree.unflatten(
-        tree, [leaf + amount * draws.standard_normal(leaf.shape, np.float32) for leaf in leaves]
-    )
-
-
 @pytest.fixture(scope="module")
 def pair_flow():
     """(flow of two levels, its parameters away from their start)."""
     module = naflow.Flow(2, 4)
-    return module, moved(naflow.init_params(jax.random.key(0), module))
+    return module, moved(init_pair_flow(jax.random.key(0), module))
 
 
 def test_naflow_sizes():
@@ -424,12 +432,13 @@ def test_naflow_is_invertible_and_knows_its_determinant(pair_flow):
 
 
 def test_naflow_likelihood_by_hand():
-    latents = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((2, 3, 4, 5), np.float32)
     prior = {
-        "mean": jax.random.normal(jax.random.key(1), (26, 5)),
-        "log_deviation": 0.3 * jax.random.normal(jax.random.key(2), (26, 5)),
+        "mean": rng.standard_normal((26, 5), np.float32),
+        "log_deviation": np.float32(0.3) * rng.standard_normal((26, 5), np.float32),
     }
-    likelihoods = naflow.class_likelihoods(prior, latents)
+    likelihoods = jax.jit(naflow.class_likelihoods)(prior, latents)
     z, mean, log = (np.asarray(x, np.float64) for x in (latents, *prior.values()))
     scaled = (z[:, :, :, None] - mean) / np.exp(log)
     by_hand = (-0.5 * scaled**2 - log - 0.5 * np.log(2 * np.pi)).sum(-1).mean((1, 2))
@@ -437,15 +446,15 @@ def test_naflow_likelihood_by_hand():
 
     # Of a fresh flow: white noise of ten levels.
     module = naflow.Flow(1, 4)
-    params = naflow.init_params(jax.random.key(0), module)
-    clean, noise = jnp.full((1, 4, 4, 3), 0.5), jnp.full((1, 4, 4, 3), 20 / 255)
-    nats = naflow.nats(module, params, noise, clean, jnp.array([25]))
+    params = init_pair_flow(jax.random.key(0), module)
+    clean, noise = (np.full((1, 4, 4, 3), level, np.float32) for level in (0.5, 20 / 255))
+    nats = jax.jit(partial(naflow.nats, module))(params, noise, clean, np.array([25]))
     assert float(nats) == pytest.approx(0.5 * np.log(2 * np.pi * 10**2) + 2**2 / 2, rel=1e-5)
 
 
 def test_naflow_finds_the_camera_of_a_pair():
     module = naflow.Flow(1, 4)
-    params = naflow.init_params(jax.random.key(0), module)
+    params = init_pair_flow(jax.random.key(0), module)
     # Three cameras of 5, 10 and 40 levels, the last of which training has not seen.
     levels = jnp.log(jnp.array([0.5, 1.0, 4.0]))[:, None]
     log_deviation = params["prior"]["log_deviation"].at[:3].set(levels)

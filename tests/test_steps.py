@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.noisetransfer import get_config
 from nt_jax.families.noisetransfer import losses
@@ -64,8 +64,9 @@ def trained() -> tuple[list, list]:
     assert len(jax.devices()) == 8
     mesh = Mesh(np.array(jax.devices()), ("data",))
     step_function = jit_train_step(config, make_networks(config.model), mesh)
-    state = initial_state()
-    states, metrics = [state], []
+    states, metrics = [initial_state()], []
+    # Where the steps leave it: from elsewhere it would be another program.
+    state = jax.device_put(initial_state(), NamedSharding(mesh, PartitionSpec()))
     for step in range(STEPS):
         state, values = step_function(state, make_batch(step), jax.random.key(step))
         states.append(jax.device_get(state))
@@ -108,22 +109,24 @@ def parts_of(config, networks, state, batch, key) -> Parts:
         params = effective(stacks, generator_spectral, generator_layout)
         return clean + networks.generator.apply({"params": params}, clean, keys, maps)
 
+    def look(stacks, images):
+        params = {"params": effective(stacks, discriminator_spectral, discriminator_layout)}
+        return networks.discriminator.apply(params, images[:, None])[0]
+
     def judge(stacks, images):
         params = {"params": effective(stacks, discriminator_spectral, discriminator_layout)}
-        noise, _ = networks.discriminator.apply(params, images[:, None])
-        _, gan = networks.discriminator.apply(params, None, clean, keys, images[:, None])
-        return noise, gan
+        return networks.discriminator.apply(params, None, clean, keys, images[:, None])[1]
 
     def contrast(noise):
         return losses.info_nce(
             noise.embedding[:, 0], keys, state.queue, weights.temperature, False
         )[0]
 
-    real_noise, real_gan = judge(state.discriminator, noisy)
+    real_noise, real_gan = look(state.discriminator, noisy), judge(state.discriminator, noisy)
 
     def loss_g(stacks):
         generated = generate(stacks)
-        noise, gan = judge(state.discriminator, generated)
+        noise, gan = look(state.discriminator, generated), judge(state.discriminator, generated)
         return (
             weights.noise_g * contrast(noise)
             + weights.gan_g * losses.adversarial_generator(gan.logits)
@@ -135,8 +138,8 @@ def parts_of(config, networks, state, batch, key) -> Parts:
     generated = generate(state.generator)
 
     def loss_d(stacks):
-        noise, real = judge(stacks, noisy)
-        _, fake = judge(stacks, generated)
+        noise, real = look(stacks, noisy), judge(stacks, noisy)
+        fake = judge(stacks, generated)
         adversarial = losses.adversarial_discriminator(real.logits, fake.logits, False)
         return weights.noise_d * contrast(noise) + weights.gan_d * adversarial
 

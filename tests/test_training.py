@@ -23,8 +23,6 @@ from nt_jax.training.loop import train_and_evaluate
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
-pytestmark = pytest.mark.usefixtures("steps_traced_once")
-
 
 def parse(*arguments: str):
     """(config, workdir) of a command line."""

@@ -39,17 +39,29 @@ def layout_of(params: Tree) -> Layout:
 
 
 def stack(params: Tree, layout: Layout) -> Stacks:
-    """Stacks of a parameter tree: {name: [n, ...]}."""
+    """Stacks of a parameter tree: {name: [n, ...]}.
+
+    Arrays of NumPy stay there: each operation of JAX is a program to compile.
+    """
     flat = flax.traverse_util.flatten_dict(params)
-    return {name: jnp.stack([flat[path] for path in paths]) for name, _, paths in layout}
+    on_host = all(isinstance(leaf, np.ndarray) for leaf in flat.values())
+    join: Any = np.stack if on_host else jnp.stack
+    return {name: join([flat[path] for path in paths]) for name, _, paths in layout}
 
 
 def unstack(stacks: Stacks, layout: Layout) -> Tree:
-    """Splits `stacks` into the parameter tree the network takes; its gradient comes stacked."""
+    """Splits `stacks` into the parameter tree the network takes; its gradient comes stacked.
+
+    Arrays of NumPy stay there, too.
+    """
     flat: dict[Path, Array] = {}
     for name, shape, paths in layout:
-        # `split` is the slicing whose gradient is one concatenation, not a sum of paddings.
-        pieces = jax.lax.split(stacks[name], [1] * len(paths))
+        pieces: Any
+        if isinstance(stacks[name], np.ndarray):
+            pieces = np.split(stacks[name], len(paths))
+        else:
+            # The slicing whose gradient is one concatenation, not a sum of paddings.
+            pieces = jax.lax.split(stacks[name], [1] * len(paths))
         flat |= {path: p.reshape(shape) for path, p in zip(paths, pieces, strict=True)}
     return flax.traverse_util.unflatten_dict(flat)
 

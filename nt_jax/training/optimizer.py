@@ -90,7 +90,7 @@ class JitStep:
           kept: whether the traced step is kept for the next process (`compilation.Program`); then
             the `repr` of a module says all there is to it.
         """
-        everywhere, by_example = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+        everywhere = NamedSharding(mesh, P())
 
         def put(leaf: Any) -> Array:
             return jax.make_array_from_process_local_data(everywhere, np.asarray(leaf))
@@ -98,28 +98,9 @@ class JitStep:
         self._constants, structure = jax.tree.flatten(jax.tree.map(put, constants))
         self._static = step_config(config), modules, structure
 
-        # Files of traced programs know lists and dicts, but not a family's state.
-        @functools.wraps(step)
-        def of_leaves(
-            static: tuple[Any, ...],
-            leaves: list[Array],
-            constants: list[Array],
-            batch: dict[str, Array],
-            key: Array,
-        ) -> tuple[list[Array], dict[str, Array]]:
-            of_state, config, modules, of_constants = static
-            state = jax.tree.unflatten(of_state, leaves)
-            trees = jax.tree.unflatten(of_constants, constants)
-            state, metrics = step(config, *modules, state, *trees, batch, key)
-            return jax.tree.leaves(state), metrics
-
-        self._program = Program(
-            of_leaves,
-            donate=0,
-            kept=kept,
-            in_shardings=(everywhere, everywhere, by_example, everywhere),
-            out_shardings=(everywhere, everywhere),
-        )
+        # What is not kept may be anybody's, and goes with this step.
+        make_program = _program_of if kept else _program_of.__wrapped__
+        self._program = make_program(step, mesh, kept)
 
     def __call__(
         self, state: Any, batch: dict[str, Array], key: Array
@@ -135,6 +116,35 @@ class JitStep:
         leaves, structure = jax.tree.flatten(state)
         static = structure, *self._static
         return self._program.lower(static, leaves, self._constants, batch, key)
+
+
+@functools.cache
+def _program_of(step: Callable[..., Any], mesh: Mesh, kept: bool) -> Program:
+    """Makes a step's program: one, so that runs of a process which differ in nothing share it."""
+    everywhere, by_example = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+
+    # Files of traced programs know lists and dicts, but not a family's state.
+    @functools.wraps(step)
+    def of_leaves(
+        static: tuple[Any, ...],
+        leaves: list[Array],
+        constants: list[Array],
+        batch: dict[str, Array],
+        key: Array,
+    ) -> tuple[list[Array], dict[str, Array]]:
+        of_state, config, modules, of_constants = static
+        state = jax.tree.unflatten(of_state, leaves)
+        trees = jax.tree.unflatten(of_constants, constants)
+        state, metrics = step(config, *modules, state, *trees, batch, key)
+        return jax.tree.leaves(state), metrics
+
+    return Program(
+        of_leaves,
+        donate=0,
+        kept=kept,
+        in_shardings=(everywhere, everywhere, by_example, everywhere),
+        out_shardings=(everywhere, everywhere),
+    )
 
 
 def step_config(config: Any) -> FrozenConfigDict:

@@ -28,8 +28,8 @@ def released(
         model["finest_blocks"] = config["model"]["finest_blocks"]
     params = state["params"] if state.get("average") is None else state["average"]
     layout = layout_of(make_denoiser(kind, **model))
-    tree = unstack(with_conditions(params, layout), layout)
-    return {"kind": kind, "model": model}, {"denoiser": jax.tree.map(np.asarray, tree)}
+    tree = unstack(jax.tree.map(np.asarray, with_conditions(params, layout)), layout)
+    return {"kind": kind, "model": model}, {"denoiser": tree}
 
 
 def load(metadata: Mapping[str, Any], variables: Mapping[str, Tree], dtype: str) -> Denoiser:

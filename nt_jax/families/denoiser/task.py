@@ -1,5 +1,6 @@
 """Denoisers as a task of the training loop."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from nt_jax.models.parameters import Array, Stacks, Tree, stack, unstack
 from nt_jax.training.task import Step, Task
 
 
+@functools.cache
 def make_denoise(network: DenoiserNetwork) -> Callable[[DenoiserState, Array, Array], Array]:
     """Compiles (state, noisy, clean [N, P, P, 3]) -> denoised in [0, 1], by the average if kept.
 
@@ -75,7 +77,7 @@ class DenoiserTask(Task):
             step, state = super().networks_of(source)
         else:
             denoiser = load_denoiser(source)
-            params = jax.tree.map(np.asarray, stack(denoiser.params, layout_of(denoiser.network)))
+            params = stack(jax.device_get(denoiser.params), layout_of(denoiser.network))
             step, state = denoiser.metadata.get("step", 0), {"params": params, "average": params}
         params = with_conditions(state.get("params", {}), layout_of(self._network))
         return step, state | {"params": params}

@@ -6,13 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nt_jax.inference.embeddings import crop_of_trained
 from nt_jax.inference.model import Model
 from nt_jax.models.networks import layouts, make_networks
 from nt_jax.models.parameters import Tree, unstack
 from nt_jax.models.spectral import SpectralVectors, spectral_normalize
+
+# Compiled whole: operation by operation, each of a kernel's shape would be a program.
+_normalize = jax.jit(spectral_normalize)
 
 
 def released(
@@ -22,8 +24,8 @@ def released(
     generator, discriminator = layouts(make_networks(SimpleNamespace(**config["model"])))
 
     def effective(params: str, vectors: str, layout: Any) -> Tree:
-        pair = SpectralVectors(**state[vectors])
-        return jax.tree.map(np.asarray, unstack(spectral_normalize(state[params], pair), layout))
+        normalized = _normalize(state[params], SpectralVectors(**state[vectors]))
+        return unstack(jax.device_get(normalized), layout)
 
     average = state.get("generator_average") is not None
     variables = {
