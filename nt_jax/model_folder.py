@@ -28,6 +28,12 @@ DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
     *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
 )
+# What `model.json` says, where it says it; all else is for people.
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("step", "reference_crop"), int),
+    **dict.fromkeys(("model", "recipe", "terms", "held_out", "adapted", "began_from"), dict),
+    **dict.fromkeys(("noise_reader", "spectrum_reader"), dict),
+}
 
 
 def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tree]]:
@@ -41,11 +47,25 @@ def load_model(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tre
         raise InputError(f"{folder} is no model folder: it has no {MODEL_FILE}")
     try:
         metadata = json.loads((folder / MODEL_FILE).read_text())
+        _check_types(metadata)
         variables = _read_arrays(folder / variables_of(folder))
         metadata.pop(VARIABLES, None)
     except (*DAMAGE, OSError) as error:
         raise InputError(f"{folder} cannot be read as a model: {first_line(error)}") from error
     return metadata, variables
+
+
+def _check_types(metadata: Any) -> None:
+    """Raises TypeError if `model.json` holds another type than what reads it later expects."""
+    if not isinstance(metadata, dict):
+        raise TypeError(f"{MODEL_FILE} holds no object")
+    for name, expected in _TYPES.items():
+        found = metadata.get(name)
+        # What is not known is null: `recipe` of a converted model.
+        if found is not None and type(found) is not expected:
+            raise TypeError(
+                f"{name} of {MODEL_FILE}: expected {expected.__name__}; got {json.dumps(found)}"
+            )
 
 
 def variables_of(folder: pathlib.Path) -> str:

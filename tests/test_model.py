@@ -118,6 +118,28 @@ def test_an_incomplete_model(tmp_path):
         nt_jax.load(tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("step", "8000"), ("reference_crop", 48.5), ("reference_crop", True)),
+        *(("held_out", [1, 2]), ("recipe", "none"), ("model", 24), ("adapted", "yes")),
+    ],
+)
+def test_metadata_of_another_type_is_one_line(tmp_path, name, value):
+    save_tiny(tmp_path / "a")
+    text = (tmp_path / "a/model.json").read_text()
+    (tmp_path / "a/model.json").write_text(json.dumps(json.loads(text) | {name: value}))
+    with pytest.raises(nt_jax.InputError, match=f"{name} of model.json: expected"):
+        nt_jax.load(tmp_path / "a")
+
+
+def test_metadata_that_is_no_object(tmp_path):
+    save_tiny(tmp_path / "a")
+    (tmp_path / "a/model.json").write_text("[]")
+    with pytest.raises(nt_jax.InputError, match="holds no object"):
+        nt_jax.load(tmp_path / "a")
+
+
 def test_damage_that_would_show_in_results_only(tmp_path):
     save_tiny(tmp_path / "a")
     metadata, variables = load_model(tmp_path / "a")
