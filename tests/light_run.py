@@ -28,8 +28,14 @@ def save_nothing(path: pathlib.Path, *_: Any) -> None:
 @contextlib.contextmanager
 def light() -> Iterator[None]:
     """Runs of this process are as those of `light_main`: without TensorBoard and pictures."""
-    with (
-        mock.patch.dict(sys.modules, {"clu": None}),
-        mock.patch.multiple(logs, save_grid=save_nothing, save_curves=save_nothing),
-    ):
-        yield
+    # Not by `mock.patch.dict`: it would forget each module that is first imported meanwhile, and
+    # with it what has been traced and compiled for its functions.
+    clu = sys.modules.pop("clu", None)
+    sys.modules |= dict[str, Any].fromkeys(["clu"])
+    try:
+        with mock.patch.multiple(logs, save_grid=save_nothing, save_curves=save_nothing):
+            yield
+    finally:
+        del sys.modules["clu"]
+        if clu is not None:
+            sys.modules["clu"] = clu
