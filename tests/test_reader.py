@@ -75,6 +75,22 @@ def test_network_tells_weak_noise_from_none():
     assert np.abs(values[1] - values[0]).mean() > 3 * np.abs(values[2] - values[0]).mean()
 
 
+def test_crops_of_an_image_are_read_together():
+    """As one plane without borders between them: not as the mean of what each says."""
+    network = NoiseReader(8)
+    params = init_biased(jax.random.key(0), network)
+    read = jax.jit(partial(read_noise, network))
+    crops = np.stack([PHOTO[y : y + 32, x : x + 32] for y in (0, 64) for x in (0, 64)])
+    crops = crops / np.float32(255)
+    alone, together = read(params, crops), read(params, np.stack([crops, crops[::-1]]))
+    assert together.values.shape == together.spread.shape == (2, readings.SIZE)
+    np.testing.assert_allclose(together.values[0], together.values[1], atol=1e-5)
+    assert np.abs(together.values[0] - alone.values.mean(0)).max() > 1e-3
+    repeated = read(params, np.repeat(crops[:, None], 3, axis=1))
+    np.testing.assert_allclose(repeated.values, alone.values, atol=1e-5)
+    np.testing.assert_allclose(repeated.spread, alone.spread, rtol=1e-5)
+
+
 def test_training_lowers_the_error(run):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["end"]["eval/level_error"] < summary["start"]["eval/level_error"]

@@ -54,6 +54,8 @@ _CROP_SIDE = 128
 _CROPS = 4
 # With its halos a tile is then 1.36 times the work.
 _HALOS_OF_A_TILE = 12
+# Small crops are from more places of a photo.
+_LARGEST_READ = 64
 # Factor on the level that is read, or its inverse.
 _STRONGEST = 4.0
 
@@ -81,6 +83,11 @@ class SpectrumReader(NamedTuple):
     network: NoiseReader
     params: Tree
     patch_size: int
+
+    @property
+    def side(self) -> int:
+        """Side of the crops of a photo that it reads together, pixels."""
+        return min(self.patch_size, _LARGEST_READ)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +144,7 @@ class Denoiser:
         conditions = (self.read(photo, strength) for photo in photos)
         read = [condition for condition in conditions if condition is not None]
         if not read:
-            side = self.reader.patch_size
+            side = self.reader.side
             raise InputError(f"no photo has the {side}x{side} pixels that noise is read off")
         return replace(self, condition=np.asarray(jnp.concatenate(read).mean(0)))
 
@@ -192,13 +199,13 @@ class Denoiser:
     def _condition(self, images: Array | np.ndarray, strength: float) -> Array | None:
         """Reads what the network is conditioned on off images [N, H, W, 3]; None of a blind one.
 
-        Images smaller than the reader's patches are unlike all that it has seen, so nothing is read
+        Images smaller than the reader's crops are unlike all that it has seen, so nothing is read
         off them either.
         """
-        if self.reader is None or min(images.shape[1:3]) < self.reader.patch_size:
+        if self.reader is None or min(images.shape[1:3]) < self.reader.side:
             return None
-        network, params, side = self.reader
-        return _read_condition((network, side), params, images, jnp.float32(strength))
+        network, params, _ = self.reader
+        return _read_condition((network, self.reader.side), params, images, jnp.float32(strength))
 
     def read(self, noisy: np.ndarray, strength: float = 1.0) -> Array | None:
         """Reads what the network is conditioned on off one image of any size.
@@ -209,7 +216,7 @@ class Denoiser:
 
         Returns:
           float32 [1, spectra.CONDITIONS]; None of a blind denoiser, and of an image that is
-          smaller than the reader's patches.
+          smaller than the reader's crops.
 
         Raises:
           InputError: a wrong strength.
@@ -218,7 +225,7 @@ class Denoiser:
         self.check_strength(strength)
         if self.reader is None:
             return None
-        mosaic = to_float(reference_mosaic(noisy, self.reader.patch_size))
+        mosaic = to_float(reference_mosaic(noisy, self.reader.side))
         return self._condition(mosaic[None], strength)
 
     def _by_tiles(self, noisy: np.ndarray, ensemble: bool, strength: float) -> np.ndarray:
@@ -379,9 +386,8 @@ def read_crops(
     Returns:
       float32 [N, spectra.CONDITIONS].
     """
-    outputs = read_noise(network, params, crops.reshape(-1, *crops.shape[2:]))
-    vectors = spectra.hedged(outputs.values, outputs.spread)
-    logs = spectra.together(vectors.reshape(*crops.shape[:2], -1))
+    outputs = read_noise(network, params, crops.swapaxes(0, 1))
+    logs = spectra.decode(spectra.hedged(outputs.values, outputs.spread))
     return spectra.condition(spectra.encode(logs + jnp.log(strength)))
 
 

@@ -240,7 +240,7 @@ def _stablehlo_denoiser(denoiser: Denoiser, size: Size | None) -> bytes:
 
 def _stablehlo_reader(reader: SpectrumReader) -> bytes:
     (count,) = jax.export.symbolic_shape("k")
-    return _serialized(_read(reader), _spec(count, reader.patch_size, reader.patch_size, 3))
+    return _serialized(_read(reader), _spec(count, reader.side, reader.side, 3))
 
 
 # --- ONNX ----------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def _wrap_cells(graph: Any, cell: int) -> None:
 
 
 def _reader_onnx(reader: SpectrumReader) -> bytes:
-    read, side = _read(reader), reader.patch_size
+    read, side = _read(reader), reader.side
     model = _to_onnx(
         lambda crops: read(crops.transpose(0, 2, 3, 1)),
         inputs=[("crops", 3, side, side)],

@@ -51,8 +51,13 @@ class NoiseReader(nn.Module):
 
     @nn.compact
     def __call__(self, noisy: Array) -> NoiseReaderOutputs:
-        """Reads images [N, H, W, 3] in [0, 1], sides multiples of 4 -> what is read."""
-        x = BiasedConv(self.width, name="first")(jnp.concatenate(_views(noisy), axis=-1))
+        """Reads images [N, H, W, 3] in [0, 1], sides multiples of 4 -> what is read.
+
+        Of K crops of each, [N, K, H, W, 3], all are pooled together: one that is flat tells more of
+        the noise than many that are not.
+        """
+        images = noisy.reshape(-1, *noisy.shape[-3:])
+        x = BiasedConv(self.width, name="first")(jnp.concatenate(_views(images), axis=-1))
         pooled = []
         for scale, (channels, blocks) in enumerate(_SCALES):
             if scale:
@@ -64,7 +69,8 @@ class NoiseReader(nn.Module):
                     name = f"conv_{scale}_{block}_{index}"
                     y = BiasedConv(x.shape[-1], name=name)(_activate(y))
                 x = x + y
-            pooled += _pool(x, BiasedConv(_HIDDEN, 1, name=f"attend_{scale}")(_activate(x)))
+            scores = BiasedConv(_HIDDEN, 1, name=f"attend_{scale}")(_activate(x))
+            pooled += _pool(x, scores, len(noisy))
         x = jnp.concatenate(pooled, axis=-1)[:, None, None]
         x = _activate(BiasedConv(_HIDDEN * self.width, 1, name=_POOLED)(x))
         x = BiasedConv(2 * self.size, 1, name=LAST)(x)[:, 0, 0]
@@ -118,17 +124,21 @@ def _activate(x: Array) -> Array:
     return nn.leaky_relu(x, 0.1)
 
 
-def _pool(x: Array, scores: Array) -> list[Array]:
-    """Means over the plane, and where each of some maps of scores looks: texture or flat parts."""
-    count, height, width, channels = x.shape
-    weights = jax.nn.softmax(scores.reshape(count, height * width, -1), axis=1)
-    values = x.reshape(count, height * width, channels)
+def _pool(x: Array, scores: Array, count: int) -> list[Array]:
+    """Means over planes, and where each of some maps of scores looks: texture or flat parts.
+
+    Args:
+      x, scores: float32 [N * K, H, W, ...].
+      count: N, of the images.
+    """
+    weights = jax.nn.softmax(scores.reshape(count, -1, scores.shape[-1]), axis=1)
+    values = x.reshape(count, -1, x.shape[-1])
     attended = jnp.einsum("npk,npc->nkc", weights, values).reshape(count, -1)
     return [values.mean(1), jnp.sqrt(jnp.square(values).mean(1) + np.float32(1e-6)), attended]
 
 
 def read_noise(network: NoiseReader, params: Tree, noisy: Array) -> NoiseReaderOutputs:
-    """Reads noisy patches [N, H, W, 3] in [0, 1]."""
+    """Reads noisy patches [N, H, W, 3] in [0, 1], or crops of images [N, K, H, W, 3]."""
     outputs = network.apply({"params": params}, noisy)
     assert isinstance(outputs, NoiseReaderOutputs)
     return outputs
