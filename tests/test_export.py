@@ -248,6 +248,8 @@ def test_a_reader_and_a_denoiser_that_is_told_in_onnx(reading, tmp_path, monkeyp
         exec("import onnxruntime\n" + code, names)
         np.testing.assert_allclose(names["feed"]["condition"], denoiser.read(photo), atol=1e-5)
         clean = names["clean"][0].transpose(1, 2, 0)
+        told = replace(denoiser, condition=names["feed"]["condition"][0]).fixed
+        np.testing.assert_allclose(clean, told(photo), atol=1e-5)
         # Both round what is read, and the network amplifies that.
         np.testing.assert_allclose(clean, denoiser(photo), atol=5e-5)
         assert np.abs(clean - denoiser.fixed(photo)).max() > 1e-3
